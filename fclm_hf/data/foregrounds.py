@@ -1,0 +1,93 @@
+"""Folders of named RGBA foregrounds and of background photos."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+IMAGE_SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".avif"}
+
+
+@dataclass
+class Foreground:
+    """A cut-out object: `colours` (H, W, 3) uint8, `alpha` (H, W) float32 in [0, 1], and what it may be called.
+
+    `cut_sides` says for left, top, right and bottom whether the object was already cut off there in its source.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray
+    names: tuple[str, ...]
+    cut_sides: tuple[bool, bool, bool, bool] = (False, False, False, False)
+
+
+def _read_index(folder: Path, name: str) -> list[dict]:
+    index = folder / name
+    if index.is_file():
+        return json.loads(index.read_text())
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"{folder} holds neither {name} nor images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+    return [{"file": str(path.relative_to(folder)), "name": path.stem.replace("_", " ")} for path in files]
+
+
+class Foregrounds:
+    """RGBA images of `folder`, listed in its `foregrounds.json` or, without one, all images below it.
+
+    Args:
+        folder: where the images are.
+        general_names: from an entry's `cls` to names that also fit it ("animals/mammals": ("animal",)).
+        weights: from an entry's `source`, `kind` or `cls` to a factor on how often it is drawn.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        general_names: dict[str, tuple[str, ...]] | None = None,
+        weights: dict[str, float] | None = None,
+    ):
+        self.folder = Path(folder)
+        self.entries = _read_index(self.folder, "foregrounds.json")
+        self.general_names = general_names or {}
+        weights = weights or {}
+        factors = [
+            float(np.prod([weights.get(entry.get(key), 1.0) for key in ("source", "kind", "cls")]))
+            for entry in self.entries
+        ]
+        self.probabilities = np.asarray(factors) / np.sum(factors)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Foreground:
+        entry = self.entries[index]
+        with Image.open(self.folder / entry["file"]) as image:
+            pixels = np.asarray(image.convert("RGBA"))
+        names = (entry["name"], *self.general_names.get(entry.get("cls"), ()))
+        cut_sides = tuple(entry.get("truncated_LTRB", (False,) * 4))
+        return Foreground(pixels[..., :3], pixels[..., 3].astype(np.float32) / 255, names, cut_sides)
+
+    def sample(self, rng: np.random.Generator) -> Foreground:
+        return self[int(rng.choice(len(self), p=self.probabilities))]
+
+
+class Backgrounds:
+    """Photos of `folder`, listed in its `backgrounds.json` or, without one, all images below it."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.entries = _read_index(self.folder, "backgrounds.json")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        with Image.open(self.folder / self.entries[index]["file"]) as image:
+            return np.asarray(image.convert("RGB"))
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        return self[int(rng.integers(len(self)))]

@@ -1,0 +1,96 @@
+"""Simulated prompts: boxes with jitter, clicks on and beside the object, names."""
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+
+@dataclass
+class PromptSettings:
+    """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight."""
+
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {"box": 4, "point": 3, "text": 2, "box+point": 1, "text+box": 0.5, "text+point": 0.5}
+    )
+    box_jitter: float = 0.04
+    max_points: int = 3
+    max_negative_points: int = 2
+    templates: tuple[str, ...] = ("{}", "a {}", "the {}", "a photo of a {}.")
+
+
+def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, float, float, float]:
+    """x0, y0, x1, y1 (exclusive) around `alpha` (H, W) > `threshold` (half the maximum if that is lower).
+
+    Raises:
+        ValueError: `alpha` is 0 everywhere.
+    """
+    threshold = min(threshold, float(alpha.max()) / 2)
+    rows = np.flatnonzero((alpha > threshold).any(1))
+    columns = np.flatnonzero((alpha > threshold).any(0))
+    if not len(rows):
+        raise ValueError("alpha is 0 everywhere: there is nothing to put a box around.")
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def sample_box(alpha: np.ndarray, rng: np.random.Generator, jitter: float) -> list[float]:
+    x0, y0, x1, y1 = bounding_box(alpha)
+    height, width = alpha.shape
+    if rng.random() < 0.5:
+        shifts = rng.normal(size=4) * jitter * np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+        x0, x1 = np.clip([x0 + shifts[0], x1 + shifts[2]], 0, width)
+        y0, y1 = np.clip([y0 + shifts[1], y1 + shifts[3]], 0, height)
+    return [float(x0), float(y0), float(max(x1, x0 + 1)), float(max(y1, y0 + 1))]
+
+
+def _pick(mask: np.ndarray, rng: np.random.Generator, count: int) -> list[list[float]]:
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return []
+    chosen = rng.integers(len(rows), size=count)
+    return [[float(columns[i]), float(rows[i])] for i in chosen]
+
+
+def sample_points(
+    alpha: np.ndarray, rng: np.random.Generator, settings: PromptSettings
+) -> tuple[list[list[float]], list[int]]:
+    """Clicks inside the object (half of the time deep inside) and, at times, on what is not the object."""
+    inside = (alpha > 0.7).astype(np.uint8)
+    if not inside.any():
+        inside = (alpha >= alpha.max() * 0.9).astype(np.uint8)
+    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    if rng.random() < 0.5:
+        inside = depth > 0.6 * depth.max()
+    count = 1 if rng.random() < 0.6 else int(rng.integers(2, settings.max_points + 1))
+    points = _pick(inside, rng, count)
+    labels = [1] * len(points)
+    if settings.max_negative_points and rng.random() < 0.3:
+        near = cv2.dilate((alpha > 0.1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=25)
+        outside = (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
+        negatives = _pick(outside, rng, int(rng.integers(1, settings.max_negative_points + 1)))
+        points, labels = points + negatives, labels + [0] * len(negatives)
+    return points, labels
+
+
+def sample_prompt(
+    alpha: np.ndarray, names: tuple[str, ...], rng: np.random.Generator, settings: PromptSettings
+) -> dict[str, object]:
+    """A prompt for one object: any of `box`, `points` + `labels`, `text`.
+
+    Args:
+        alpha: (H, W) float32 in [0, 1], the visible part of the object.
+        names: what it may be called; empty rules text out.
+        rng: source of randomness.
+        settings: kinds and their weights.
+    """
+    kinds = {kind: weight for kind, weight in settings.kinds.items() if names or "text" not in kind}
+    weights = np.array(list(kinds.values()))
+    kind = str(rng.choice(list(kinds), p=weights / weights.sum())).split("+")
+    prompt: dict[str, object] = {}
+    if "box" in kind:
+        prompt["box"] = sample_box(alpha, rng, settings.box_jitter)
+    if "point" in kind:
+        prompt["points"], prompt["labels"] = sample_points(alpha, rng, settings)
+    if "text" in kind:
+        prompt["text"] = str(rng.choice(settings.templates)).format(str(rng.choice(names)))
+    return prompt

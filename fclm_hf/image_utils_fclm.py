@@ -1,0 +1,324 @@
+"""Images of any kind, from anywhere, as upright 8-bit RGB: the part that both image processors share."""
+
+import base64
+import binascii
+import os
+import warnings
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.utils import httpx
+from PIL import Image, ImageCms, ImageOps
+from transformers.image_utils import ChannelDimension
+
+
+ACCEPTED_IMAGES = (
+    "a URL, a path, bytes, a base64 string or data URL, a PIL image, a numpy array or a torch tensor "
+    "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels"
+)
+_TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+_ORIENTATION_TAG = 274
+_FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
+
+
+def load_image(image: Any, name: str = "image", input_data_format: str | ChannelDimension | None = None) -> Image.Image:
+    """
+    Any image as an upright 8-bit RGB PIL image.
+
+    EXIF rotation is applied, transparency is composited over white, 16-bit, 32-bit and float images are scaled to 8
+    bit, of an animation the first frame is taken.
+
+    Args:
+        image: a URL, a path (`str` or `os.PathLike`), bytes, a base64 string or data URL, a PIL image, a numpy array or
+            a torch tensor (H, W), (H, W, C) or (C, H, W): uint8 in 0..255, uint16 in 0..65535, float in 0..1, bool.
+        name (`str`, defaults to `"image"`): how errors call an image that has no name of its own.
+        input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
+
+    Raises:
+        ValueError: it cannot be read, is truncated, too large (PIL's decompression bomb limit) or has no valid values.
+        TypeError: it is none of these kinds.
+    """
+    tensor = convert_to_tensor(open_image(image, name), name=name, input_data_format=input_data_format)
+    return Image.fromarray(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | torch.Tensor:
+    """
+    The decoded, upright image behind a URL, path, bytes, base64 string or PIL image, in its own mode; arrays and
+    tensors are handed through. Errors: see [`load_image`].
+    """
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return image
+    if isinstance(image, Image.Image):
+        return _decode(lambda: image, getattr(image, "filename", "") or name)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _decode(lambda: Image.open(BytesIO(image)), f"{name} ({len(image)} bytes)")
+    if isinstance(image, os.PathLike):
+        return _open_path(os.fspath(image))
+    if isinstance(image, str):
+        return _open_string(image, name)
+    raise TypeError(f"{name} must be {ACCEPTED_IMAGES}, got {type(image).__name__}.")
+
+
+def flatten_images(images: Any) -> list[Any]:
+    """
+    One image, a batch as a 4-dimensional array, a list of these, or a list of lists (one per sample) as a flat list.
+
+    An empty inner list, a sample without an image, becomes None. Raises ValueError when there is no image at all.
+    """
+    flat = _flatten(images, depth=0)
+    if all(image is None for image in flat):
+        raise ValueError(f"images is empty: give {ACCEPTED_IMAGES}, or a list of these.")
+    return flat
+
+
+def _flatten(images: Any, depth: int) -> list[Any]:
+    if isinstance(images, (list, tuple)):
+        if depth == 2:
+            raise ValueError("images is nested too deeply: give an image, a list, or a list of lists (one per sample).")
+        if depth == 1 and not images:
+            return [None]
+        return [leaf for image in images for leaf in _flatten(image, depth + 1)]
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        return list(images)
+    if images is None:
+        raise TypeError(f"An image must be {ACCEPTED_IMAGES}, got None.")
+    return [images]
+
+
+def find_image_size(
+    image: Image.Image | np.ndarray | torch.Tensor,
+    name: str = "image",
+    input_data_format: str | ChannelDimension | None = None,
+) -> tuple[int, int]:
+    """Height and width in pixels of an image as [`open_image`] gives it."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    height, width = image.shape if image.ndim == 2 else _split_shape(image, name, input_data_format)[1:]
+    if not height or not width:
+        raise ValueError(f"{name} has no pixels: its shape is {tuple(image.shape)}.")
+    return int(height), int(width)
+
+
+def convert_to_tensor(
+    image: Image.Image | np.ndarray | torch.Tensor,
+    do_convert_rgb: bool = True,
+    keep_float: bool = False,
+    input_data_format: str | ChannelDimension | None = None,
+    name: str = "image",
+) -> torch.Tensor:
+    """
+    A decoded image as a uint8 tensor (channels, height, width) in 0..255.
+
+    Args:
+        image: PIL image in any mode, or array / tensor (H, W), (H, W, C), (C, H, W); see [`load_image`] for its values.
+        do_convert_rgb (`bool`): give three channels, with transparency over white; else keep the channels of the image.
+        keep_float (`bool`): hand float arrays through as float32 instead of scaling 0..1 to 0..255.
+        input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
+        name (`str`): how errors call the image.
+
+    Raises:
+        ValueError: no valid shape, or values that are NaN or out of range.
+    """
+    if isinstance(image, Image.Image):
+        pixels = np.asarray(_simplify_mode(image, do_convert_rgb, name))
+        tensor = torch.from_numpy(pixels.copy())
+        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    else:
+        find_image_size(image, name, input_data_format)
+        tensor = make_tensor(image, name)
+        if tensor.ndim == 2:
+            tensor = tensor[None]
+        elif _split_shape(tensor, name, input_data_format)[0] == ChannelDimension.LAST:
+            tensor = tensor.permute(2, 0, 1)
+        tensor = _check_floats(tensor, name) if keep_float and tensor.is_floating_point() else _scale(tensor, name)
+    if do_convert_rgb:
+        tensor = _composite(tensor)
+        tensor = tensor.expand(3, -1, -1)
+    return tensor.contiguous()
+
+
+def _open_string(text: str, name: str) -> Image.Image:
+    if text.startswith(("http://", "https://")):
+        data = _download(text)
+        return _decode(lambda: Image.open(BytesIO(data)), text)
+    if os.path.exists(text):
+        return _open_path(text)
+    payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
+    if text.startswith("data:"):
+        header, separator, payload = text.partition(",")
+        if not separator or not header.endswith(";base64"):
+            raise ValueError(f"{name}: the data URL {shown!r} does not have the form 'data:image/...;base64,...'.")
+    try:
+        data = base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(
+            f"{name}: {shown!r} is no existing file, no URL that starts with http:// or https:// and no base64 string."
+        ) from error
+    return _decode(lambda: Image.open(BytesIO(data)), f"{name} (no file, but base64 text: {shown!r})")
+
+
+def _open_path(path: str | bytes) -> Image.Image:
+    path = os.fsdecode(path)
+    if not os.path.isfile(path):
+        problem = "is not a file" if os.path.exists(path) else "does not exist"
+        raise ValueError(f"The image file {path!r} {problem}.")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ValueError(f"The image file {path!r} cannot be read: {error}") from error
+    return _decode(lambda: Image.open(BytesIO(data)), path)
+
+
+def _download(url: str) -> bytes:
+    try:
+        response = httpx.get(url, timeout=30.0, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
+        response.raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(f"The image at {url} cannot be downloaded: {error}.") from error
+    return response.content
+
+
+def _decode(opener: Callable[[], Image.Image], name: str) -> Image.Image:
+    """Open, decode and turn upright; whatever PIL's decoders raise on broken data becomes one ValueError."""
+    try:
+        image = opener()
+        image.load()
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{name} has too many pixels: {error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        ) from error
+    except (MemoryError, Image.DecompressionBombWarning):  # the latter only where the user made it an error
+        raise
+    except Exception as error:
+        raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {error}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns about corrupt EXIF
+            rotated = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
+            return ImageOps.exif_transpose(image) if rotated else image
+    except Exception:  # a broken EXIF block says nothing about rotation; the pixels are fine
+        return image
+
+
+def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image.Image | np.ndarray:
+    """8-bit grey, RGB or RGBA; without conversion other 8-bit modes as they are."""
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        return _scale_deep(image)
+    if not do_convert_rgb:
+        return image.convert("L") if mode == "1" else image
+    try:
+        if mode in ("La", "RGBa"):
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[mode])
+        palette = image.palette.mode if mode == "P" and image.palette is not None else ""
+        if image.mode in _TRANSPARENT_MODES or "transparency" in image.info or palette.endswith("A"):
+            return image.convert("RGBA")
+        if mode == "LAB":
+            profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+            return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
+        return image if mode in ("L", "RGB") else image.convert("RGB")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{name} has PIL's mode {mode!r}, which cannot be converted to RGB: {error}") from error
+
+
+def _scale_deep(image: Image.Image) -> np.ndarray:
+    """
+    Grey images of more than 8 bit, scaled to 8 bit. Mode "I;16" says that white is 65535; "I" and "F" say nothing, so
+    their largest value decides: 1, 255, 65535, or else what the image holds is stretched.
+    """
+    values = np.asarray(image)
+    if image.mode.startswith("I;16"):
+        transparent = image.info.get("transparency")
+        grey = _scale_16_bit(torch.from_numpy(values.astype(np.int32))).numpy()
+        return np.where(values == transparent, 255, grey).astype(np.uint8) if isinstance(transparent, int) else grey
+    values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        values = (values - low) / max(high - low, np.finfo(np.float64).tiny) * 255
+    elif high > 255:
+        values = values / 257
+    elif image.mode == "F" and high <= 1:
+        values = values * 255
+    return np.floor(values + 0.5).astype(np.uint8)
+
+
+def make_tensor(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
+    """An array of real numbers as a tensor of the same type; raises ValueError for anything else."""
+    if image.dtype.is_complex if isinstance(image, torch.Tensor) else image.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold real numbers, got dtype {image.dtype}.")
+    if isinstance(image, torch.Tensor):
+        return image.detach()
+    if image.dtype.kind == "f" and image.dtype.itemsize not in (2, 4, 8):
+        image = image.astype(np.float64)
+    # torch knows native byte order and non-negative strides only
+    return torch.from_numpy(np.array(image, dtype=image.dtype.newbyteorder("=")))
+
+
+def _split_shape(
+    image: np.ndarray | torch.Tensor, name: str, input_data_format: str | ChannelDimension | None
+) -> tuple[ChannelDimension, int, int]:
+    """Where the channels of a 3-dimensional array are, its height and its width."""
+    shape = tuple(image.shape)
+    if len(shape) == 3:
+        first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
+        if input_data_format is not None:
+            is_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
+            first, last = is_first, not is_first
+        if first:
+            return ChannelDimension.FIRST, *shape[1:]
+        if last:
+            return ChannelDimension.LAST, *shape[:2]
+    raise ValueError(
+        f"{name} has shape {shape}, accepted are (H, W), (H, W, C) and (C, H, W) with C = 1, 3 or 4"
+        " (set input_data_format for other numbers of channels)."
+    )
+
+
+def _check_floats(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} holds NaN or infinite values.")
+    return tensor
+
+
+def _scale(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Values of any number type to uint8."""
+    if tensor.dtype == torch.uint8:
+        return tensor
+    if tensor.dtype == torch.bool:
+        return tensor.to(torch.uint8) * 255
+    if tensor.is_floating_point():
+        tensor = _check_floats(tensor, name)
+        low, high = tensor.min().item(), tensor.max().item()
+        unit = high <= 1 + _FLOAT_TOLERANCE
+        if low < -_FLOAT_TOLERANCE or not (unit or 2 <= high <= 255 + _FLOAT_TOLERANCE):
+            raise ValueError(
+                f"{name} has float values in [{low:g}, {high:g}], accepted are 0..1 or 0..255"
+                " (normalised images need do_rescale=False and do_normalize=False)."
+            )
+        return (tensor * 255 if unit else tensor).clamp(0, 255).add(0.5).to(torch.uint8)
+    declared = tensor.dtype == torch.uint16
+    tensor = tensor.to(torch.int64)
+    low, high = tensor.min().item(), tensor.max().item()
+    if low < 0 or high > 65535:
+        raise ValueError(f"{name} has integer values in [{low}, {high}], accepted are 0..255 or 0..65535.")
+    return _scale_16_bit(tensor) if declared or high > 255 else tensor.to(torch.uint8)
+
+
+def _scale_16_bit(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.div(tensor + 128, 257, rounding_mode="floor").to(torch.uint8)
+
+
+def _composite(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor (4, H, W) with its last channel as opacity over white; others unchanged."""
+    if tensor.shape[0] != 4:
+        return tensor
+    if tensor.is_floating_point():
+        return tensor[:3] * tensor[3:] + (1 - tensor[3:])
+    colour, alpha = tensor[:3].to(torch.int32), tensor[3:].to(torch.int32)
+    return torch.div(colour * alpha + 255 * (255 - alpha) + 127, 255, rounding_mode="floor").to(torch.uint8)

@@ -1,0 +1,125 @@
+"""Losses of the two heads: l1 + Laplacian for matting, BCE + IoU for dichotomous segmentation."""
+
+import torch
+from torch import nn
+
+
+def _as_planes(map_: torch.Tensor) -> torch.Tensor:
+    """(..., H, W) -> (planes, 1, H, W) in fp32."""
+    return map_.float().reshape(-1, 1, *map_.shape[-2:])
+
+
+def _mean_over_valid(values: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    if valid is None:
+        return values.mean()
+    valid = valid.expand_as(values)
+    return (values * valid).sum() / valid.sum().clamp(min=1)
+
+
+@torch.no_grad()
+def _find_unknown(labels: torch.Tensor, radius: int = 7) -> torch.Tensor:
+    """1.0 within about `radius` pixels of a fractional alpha or an edge, else 0.0; found at half resolution."""
+    planes = _as_planes(labels)
+    extremes = torch.cat([planes, 1 - planes], dim=1)
+    extremes = nn.functional.max_pool2d(extremes, 2, ceil_mode=True)
+    for kernel in ((1, radius), (radius, 1)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        extremes = nn.functional.max_pool2d(extremes, kernel, stride=1, padding=padding)
+    unknown = (extremes > 0.02).all(1, keepdim=True).float()
+    return nn.functional.interpolate(unknown, scale_factor=2)[..., : labels.shape[-2], : labels.shape[-1]].view_as(labels)
+
+
+def _halve(image: torch.Tensor) -> torch.Tensor:
+    """Every second pixel of a 5 x 5 binomial filter with replicated borders; slices, as one-channel convolutions crawl."""
+    image = nn.functional.pad(image, (2, 2, 2, 2), mode="replicate")
+    for axis in (-1, -2):
+        count = (image.shape[axis] - 3) // 2
+        taps = [image.narrow(axis, k, 2 * count - 1).unfold(axis, 1, 2).squeeze(-1) for k in range(5)]
+        image = (taps[0] + taps[4] + 4 * (taps[1] + taps[3]) + 6 * taps[2]) / 16
+    return image
+
+
+def _laplacian_pyramid(image: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    pyramid = []
+    for _ in range(levels):
+        smaller = _halve(image)
+        upsampled = nn.functional.interpolate(smaller, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        pyramid.append(image - upsampled)
+        image = smaller
+    return pyramid
+
+
+def laplacian_loss(alphas: torch.Tensor, labels: torch.Tensor, levels: int = 5) -> torch.Tensor:
+    """Laplacian pyramid loss as in ViTMatte: `sum_l 2^l mean|L_l(alphas) - L_l(labels)| / levels`.
+
+    Args:
+        alphas: predictions (..., H, W) in [0, 1].
+        labels: true alphas of the same shape, in [0, 1].
+        levels: number of pyramid levels.
+
+    Returns:
+        A scalar in fp32.
+    """
+    difference = _as_planes(alphas) - _as_planes(labels)  # the pyramid is linear: one pyramid of the difference serves
+    bands = _laplacian_pyramid(difference, levels)
+    return sum(2**level * band.abs().mean() for level, band in enumerate(bands)) / levels
+
+
+def matting_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """l1 + Laplacian (Eq. 9's head loss for matting, after ViTMatte).
+
+    The l1 term is the mean over known pixels plus the mean over unknown ones, where unknown means within 7 pixels of a
+    fractional alpha or of an edge: a trimap made of the labels.
+
+    Args:
+        alphas: predictions (batch, objects, H, W) in [0, 1].
+        labels: true alphas, same shape, in [0, 1].
+        mask: (batch, objects) or broadcastable to (batch, objects, H, W); False leaves pixels out.
+
+    Returns:
+        A scalar in fp32.
+    """
+    alphas, labels = alphas.float(), labels.float()
+    if mask is not None:
+        mask = mask.float()
+        mask = mask[..., None, None] if mask.dim() == 2 else mask
+        alphas, labels = alphas * mask, labels * mask
+    error = (alphas - labels).abs()
+    unknown = _find_unknown(labels)
+    known = 1 - unknown
+    if mask is not None:
+        unknown, known = unknown * mask, known * mask
+    return _mean_over_valid(error, known) + _mean_over_valid(error, unknown) + laplacian_loss(alphas, labels)
+
+
+def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Edge-weighted BCE + IoU as in MVANet, with `w = 1 + 5 |avgpool31(m) - m|` and smoothing 1.
+
+    Args:
+        logits: (batch, objects, H, W).
+        labels: (batch, objects, H, W) in [0, 1].
+        mask: as in [`matting_loss`].
+
+    Returns:
+        A scalar in fp32.
+    """
+    logits, labels = logits.float(), labels.float()
+    kernel = min(31, 2 * ((min(labels.shape[-2:]) - 1) // 2) + 1)
+    smooth = nn.functional.avg_pool2d(
+        _as_planes(labels), kernel, stride=1, padding=kernel // 2, count_include_pad=False
+    ).view_as(labels)
+    weight = 1 + 5 * (smooth - labels).abs()
+    if mask is not None:
+        mask = mask.float()
+        weight = weight * (mask[..., None, None] if mask.dim() == 2 else mask)
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    total = weight.sum((-2, -1))
+    bce = (weight * bce).sum((-2, -1)) / total.clamp(min=1e-6)
+    probabilities = logits.sigmoid()
+    intersection = (weight * probabilities * labels).sum((-2, -1))
+    union = (weight * (probabilities + labels - probabilities * labels)).sum((-2, -1))
+    iou = 1 - (intersection + 1) / (union + 1)
+    return _mean_over_valid(bce + iou, (total > 0).float() if mask is not None else None)
+
+
+__all__ = ["laplacian_loss", "matting_loss", "segmentation_loss"]

@@ -1,0 +1,302 @@
+"""The processor: prompts checked, scaled and padded beside the images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tiny_model import tiny_processor
+from transformers import AutoProcessor
+
+from fclm_hf import FCLMProcessor
+from fclm_hf.prompts_fclm import check_prompts, pad_prompts, scale_prompts
+
+
+WIDTH, HEIGHT = 200, 100
+SIZE = (HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def processor() -> FCLMProcessor:
+    return tiny_processor(size={"longest_edge": 100})
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+
+
+def test_without_prompts(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(image)
+    assert set(inputs) == {"pixel_values", "pixel_mask", "original_sizes"}
+    assert inputs["pixel_values"].shape == (1, 3, 64, 128)
+
+
+def test_points_and_boxes_are_scaled_to_the_resized_frame(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(
+        image,
+        input_points=[[[[0, 0], [200, 100], [51, 33]]]],
+        input_labels=[[[1, 0, True]]],
+        input_boxes=[[[10, 20, 200, 100]]],
+    )
+    assert inputs["input_points"].tolist() == [[[[0, 0], [100, 50], [25.5, 16.5]]]]
+    assert inputs["input_points"].dtype == inputs["input_boxes"].dtype == torch.float32
+    assert inputs["input_labels"].tolist() == [[[1, 0, 1]]] and inputs["input_labels"].dtype == torch.int64
+    assert inputs["input_boxes"].tolist() == [[[5, 10, 100, 50]]]
+    assert "object_mask" not in inputs
+
+
+def test_a_ragged_batch(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(
+        [image, image.resize((50, 60)), image],
+        text=[["low", None], "newer", None],
+        input_points=[[[[2, 4]], None], None, None],
+        input_labels=None,
+        input_boxes=[[None, [0, 0, 8, 6]], None, None],
+    )
+    assert inputs["object_mask"].tolist() == [[True, True], [True, False], [True, False]]
+    assert inputs["input_points"].shape == (3, 2, 1, 2)
+    assert inputs["input_points"][0, 0].tolist() == [[1, 2]] and inputs["input_points"].sum() == 3
+    assert inputs["input_labels"].tolist() == [[[1], [-10]], [[-10], [-10]], [[-10], [-10]]]
+    assert inputs["input_boxes"][0, 1].tolist() == [0, 0, 4, 3]
+    assert (inputs["input_boxes"].flatten(0, 1)[[0, 2, 3, 4, 5]] == -10).all()
+    assert inputs["attention_mask"].any(-1).tolist() == [[True, False], [True, False], [False, False]]
+    assert inputs["input_ids"].shape == inputs["attention_mask"].shape
+
+
+def test_a_sample_is_the_same_alone_and_in_a_batch(processor: FCLMProcessor, image: Image.Image) -> None:
+    small = image.resize((60, 90))
+    alone = processor(small, text=[["low"]], input_points=[[[[5, 6]]]], input_boxes=[[[1, 2, 9, 9]]])
+    batch = processor(
+        [image, small],
+        text=[["newer", "low er low er"], ["low"]],
+        input_points=[[[[1, 1], [2, 2], [3, 3]], None], [[[5, 6]]]],
+        input_boxes=[None, [[1, 2, 9, 9]]],
+    )
+    assert torch.equal(batch["pixel_values"][1, :, :90, :60], alone["pixel_values"][0, :, :90, :60])
+    assert torch.equal(batch["input_points"][1, :1, :1], alone["input_points"][0])
+    assert batch["input_labels"][1].tolist() == [[1, -10, -10], [-10, -10, -10]]
+    assert torch.equal(batch["input_boxes"][1, :1], alone["input_boxes"][0])
+    length = alone["input_ids"].shape[-1]
+    assert torch.equal(batch["input_ids"][1, 0, :length], alone["input_ids"][0, 0])
+    assert batch["attention_mask"][1, 0].sum() == alone["attention_mask"].sum()
+
+
+def test_arrays_and_tensors_as_prompts(processor: FCLMProcessor, image: Image.Image) -> None:
+    points, boxes = [[[[1.0, 2.0], [3.0, 4.0]]]], [[[1.0, 2.0, 3.0, 4.0]]]
+    reference = processor(image, input_points=points, input_labels=[[[1, 0]]], input_boxes=boxes)
+    kinds = [np.array, torch.tensor, lambda value: [np.array(value[0])], lambda value: [[torch.tensor(value[0][0])]]]
+    for make in kinds:
+        labels = make([[[1, 0]]])
+        inputs = processor(image, input_points=make(points), input_labels=labels, input_boxes=make(boxes))
+        assert all(torch.equal(inputs[key], reference[key]) for key in reference)
+
+
+def test_text(processor: FCLMProcessor, image: Image.Image) -> None:
+    alone = processor(text=["low", "low newer"])
+    expected = processor.tokenizer(["low", "low newer"], padding=True, truncation=True, return_tensors="pt")
+    assert set(alone) == set(expected) and all(torch.equal(alone[key], expected[key]) for key in expected)
+    both = [image, image]
+    flat = processor(both, text=["low", "low newer"])
+    nested = processor(both, text=[["low"], ["low newer"]])
+    assert torch.equal(flat["input_ids"], expected["input_ids"])
+    assert torch.equal(nested["input_ids"], expected["input_ids"][:, None])
+    assert torch.equal(processor(both, text="low")["input_ids"], processor(text=["low", "low"])["input_ids"])
+    boxed = processor(both, text="low", input_boxes=[[[0, 0, 1, 1]], [[0, 0, 1, 1]]])
+    assert boxed["input_ids"].shape[:2] == (2, 1)
+    unknown = processor(image, text="日本語 ÿ 🦊 \u0000 42!")
+    assert unknown["attention_mask"].all()
+    assert processor(image, text="low", padding="max_length", max_length=9)["input_ids"].shape == (1, 9)
+    assert processor(both, text=["low", "low newer"], padding=False)["input_ids"].shape == expected["input_ids"].shape
+
+
+def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(image, text="low", input_boxes=[[[0, 0, 1, 1]]], return_tensors="np")
+    assert {type(value) for value in inputs.values()} == {np.ndarray}
+
+
+def test_labels_agree_with_the_prompts(processor: FCLMProcessor, image: Image.Image) -> None:
+    alpha = np.full((HEIGHT, WIDTH), 128, np.uint8)
+    inputs = processor([image, image], text=[["low", "er"], "low"], segmentation_maps=[[alpha, alpha], alpha])
+    assert inputs["labels"].shape == (2, 2, 64, 128)
+    assert inputs["object_mask"].tolist() == [[True, True], [True, False]]
+    for text, told in (("low", "name 1 objects"), (None, "name 1 objects"), ([["a", "b", "c"]], "name 3 objects")):
+        with pytest.raises(ValueError, match=rf"segmentation_maps\[0\] .* holds 2 maps, .* {told}"):
+            processor(image, text=text, segmentation_maps=[[alpha, alpha]])
+
+
+def test_prompts_are_checked_before_any_pixel_is_processed(
+    processor: FCLMProcessor, image: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(processor.image_processor), "preprocess", lambda *args, **kwargs: pytest.fail("too late"))
+    with pytest.raises(ValueError, match=r"input_boxes\[1\]\[0\] \(image 1, object 0\) is outside the image"):
+        processor([image, image], input_boxes=[None, [[0, 0, WIDTH + 1, 5]]])
+
+
+def test_prompts_refer_to_the_upright_image(processor: FCLMProcessor, image: Image.Image, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    for source in (tmp_path / "turned.jpg", Image.open(tmp_path / "turned.jpg")):
+        inputs = processor(source, input_points=[[[[50, 199]]]])
+        assert inputs["original_sizes"].tolist() == [[WIDTH, HEIGHT]]
+        with pytest.raises(ValueError, match="outside the image"):
+            processor(source, input_points=[[[[150, 50]]]])
+
+
+NAN, INF = float("nan"), float("inf")
+BAD_PROMPTS = [
+    ({"input_points": [[[[201, 5]]]]}, r"input_points\[0\]\[0\].*image 0, object 0.*point 0.*\[201, 5\].*x <= 200"),
+    ({"input_points": [[[[5, 5], [5, 100.5]]]]}, r"point 1,.*y <= 100"),
+    ({"input_points": [[[[-0.1, 5]]]]}, "outside the image"),
+    ({"input_points": [[[[NAN, 5]]]]}, "NaN or infinite"),
+    ({"input_points": [[[[5, INF]]]]}, "NaN or infinite"),
+    ({"input_points": [[[[5, 10**400]]]]}, "NaN or infinite"),
+    ({"input_points": [[[[5, 5, 5]]]]}, "must be 2 numbers"),
+    ({"input_points": [[[["5", 5]]]]}, "must be 2 numbers"),
+    ({"input_points": [[[[True, 5]]]]}, "must be 2 numbers"),
+    ({"input_points": [[[5, 5]]]}, "must be 2 numbers.*image > object > point"),
+    ({"input_points": [[5, 5]]}, r"input_points\[0\]\[0\] .* is 5: accepted is image > object > point"),
+    ({"input_points": [5]}, "not a list of objects"),
+    ({"input_points": 5}, "input_points is 5"),
+    ({"input_points": {"x": 5}}, "input_points is {'x': 5}"),
+    ({"input_points": [[]]}, "holds no object"),
+    ({"input_points": [[[]]]}, "holds no point"),
+    ({"input_points": [[[[5, 5]]], [[[5, 5]]]]}, "holds prompts for 2 images, but there are 1 images"),
+    ({"input_labels": [[[1]]]}, "input_labels is given without input_points"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[2]]]}, r"input_labels\[0\]\[0\].*is 2, accepted are 1"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[NAN]]]}, "accepted are 1"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[["1"]]]}, "accepted are 1"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[1]]}, "accepted is image > object > point"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[1, 0]]]}, "holds 2 labels, but this object has 1 points"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[1], [1]]]}, "1 in input_points, 2 in input_labels"),
+    ({"input_points": [[None]], "input_labels": [[[1]]]}, "this object has no points"),
+    ({"input_boxes": [[[0, 0, 201, 5]]]}, r"input_boxes\[0\]\[0\].*image 0, object 0.*outside the image.*<= 200"),
+    ({"input_boxes": [[[-1, 0, 20, 5]]]}, "outside the image"),
+    ({"input_boxes": [[[5, 5, 5, 9]]]}, "is empty"),
+    ({"input_boxes": [[[5, 9, 8, 5]]]}, "is empty"),
+    ({"input_boxes": [[[NAN, 0, 1, 1]]]}, "NaN or infinite"),
+    ({"input_boxes": [[0, 0, 1, 1]]}, "must be 4 numbers.*image > object"),
+    ({"input_boxes": [[[0, 0, 1]]]}, "must be 4 numbers"),
+    ({"input_boxes": [[[0, 0, 1, 1], [1, 1, 2, 2]]], "text": "low"}, "1 in text, 2 in input_boxes"),
+    ({"text": 5}, "text is 5"),
+    ({"text": [5]}, "not a list of objects"),
+    ({"text": [[5]]}, r"text\[0\]\[0\].*must be a str or None, got 5"),
+    ({"text": ""}, r"text\[0\]\[0\].*is empty"),
+    ({"text": [["low", " \n"]]}, r"text\[0\]\[1\].*object 1\) is empty"),
+    ({"text": ["low", "er"]}, r"text holds 2 texts, but there are 1 images.*\[\['low', 'er'\]\]"),
+    ({"text": []}, "text holds"),
+    ({"text": b"low"}, "text is b'low'"),
+]
+
+
+@pytest.mark.parametrize(("prompts", "message"), BAD_PROMPTS)
+def test_one_clear_error(processor: FCLMProcessor, image: Image.Image, prompts: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor(image, **prompts)
+
+
+def test_nothing_to_process(processor: FCLMProcessor, image: Image.Image) -> None:
+    with pytest.raises(ValueError, match="Give images, text or both"):
+        processor()
+    with pytest.raises(ValueError, match="input_boxes: given without images"):
+        processor(text="low", input_boxes=[[[0, 0, 1, 1]]])
+
+
+def test_samples_without_an_image_take_text_only(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor([[], [image]], text=["low", "newer"])
+    assert len(inputs["input_ids"]) == 2 and len(inputs["pixel_values"]) == 1
+    with pytest.raises(ValueError, match="without an image"):
+        processor([[], [image]], input_boxes=[[[0, 0, 1, 1]], None])
+    with pytest.raises(ValueError, match="without an image"):
+        processor([[], [image]], text="low", segmentation_maps=[np.zeros(SIZE)])
+
+
+def test_a_thin_box_stays_a_box() -> None:
+    thin = check_prompts([SIZE], input_boxes=[[[100, 3, 100 + 1e-9, 3 + 1e-12]]])
+    box = pad_prompts(scale_prompts(thin, [SIZE], [(7, 14)]))["input_boxes"][0, 0]
+    assert box[2] > box[0] and box[3] > box[1]
+
+
+def test_round_trip(processor: FCLMProcessor, image: Image.Image, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path / "first")
+    loaded = FCLMProcessor.from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second")
+    FCLMProcessor.from_pretrained(tmp_path / "second").save_pretrained(tmp_path / "third")
+    # tokenizer_config.json also says whether the tokenizer was loaded from a folder: the same from the second time on
+    for folders, names in (
+        (("first", "second"), ["processor_config.json", "tokenizer.json"]),
+        (("second", "third"), sorted(path.name for path in (tmp_path / "first").iterdir())),
+    ):
+        for name in names:
+            assert (tmp_path / folders[0] / name).read_bytes() == (tmp_path / folders[1] / name).read_bytes()
+    auto = AutoProcessor.from_pretrained(tmp_path / "first")
+    assert type(auto) is FCLMProcessor
+    prompts = {"text": "low er", "input_points": [[[[5, 6]]]], "input_boxes": [[[1, 2, 30, 40]]]}
+    small = image.resize((80, 60))  # loading may pick the other backend, whose resampling differs by a grey level
+    for saved, again, photo in ((processor, loaded, small), (loaded, auto, image)):
+        reference, inputs = saved(photo, **prompts), again(photo, **prompts)
+        tolerance = 1e-6 if type(saved.image_processor) is not type(again.image_processor) else 0
+        assert set(inputs) == set(reference)
+        assert all((inputs[key] - reference[key]).abs().max() <= tolerance for key in reference)
+
+
+NUMBERS = st.one_of(st.integers(-3, 205), st.floats(), st.none(), st.text(max_size=2))
+COORDINATES = st.floats(0, 100, width=32)
+
+
+def nest(leaf: st.SearchStrategy, length: int, wrong: bool) -> st.SearchStrategy:
+    """A list of `length` leaves; where `wrong`, often something else."""
+    right = st.lists(leaf, min_size=length, max_size=length)
+    return st.one_of(right, right, st.none(), st.lists(leaf, max_size=3), NUMBERS) if wrong else right
+
+
+@st.composite
+def prompt_sets(draw: st.DrawFn) -> dict:
+    """Prompts of one image: all four kinds valid, or one of them of any shape and with any numbers."""
+    wrong_kind = draw(st.sampled_from([None, None, "text", "input_points", "input_labels", "input_boxes"]))
+    objects, points = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+
+    def build(kind: str, leaf: st.SearchStrategy, wrong_leaf: st.SearchStrategy, *lengths: int) -> object:
+        wrong = kind == wrong_kind
+        strategy = wrong_leaf if wrong else leaf
+        for length in lengths:
+            strategy = nest(strategy, length, wrong)
+        if not wrong and draw(st.booleans()):
+            return [[None] * objects]
+        return draw(nest(nest(strategy, objects, wrong), 1, wrong))
+
+    names = st.sampled_from(["low", "a cat", "\U0001f98a"])
+    labels = st.sampled_from([0, 1, True, 1.0])
+    corners = st.tuples(COORDINATES, COORDINATES, st.integers(101, 200), st.just(HEIGHT)).filter(
+        lambda c: c[1] < HEIGHT
+    )
+    prompts = {
+        "text": build("text", names, st.one_of(names, st.just(" "), NUMBERS)),
+        "input_points": build("input_points", st.tuples(COORDINATES, COORDINATES), nest(NUMBERS, 2, True), points),
+        "input_boxes": build("input_boxes", corners, nest(NUMBERS, 4, True)),
+    }
+    if prompts["input_points"] != [[None] * objects]:
+        prompts["input_labels"] = build("input_labels", labels, st.one_of(labels, NUMBERS), points)
+    return {name: value for name, value in prompts.items() if name == wrong_kind or draw(st.booleans())}
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(prompt_sets())
+def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict) -> None:
+    try:
+        checked = check_prompts([SIZE], **prompts)
+    except ValueError as error:
+        assert str(error).startswith(("text", "input_", "Image 0"))
+        return
+    data = pad_prompts(scale_prompts(checked, [SIZE], [(50, 100)]))
+    for name, value in data.items():
+        assert value.shape[:2] == (1, checked.objects[0]) and value.float().isfinite().all(), name
+    assert ("input_points" in data) == (prompts.get("input_points") is not None)
+    if "input_boxes" in data:
+        boxes = data["input_boxes"]
+        present = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
+        assert (present | (boxes == -10).all(-1)).all()

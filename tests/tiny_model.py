@@ -1,0 +1,69 @@
+"""Small random models, processors and tokenizers, built in memory."""
+
+import string
+
+import torch
+from transformers import CLIPTokenizer
+
+from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessorPil, FCLMProcessor
+
+
+TINY_TEXT = {
+    "model_type": "clip_text_model",
+    "hidden_size": 32,
+    "intermediate_size": 37,
+    "projection_dim": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 20,
+}
+TINY_DINOV2 = {
+    "model_type": "dinov2",
+    "image_size": 28,
+    "patch_size": 14,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "out_features": ["stage1", "stage2"],
+    "use_mask_token": False,
+}
+TINY_DECODER = {
+    "encoder_size": 56,
+    "hidden_size": 32,
+    "fine_hidden_size": 16,
+    "detail_hidden_sizes": [4, 6, 8, 10],
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 37,
+}
+
+
+def tiny_tokenizer() -> CLIPTokenizer:
+    letters = string.ascii_lowercase
+    tokens = [*letters, *(letter + "</w>" for letter in letters), "lo", "low</w>", "er</w>"]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    merges = [("l", "o"), ("lo", "w</w>"), ("e", "r</w>")]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
+
+
+def tiny_config(**overrides) -> FCLMConfig:
+    tokenizer = tiny_tokenizer()
+    text_config = {
+        **TINY_TEXT,
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    fields = {"backbone_config": dict(TINY_DINOV2), "text_config": text_config, **TINY_DECODER}
+    return FCLMConfig(**{**fields, **overrides})
+
+
+def tiny_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
+    torch.manual_seed(seed)
+    return FCLMForImageMatting(tiny_config(**overrides)).eval()
+
+
+def tiny_processor(**overrides) -> FCLMProcessor:
+    return FCLMProcessor(FCLMImageProcessorPil(**overrides), tiny_tokenizer())
