@@ -9,6 +9,7 @@ else timm's from the Hub. RUN/checkpoint is loadable with from_pretrained at any
 """
 
 import argparse
+import json
 import math
 import os
 import time
@@ -62,7 +63,7 @@ def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
         vocab_size=vocab_size - reserved, end_of_word_suffix="</w>", special_tokens=[], min_frequency=1
     )
     tokenizer.train_from_iterator(words, trainer)
-    tokenizer_model = __import__("json").loads(tokenizer.to_str())["model"]
+    tokenizer_model = json.loads(tokenizer.to_str())["model"]
     merges = [tuple(merge) for merge in tokenizer_model["merges"]]
     vocabulary = [*bytes_, *(byte + "</w>" for byte in bytes_)]
     known = set(vocabulary)
@@ -122,9 +123,12 @@ def parameter_groups(model: FCLMForImageMatting, learning_rate: float, encoder_f
 
 
 def save_checkpoint(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path) -> None:
-    half = FCLMForImageMatting(model.config)
-    half.load_state_dict(model.state_dict())
-    half.to(torch.float16).save_pretrained(folder)
+    """Weights in fp16 but for the matrix that encodes coordinates; the config says fp32, so they load as fp32."""
+    weights = {
+        name: value.half() if value.is_floating_point() and "fourier_matrix" not in name else value
+        for name, value in model.state_dict().items()
+    }
+    model.save_pretrained(folder, state_dict=weights)
     processor.save_pretrained(folder)
 
 
@@ -157,7 +161,9 @@ def main() -> None:
     foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
     composition = Composition(foregrounds, Backgrounds(args.data), CompositionSettings(size=args.size))
     config = FCLMConfig.from_preset("lite")
-    names = [name for entry in foregrounds.entries for name in (entry["name"], *GENERAL_NAMES.get(entry.get("cls"), ()))]
+    names = [
+        name for entry in foregrounds.entries for name in (entry["name"], *GENERAL_NAMES.get(entry.get("cls"), ()))
+    ]
     tokenizer = train_tokenizer([*names, *PromptSettings().templates], config.text_config.vocab_size)
     tokenizer.model_max_length = config.text_config.max_position_embeddings
     image_processor = FCLMImageProcessor()
@@ -195,7 +201,9 @@ def main() -> None:
         seed=args.seed,
         start=start,
     )
-    loader = iter(DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=2 if args.workers else None))
+    loader = iter(
+        DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=2 if args.workers else None)
+    )
     progress = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     running, waited, began = None, 0.0, time.perf_counter()
     for step in progress:

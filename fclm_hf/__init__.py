@@ -1,4 +1,4 @@
-"""FCLM: cut any object out of a photo by its name, a click or a box. Importing registers all classes with transformers."""
+"""FCLM: cut any object out of a photo by its name, a click or a box. Importing it registers all classes."""
 
 from pathlib import Path
 
@@ -9,10 +9,7 @@ from transformers.utils import is_torchvision_available
 from .configuration_fclm import FCLMConfig
 from .image_processing_pil_fclm import FCLMImageProcessorPil
 from .modeling_fclm import FCLMForImageMatting, FCLMModel, FCLMPreTrainedModel
-try:
-    from .pipeline_fclm import ReferringMattingPipeline
-except ImportError:
-    ReferringMattingPipeline = None
+from .pipeline_fclm import ReferringMattingPipeline
 from .processing_fclm import FCLMProcessor
 
 
@@ -34,7 +31,7 @@ def _register() -> None:
     AutoModelForImageMatting.register(FCLMConfig, FCLMForImageMatting, exist_ok=True)
     AutoImageProcessor.register(FCLMConfig, image_processor_classes=_IMAGE_PROCESSORS, exist_ok=True)
     AutoProcessor.register(FCLMConfig, FCLMProcessor, exist_ok=True)
-    if ReferringMattingPipeline is not None and "referring-matting" not in PIPELINE_REGISTRY.get_supported_tasks():
+    if "referring-matting" not in PIPELINE_REGISTRY.get_supported_tasks():
         PIPELINE_REGISTRY.register_pipeline(
             "referring-matting",
             pipeline_class=ReferringMattingPipeline,

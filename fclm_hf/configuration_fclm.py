@@ -9,7 +9,12 @@ from transformers.configuration_utils import SubConfigSpec
 
 _DINOV2_SMALL = {"hidden_size": 384, "num_attention_heads": 6}
 _DINOV2_BASE = {"hidden_size": 768, "num_attention_heads": 12}
-_DINOV2_LAYERS = {"image_size": 518, "out_indices": [3, 6, 9, 12], "apply_layernorm": True, "reshape_hidden_states": True}
+_DINOV2_LAYERS = {
+    "image_size": 518,
+    "out_indices": [3, 6, 9, 12],
+    "apply_layernorm": True,
+    "reshape_hidden_states": True,
+}
 _CLIP_BASE_TEXT = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
 
 

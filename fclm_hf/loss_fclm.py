@@ -26,11 +26,13 @@ def _find_unknown(labels: torch.Tensor, radius: int = 7) -> torch.Tensor:
         padding = (kernel[0] // 2, kernel[1] // 2)
         extremes = nn.functional.max_pool2d(extremes, kernel, stride=1, padding=padding)
     unknown = (extremes > 0.02).all(1, keepdim=True).float()
-    return nn.functional.interpolate(unknown, scale_factor=2)[..., : labels.shape[-2], : labels.shape[-1]].view_as(labels)
+    return nn.functional.interpolate(unknown, scale_factor=2)[..., : labels.shape[-2], : labels.shape[-1]].view_as(
+        labels
+    )
 
 
 def _halve(image: torch.Tensor) -> torch.Tensor:
-    """Every second pixel of a 5 x 5 binomial filter with replicated borders; slices, as one-channel convolutions crawl."""
+    """Every second pixel of a 5 x 5 binomial filter; made of slices, as one-channel convolutions are slow."""
     image = nn.functional.pad(image, (2, 2, 2, 2), mode="replicate")
     for axis in (-1, -2):
         count = (image.shape[axis] - 3) // 2

@@ -1,41 +1,22 @@
-"""FCLM: any backbone + prompt encoder + Object-Oriented Decoder -> one full-resolution alpha matte per prompted object."""
+"""FCLM: backbone + prompt encoder + Object-Oriented Decoder -> a full-resolution alpha matte per prompted object."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
-from transformers.masking_utils import create_bidirectional_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
-from transformers.utils.generic import can_return_tuple, maybe_autocast
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_fclm import FCLMConfig
+from .decoder_fclm import FCLMObjectDecoder
+from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder
 from .loss_fclm import matting_loss, segmentation_loss
-
-
-@dataclass
-class FCLMImageEmbeddings(ModelOutput):
-    """What the decoder needs of an image, whatever the prompt.
-
-    coarse_map (batch, hidden_size, h, w): merged backbone maps.
-    fine_map (batch, fine_hidden_size, 2h, 2w): the backbone map before `coarse_level`, projected; `None` with level 0.
-    detail_maps: 4 maps (batch, channels, height / s, width / s) of the detail path, strides s = 1, 2, 4, 8.
-    image_sizes (batch, 2): valid height and width inside `pixel_values`.
-    """
-
-    coarse_map: torch.FloatTensor | None = None
-    fine_map: torch.FloatTensor | None = None
-    detail_maps: tuple[torch.FloatTensor, ...] | None = None
-    image_sizes: torch.LongTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+from .prompt_encoder_fclm import FCLMPromptEncoder
+from .resampling_fclm import interpolation_weights, resample, valid_pixels
 
 
 @dataclass
@@ -73,443 +54,6 @@ class FCLMImageMattingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-# --- Geometry. Resizing is a product with per-image matrices, so that images of different sizes share a batch without
-# --- data-dependent shapes, and each comes out as it would alone.
-
-
-def interpolation_weights(num_outputs: int, num_inputs: int, step: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Antialiased linear interpolation along one axis as matrices (batch, num_outputs, num_inputs) in fp32.
-
-    Output cell `i` is centred on input coordinate `(i + 0.5) * step - 0.5`; inputs from `valid` on do not count.
-    `step` and `valid` are fp32 (batch,).
-    """
-    step, valid = step.view(-1, 1), valid.view(-1, 1)
-    outputs = torch.arange(num_outputs, device=step.device, dtype=torch.float32)
-    inputs = torch.arange(num_inputs, device=step.device, dtype=torch.float32)
-    centre = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(valid - 1)
-    support = step.clamp(min=1)[..., None]
-    weights = (1 - (inputs - centre[..., None]).abs() / support).clamp(min=0) * (inputs < valid)[:, None]
-    return weights / weights.sum(-1, keepdim=True)
-
-
-def resample(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(batch, channels, h, w) -> (batch, channels, H, W) with `rows` (batch, H, h) and `columns` (batch, W, w)."""
-    batch, channels, height, width = maps.shape
-    maps = maps.reshape(batch, channels * height, width) @ columns.transpose(1, 2).to(maps.dtype)
-    maps = maps.view(batch, channels, height, -1).transpose(1, 2).reshape(batch, height, -1)
-    maps = rows.to(maps.dtype) @ maps
-    return maps.view(batch, rows.shape[1], channels, -1).transpose(1, 2)
-
-
-def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: int = 1) -> torch.Tensor:
-    """bool (batch, 1, height, width): cells of a `stride` grid that start inside the image. `sizes` is (batch, 2)."""
-    rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
-    columns = torch.arange(width, device=sizes.device) * stride < sizes[:, 1:]
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
-
-
-# --- Layers
-
-
-class FCLMLayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of (batch, channels, height, width)."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Unpack[TransformersKwargs],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
-class FCLMAttention(nn.Module):
-    def __init__(self, config: FCLMConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.decoder_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.attention_dropout = config.dropout
-        self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(
-        self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> torch.Tensor:
-        def split_heads(states: torch.Tensor) -> torch.Tensor:
-            return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
-
-        implementation = self.config._attn_implementation
-        if attention_mask is not None and queries.shape[1] != keys.shape[1] and "flash" in implementation:
-            implementation = "sdpa"  # flash attention cannot mask the keys of a cross-attention
-            attention_mask = attention_mask[:, None, None, :].bool()
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        output, _ = attention_interface(
-            self,
-            split_heads(self.q_proj(queries)),
-            split_heads(self.k_proj(keys)),
-            split_heads(self.v_proj(values)),
-            attention_mask,
-            dropout=self.attention_dropout if self.training else 0.0,
-            scaling=self.scaling,
-            **kwargs,
-        )
-        return self.o_proj(output.reshape(*queries.shape[:-1], -1).contiguous())
-
-
-class FCLMMlp(nn.Module):
-    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
-        super().__init__()
-        self.fc1 = nn.Linear(hidden_size, intermediate_size)
-        self.fc2 = nn.Linear(intermediate_size, hidden_size)
-        self.activation_fn = ACT2FN[hidden_act]
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(states)))
-
-
-class FCLMDecoderLayer(GradientCheckpointingLayer):
-    """Prompt tokens attend to each other and to the image; the image attends to the tokens, then mixes spatially."""
-
-    def __init__(self, config: FCLMConfig):
-        super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
-        self.self_attn = FCLMAttention(config)
-        self.self_attn_norm = nn.LayerNorm(width, eps=eps)
-        self.token_to_image_attn = FCLMAttention(config)
-        self.token_norm = nn.LayerNorm(width, eps=eps)
-        self.image_norm = nn.LayerNorm(width, eps=eps)
-        self.token_mlp = FCLMMlp(width, config.decoder_ffn_dim, config.hidden_act)
-        self.token_mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.image_to_token_attn = FCLMAttention(config)
-        self.prompt_norm = nn.LayerNorm(width, eps=eps)
-        self.spatial_mixer = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
-        self.image_mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.image_mlp = FCLMMlp(width, 2 * width, config.hidden_act)
-
-    def forward(
-        self,
-        tokens: torch.Tensor,
-        image: torch.Tensor,
-        token_positions: torch.Tensor,
-        image_positions: torch.Tensor,
-        grid: tuple[int, int],
-        self_mask: torch.Tensor | None = None,
-        cross_mask: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        states = self.self_attn_norm(tokens)
-        placed = states + token_positions
-        tokens = tokens + self.self_attn(placed, placed, states, self_mask, **kwargs)
-        memory = self.image_norm(image)
-        placed_memory = memory + image_positions
-        tokens = tokens + self.token_to_image_attn(
-            self.token_norm(tokens) + token_positions, placed_memory, memory, **kwargs
-        )
-        tokens = tokens + self.token_mlp(self.token_mlp_norm(tokens))
-        states = self.prompt_norm(tokens)
-        image = image + self.image_to_token_attn(placed_memory, states + token_positions, states, cross_mask, **kwargs)
-        plane = image.transpose(1, 2).reshape(image.shape[0], -1, *grid)
-        mixed = self.spatial_mixer(plane).flatten(2).transpose(1, 2)
-        return tokens, image + self.image_mlp(self.image_mlp_norm(mixed))
-
-
-class FCLMConvBlock(nn.Module):
-    """Residual 3 x 3 convolution behind a norm over channels."""
-
-    def __init__(self, channels: int, config: FCLMConfig):
-        super().__init__()
-        self.norm = FCLMLayerNorm2d(channels, eps=config.layer_norm_eps)
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.activation_fn = ACT2FN[config.hidden_act]
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps + self.activation_fn(self.conv(self.norm(maps)))
-
-
-# --- Parts
-
-
-class FCLMPromptEncoder(nn.Module):
-    """Visual prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image."""
-
-    point_padding = -10
-    num_maps = 8
-
-    def __init__(self, config: FCLMConfig):
-        super().__init__()
-        self.dense_prompts = config.dense_prompts
-        self.register_buffer("fourier_matrix", torch.zeros(2, config.hidden_size // 2))
-        # background point, foreground point, top-left corner, bottom-right corner
-        self.kind_embed = nn.Embedding(4, config.hidden_size)
-        self.context_query = nn.Embedding(1, config.hidden_size)
-        self.text_projection = nn.Linear(config.text_config.projection_dim, config.hidden_size)
-        if config.dense_prompts:
-            self.fine_paint = nn.Conv2d(self.num_maps, config.fine_hidden_size, kernel_size=1)
-            self.coarse_paint = nn.Sequential(
-                nn.Conv2d(self.num_maps, config.hidden_size // 2, kernel_size=2, stride=2),
-                ACT2FN[config.hidden_act],
-                nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
-            )
-
-    def encode_positions(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Random Fourier features (Tancik et al.) of coordinates (..., 2) in [0, 1], in fp32."""
-        with maybe_autocast(device_type=coordinates.device.type, enabled=False):
-            angles = 2 * torch.pi * ((2 * coordinates.float() - 1) @ self.fourier_matrix.float())
-            return torch.cat([angles.sin(), angles.cos()], dim=-1)
-
-    def encode_grid(self, height: int, width: int) -> torch.Tensor:
-        """Positions of the cell centres of a grid: (1, height * width, hidden_size)."""
-        device = self.fourier_matrix.device
-        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-        return self.encode_positions(grid.view(1, -1, 2))
-
-    def forward(
-        self,
-        points: torch.Tensor,
-        labels: torch.Tensor,
-        boxes: torch.Tensor,
-        text_embeds: torch.Tensor | None,
-        text_given: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sparse tokens [context, text, corner, corner, point...] of `objects` prompts.
-
-        Args:
-            points: (objects, points, 2) in [0, 1] of the encoder canvas. labels: (objects, points) 1 / 0 / -10.
-            boxes: (objects, 4) x0 y0 x1 y1 in [0, 1]; present where x1 > x0 and y1 > y0.
-            text_embeds: (objects, projection_dim). text_given: bool (objects,).
-
-        Returns:
-            tokens and their positions (objects, tokens, hidden_size), and bool (objects, tokens): those to attend to.
-            A prompt that is absent is a zero embedding; all but one padded points are masked.
-        """
-        kinds = self.kind_embed.weight
-        dtype = kinds.dtype
-        context = self.context_query.weight.expand(points.shape[0], 1, -1)
-        text = torch.zeros_like(context)
-        if text_embeds is not None:
-            text = self.text_projection(text_embeds)[:, None] * text_given[:, None, None].to(dtype)
-        box_given = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
-        corner_positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * box_given
-        corners = corner_positions + kinds[2:] * box_given
-        point_given = labels >= 0
-        weight = point_given[..., None].to(dtype)
-        point_positions = self.encode_positions(points).to(dtype) * weight
-        sparse = point_positions + nn.functional.embedding(labels.clamp(0, 1), kinds) * weight
-        tokens = torch.cat([context, text.to(dtype), corners, sparse], dim=1)
-        nowhere = torch.zeros_like(context).expand(-1, 2, -1)
-        positions = torch.cat([nowhere, corner_positions, point_positions], dim=1)
-        always = torch.ones_like(labels[:, :1], dtype=torch.bool)
-        attended = torch.cat([always.expand(-1, 5), point_given[:, 1:]], dim=1)
-        return tokens, positions, attended
-
-    def paint(
-        self, points: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor, height: int, width: int
-    ) -> torch.Tensor:
-        """Soft maps (objects, num_maps, height, width) in fp32: box inside, box given, place in the box (x, y), near
-        and around foreground clicks, near and around background clicks."""
-        device = points.device
-        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        boxes, points = boxes.float(), points.float()
-        low, high = boxes[:, :2], boxes[:, 2:]
-        given = (high > low).all(-1).float().view(-1, 1, 1)
-        centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
-        place_x = ((columns - centre[:, :1]) / half[:, :1]).clamp(-2, 2)[:, None, :].expand(-1, height, -1) * given
-        place_y = ((rows - centre[:, 1:]) / half[:, 1:]).clamp(-2, 2)[:, :, None].expand(-1, -1, width) * given
-        inside_x = ((columns - low[:, :1]).minimum(high[:, :1] - columns) * 2 * width).sigmoid()
-        inside_y = ((rows - low[:, 1:]).minimum(high[:, 1:] - rows) * 2 * height).sigmoid()
-        inside = inside_y[:, :, None] * inside_x[:, None, :] * given
-        maps = [inside, given.expand_as(inside), place_x, place_y]
-        square = (columns - points[..., :1])[:, :, None, :] ** 2 + (rows - points[..., 1:])[..., None] ** 2
-        for label in (1, 0):
-            chosen = (labels == label)[..., None, None]
-            for radius in (0.02, 0.1):
-                maps.append(((-square / (2 * radius**2)).exp() * chosen).amax(1))
-        return torch.stack(maps, dim=1)
-
-
-class FCLMPixelDecoder(nn.Module):
-    """Merges the backbone's maps from the top down into a coarse map; the finer map before them is only projected."""
-
-    def __init__(self, config: FCLMConfig, channels: list[int]):
-        super().__init__()
-        self.coarse_level = config.coarse_level
-        width, eps = config.hidden_size, config.layer_norm_eps
-
-        def lateral(inputs: int, outputs: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1), FCLMLayerNorm2d(outputs, eps=eps))
-
-        merged = channels[self.coarse_level :]
-        self.laterals = nn.ModuleList([lateral(inputs, width) for inputs in merged])
-        self.blocks = nn.ModuleList([FCLMConvBlock(width, config) for _ in merged[1:]])
-        self.fine_lateral = lateral(channels[0], config.fine_hidden_size) if self.coarse_level else None
-
-    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        maps = [layer(m) for layer, m in zip(self.laterals, feature_maps[self.coarse_level :], strict=True)]
-        coarse = maps[-1]
-        for finer, block in zip(reversed(maps[:-1]), self.blocks, strict=True):
-            if coarse.shape[-2:] != finer.shape[-2:]:
-                coarse = nn.functional.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-            coarse = block(coarse + finer)
-        return coarse, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
-
-
-class FCLMDetailPath(nn.Module):
-    """Small convolutions on the full-size pixels: maps at strides 1, 2, 4 and 8, ready to be added to an object's."""
-
-    def __init__(self, config: FCLMConfig, num_channels: int = 3):
-        super().__init__()
-        outputs = list(config.detail_hidden_sizes)
-        inputs = [num_channels, *outputs[:-1]]
-        self.convs = nn.ModuleList(
-            [
-                nn.Conv2d(narrow, wide, kernel_size=3, stride=1 if level == 0 else 2, padding=1, bias=False)
-                for level, (narrow, wide) in enumerate(zip(inputs, outputs, strict=True))
-            ]
-        )
-        self.norms = nn.ModuleList([nn.BatchNorm2d(width) for width in outputs])
-        self.laterals = nn.ModuleList([nn.Conv2d(width, width, kernel_size=3, padding=1) for width in outputs])
-
-    def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        maps, states = [], pixel_values
-        for level, (conv, norm, lateral) in enumerate(zip(self.convs, self.norms, self.laterals, strict=True)):
-            states = nn.functional.relu(norm(conv(states)), inplace=True)
-            states = states * valid_pixels(image_sizes, *states.shape[-2:], stride=2**level)
-            maps.append(lateral(states))
-        return tuple(maps)
-
-
-class FCLMUpsampler(nn.Module):
-    """One step up: the object's map, enlarged, meets the detail map of that stride."""
-
-    def __init__(self, inputs: int, outputs: int, scale: int, refine: bool = True):
-        super().__init__()
-        self.scale = scale
-        self.reduce = nn.Conv2d(inputs, outputs, kernel_size=1)
-        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1) if refine else None
-
-    def forward(self, maps: torch.Tensor, detail: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), valid (batch, 1, H, W)."""
-        batch, _, height, width = detail.shape
-        maps = self.reduce(maps)
-        if self.scale > 1:
-            maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        maps = maps[..., :height, :width].unflatten(0, (batch, -1))
-        maps = nn.functional.relu(maps + detail[:, None], inplace=True)
-        if self.conv is None:
-            return maps.flatten(0, 1)
-        # a convolution must not see what lies outside the image: it differs from batch to batch
-        valid = valid[:, None].to(maps.dtype)
-        maps = (maps * valid).flatten(0, 1)
-        maps = maps + nn.functional.relu(self.conv(maps), inplace=True)
-        return (maps.unflatten(0, (batch, -1)) * valid).flatten(0, 1)
-
-
-class FCLMObjectDecoder(nn.Module):
-    """Object-Oriented Decoder: prompts and coarse map attend to each other, then the map climbs the detail path."""
-
-    def __init__(self, config: FCLMConfig):
-        super().__init__()
-        self.config = config
-        width, fine = config.hidden_size, config.fine_hidden_size
-        d1, d2, d4, d8 = config.detail_hidden_sizes
-        self.layers = nn.ModuleList([FCLMDecoderLayer(config) for _ in range(config.decoder_layers)])
-        self.token_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.fine_projection = nn.Conv2d(width, fine, kernel_size=1)
-        self.fine_block = FCLMConvBlock(fine, config)
-        self.mask_embedding = nn.Linear(width, fine)
-        self.coarse_head = nn.Conv2d(fine, 1, kernel_size=1)
-        self.upsamplers = nn.ModuleList(
-            [
-                FCLMUpsampler(fine + 1, d8, scale=1),
-                FCLMUpsampler(d8, d4, scale=2),
-                FCLMUpsampler(d4, d2, scale=2),
-                FCLMUpsampler(d2, d1, scale=2, refine=False),
-            ]
-        )
-
-    def forward(
-        self,
-        embeddings: FCLMImageEmbeddings,
-        tokens: torch.Tensor,
-        token_positions: torch.Tensor,
-        attended: torch.Tensor,
-        image_positions: torch.Tensor,
-        coarse_paint: torch.Tensor | None,
-        fine_paint: torch.Tensor | None,
-        weights: tuple[torch.Tensor, torch.Tensor],
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`tokens` are (batch * objects, tokens, hidden_size); `weights` resample the fine grid onto stride 8.
-
-        Returns:
-            object features (batch * objects, d1, height, width), coarse logits at stride 8 and the context
-            query (batch * objects, hidden_size).
-        """
-        objects = tokens.shape[0] // embeddings.coarse_map.shape[0]
-        image = embeddings.coarse_map.repeat_interleave(objects, dim=0)
-        grid = image.shape[-2:]
-        if coarse_paint is not None:
-            image = image + coarse_paint
-        image = image.flatten(2).transpose(1, 2)
-        self_mask = create_bidirectional_mask(config=self.config, inputs_embeds=tokens, attention_mask=attended)
-        cross_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=image, attention_mask=attended, encoder_hidden_states=tokens
-        )
-        for layer in self.layers:
-            tokens, image = layer(
-                tokens, image, token_positions, image_positions, grid, self_mask, cross_mask, **kwargs
-            )
-        context = self.token_norm(tokens)[:, 0]
-        image = self.image_norm(image).transpose(1, 2).reshape(image.shape[0], -1, *grid)
-        fine = nn.functional.interpolate(
-            self.fine_projection(image), scale_factor=2, mode="bilinear", align_corners=False
-        )
-        if embeddings.fine_map is not None:
-            fine = fine + embeddings.fine_map.repeat_interleave(objects, dim=0)
-        if fine_paint is not None:
-            fine = fine + fine_paint
-        fine = self.fine_block(fine)
-        similarity = torch.einsum("bchw,bc->bhw", fine, self.mask_embedding(context)) * fine.shape[1] ** -0.5
-        coarse_logits = similarity[:, None] + self.coarse_head(fine)
-        maps = resample(torch.cat([fine, coarse_logits], dim=1), *weights)
-        coarse_logits = maps[:, -1]
-        for stride, upsampler, detail in zip(
-            (8, 4, 2, 1), self.upsamplers, reversed(embeddings.detail_maps), strict=True
-        ):
-            valid = valid_pixels(embeddings.image_sizes, *detail.shape[-2:], stride=stride)
-            maps = upsampler(maps, detail, valid)
-        return maps, coarse_logits, context
-
-
-# --- Models
-
-
 class FCLMPreTrainedModel(PreTrainedModel):
     config: FCLMConfig
     base_model_prefix = "model"
@@ -522,6 +66,10 @@ class FCLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return True  # transformers looks for the attention interface in this file only; it is in decoder_fclm.py
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -609,6 +157,8 @@ class FCLMModel(FCLMPreTrainedModel):
         else:
             image_sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
         pixel_values = pixel_values * valid_pixels(image_sizes, height, width)
+        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails when asked to
+            kwargs = {**kwargs, "output_hidden_states": False, "output_attentions": False}
         outputs = self.backbone(self._draw_canvas(pixel_values, image_sizes), return_dict=True, **kwargs)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
         # one cell more than the image needs: what lies behind its border is then the same in every batch
@@ -689,7 +239,9 @@ class FCLMModel(FCLMPreTrainedModel):
 
         canvas_height, canvas_width = self._canvas_size(*image_embeddings.detail_maps[0].shape[-2:])
         scale = self._canvas_scale(image_embeddings.image_sizes)
-        to_canvas = scale.view(-1, 1, 1) / torch.tensor([canvas_width, canvas_height], device=device, dtype=torch.float32)
+        to_canvas = scale.view(-1, 1, 1) / torch.tensor(
+            [canvas_width, canvas_height], device=device, dtype=torch.float32
+        )
         # a click on pixel (x, y) means its centre
         points = (input_points.float() + 0.5) * to_canvas[:, None]
         boxes = input_boxes.float() * to_canvas.repeat(1, 1, 2)
@@ -723,8 +275,6 @@ class FCLMModel(FCLMPreTrainedModel):
             weights,
             **layer_kwargs,
         )
-        if object_mask is None:
-            object_mask = torch.ones(batch, objects, dtype=torch.bool, device=device)
         return FCLMModelOutput(
             object_features=features.view(batch, objects, *features.shape[1:]),
             coarse_logits=coarse_logits.view(batch, objects, *coarse_logits.shape[1:]),
@@ -805,11 +355,11 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         )
         batch, objects, _, height, width = outputs.object_features.shape
         logits = self.head(outputs.object_features.flatten(0, 1)).view(batch, objects, height, width)
-        coarse = nn.functional.interpolate(
-            outputs.coarse_logits, scale_factor=8, mode="bilinear", align_corners=False
-        )
+        coarse = nn.functional.interpolate(outputs.coarse_logits, scale_factor=8, mode="bilinear", align_corners=False)
         logits = logits + coarse[..., :height, :width]
-        valid = valid_pixels(outputs.image_sizes, *logits.shape[-2:]) & outputs.object_mask[..., None, None]
+        valid = valid_pixels(outputs.image_sizes, *logits.shape[-2:])
+        if object_mask is not None:
+            valid = valid & object_mask[..., None, None].bool()
         alphas = logits.float().sigmoid() * valid
         loss = None
         if labels is not None:
@@ -834,7 +384,9 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         valid: torch.Tensor,
     ) -> torch.Tensor:
         if labels.shape != alphas.shape:
-            raise ValueError(f"labels must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(labels.shape)}.")
+            raise ValueError(
+                f"labels must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(labels.shape)}."
+            )
         if self.config.task == "matting":
             loss = matting_loss(alphas, labels, valid)
         else:

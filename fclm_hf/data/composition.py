@@ -104,21 +104,19 @@ class Composition:
             layers.append((colours, alpha))
             names.append(() if renamed else foreground.names)
         image, visible = composite_objects(background, layers)
-        kept = [
-            index
-            for index, (seen, (_, alpha)) in enumerate(zip(visible, layers, strict=True))
-            if seen.sum() >= max(settings.min_visible * alpha.sum(), settings.min_area * size * size)
-        ]
-        if not kept:
-            return None
         if rng.random() < settings.degrade:
             image = self._degrade(image, rng)
         image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-        alphas = np.clip(np.stack([visible[index] for index in kept]), 0, 1)
+        alphas = np.clip(np.stack(visible), 0, 1)
         valid = (size, size)
         if rng.random() < settings.letterbox:
             image, alphas, valid = self._letterbox(image, alphas, rng)
-        return {"image": image, "alphas": alphas, "names": [names[index] for index in kept], "valid": valid}
+        areas = alphas.sum((1, 2))
+        whole = np.array([alpha.sum() for _, alpha in layers])
+        kept = np.flatnonzero(areas >= np.maximum(settings.min_visible * whole, settings.min_area * size * size))
+        if not len(kept):
+            return None
+        return {"image": image, "alphas": alphas[kept], "names": [names[index] for index in kept], "valid": valid}
 
     def _draw_background(self, rng: np.random.Generator, size: int) -> np.ndarray:
         photo = self.backgrounds.sample(rng)
@@ -184,7 +182,9 @@ class Composition:
             colours = texture * share + colours * (1 - share)
         elif rng.random() < settings.surface_texture:
             texture = self._draw_background(rng, size).mean(-1, keepdims=True)
-            relief = (texture - cv2.GaussianBlur(texture, (0, 0), size / 12)[..., None]) * np.float32(rng.uniform(0.3, 1.2))
+            relief = (texture - cv2.GaussianBlur(texture, (0, 0), size / 12)[..., None]) * np.float32(
+                rng.uniform(0.3, 1.2)
+            )
             colours = colours + relief
         if rng.random() < settings.soft_edge:
             alpha = cv2.GaussianBlur(alpha, (0, 0), float(np.exp(rng.uniform(np.log(0.4), np.log(3)))))

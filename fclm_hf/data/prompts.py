@@ -58,7 +58,9 @@ def sample_points(
     inside = (alpha > 0.7).astype(np.uint8)
     if not inside.any():
         inside = (alpha >= alpha.max() * 0.9).astype(np.uint8)
-    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)[
+        1:-1, 1:-1
+    ]
     if rng.random() < 0.5:
         inside = depth > 0.6 * depth.max()
     count = 1 if rng.random() < 0.6 else int(rng.integers(2, settings.max_points + 1))

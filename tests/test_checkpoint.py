@@ -1,0 +1,54 @@
+"""The embedded checkpoint: its size, its vocabulary, and that it cuts out what it is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageMatting, AutoProcessor, pipeline
+
+from fclm_hf import LITE_CHECKPOINT
+
+
+PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+pytestmark = pytest.mark.skipif(not Path(LITE_CHECKPOINT).is_dir(), reason="the embedded checkpoint is not there")
+
+
+@pytest.fixture(scope="module")
+def matting():
+    return pipeline("referring-matting")
+
+
+def test_size():
+    weights = Path(LITE_CHECKPOINT) / "model.safetensors"
+    assert weights.stat().st_size <= 14_000_000
+    model = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    assert model.dtype == torch.float32
+    assert 4e6 < sum(parameter.numel() for parameter in model.parameters()) < 7e6
+
+
+def test_unknown_words_are_spelt(matting):
+    tokenizer = AutoProcessor.from_pretrained(LITE_CHECKPOINT).tokenizer
+    for text in ("cat", "Xyzzy-42 ünïcode 猫 🐱", "a" * 500):
+        ids = tokenizer(text, truncation=True)["input_ids"]
+        assert len(ids) <= 32 and ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+        assert torch.isfinite(matting(PHOTOS / "cat.jpg", text=text, cutout=False)["predicted_alpha"]).all()
+    assert tokenizer.decode(tokenizer("a cat")["input_ids"], skip_special_tokens=True).strip() == "a cat"
+
+
+def test_the_box_says_which_object(matting):
+    cup = (150, 20, 470, 330)
+    alpha = matting(PHOTOS / "coffee.jpg", input_boxes=[cup], cutout=False)["predicted_alpha"]
+    inside = alpha[cup[1] : cup[3], cup[0] : cup[2]]
+    assert inside.mean() > 0.4
+    assert inside.sum() > 0.8 * alpha.sum()
+
+
+def test_pipeline_round_trip_to_the_bit(matting, tmp_path):
+    matting.save_pretrained(tmp_path)
+    again = pipeline("referring-matting", model=str(tmp_path))
+    photo = Image.open(PHOTOS / "cat.jpg")
+    first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
+    assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
+    assert np.array_equal(first["cutout"], second["cutout"])

@@ -1,0 +1,116 @@
+"""Decontaminated colours: measured against the true foreground, on a known composite."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fclm_hf import foreground_fclm
+from fclm_hf.foreground_fclm import estimate_foreground, estimate_foreground_multiscale, make_cutout
+
+
+ESTIMATORS = [
+    pytest.param(False, id="own"),
+    pytest.param(True, id="pymatting", marks=pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="")),
+]
+
+
+@pytest.fixture(params=ESTIMATORS)
+def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not request.param:
+        monkeypatch.setitem(__import__("sys").modules, "pymatting", None)  # makes its import fail
+
+
+def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth orange and brown object with a wavy, soft edge: colours (H, W, 3) uint8, alpha (H, W)."""
+    rows, columns = np.mgrid[:size, :size] / size - 0.5
+    angle, radius = np.arctan2(rows, columns), np.hypot(rows, columns)
+    alpha = np.clip((0.3 + 0.03 * np.sin(9 * angle) - radius) * 12 + 0.5, 0, 1)
+    shade = 0.5 + 0.2 * np.sin(20 * rows) * np.cos(17 * columns)
+    return (np.stack([shade + 0.25, shade, 0.6 - shade / 2], axis=-1) * 255).round().astype(np.uint8), alpha
+
+
+def composite(colours: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    opacity = alpha[..., None]
+    return (opacity * colours + (1 - opacity) * np.array(background)).round().astype(np.uint8)
+
+
+GREEN, MAGENTA = (20, 220, 40), (220, 20, 200)
+
+
+@pytest.mark.usefixtures("estimator")
+def test_no_halo_on_a_new_background() -> None:
+    colours, alpha = make_scene()
+    photo, truth = composite(colours, alpha, GREEN), composite(colours, alpha, MAGENTA)
+    edge = (alpha > 0) & (alpha < 1)
+
+    def measure_error(foreground: np.ndarray) -> float:
+        return np.abs(composite(foreground, alpha, MAGENTA).astype(int) - truth)[edge].mean()
+
+    cutout = np.asarray(make_cutout(Image.fromarray(photo), alpha))
+    assert cutout.shape == (160, 160, 4)
+    np.testing.assert_array_equal(cutout[..., 3], (alpha * 255).round())
+    assert measure_error(cutout[..., :3]) < measure_error(photo) / 4
+
+
+@pytest.mark.usefixtures("estimator")
+def test_no_halo_after_shrinking() -> None:
+    """Resizing that ignores alpha mixes in the colours of transparent pixels: they must be the object's."""
+    colours, alpha = make_scene()
+    hard = (alpha > 0.5).astype(float)
+    photo = composite(colours, hard, GREEN)
+    foreground = estimate_foreground(photo, hard)
+    np.testing.assert_array_equal(foreground[hard == 1], photo[hard == 1])
+    assert (foreground[hard == 0][:, 1].astype(int) - foreground[hard == 0][:, 0] < 40).mean() > 0.99  # no green
+    shrunk = np.asarray(Image.fromarray(foreground).resize((20, 20), Image.Resampling.BOX)).astype(int)
+    expected = np.asarray(Image.fromarray(colours).resize((20, 20), Image.Resampling.BOX)).astype(int)
+    opacity = np.asarray(Image.fromarray((hard * 255).astype(np.uint8)).resize((20, 20), Image.Resampling.BOX))
+    edge = (opacity > 30) & (opacity < 225)
+    naive = np.asarray(Image.fromarray(photo).resize((20, 20), Image.Resampling.BOX)).astype(int)
+    assert np.abs(shrunk - expected)[edge].mean() < np.abs(naive - expected)[edge].mean() / 4
+
+
+@pytest.mark.usefixtures("estimator")
+def test_kinds_of_input_agree() -> None:
+    colours, alpha = make_scene(48)
+    eight_bit = (alpha * 255).round().astype(np.uint8)
+    unit = (eight_bit / 255).astype(np.float32)
+    expected = make_cutout(colours, eight_bit)
+    for image in (colours, Image.fromarray(colours)):
+        for matte in (eight_bit, unit, torch.from_numpy(unit), Image.fromarray(eight_bit)):
+            difference = np.asarray(make_cutout(image, matte)).astype(int) - np.asarray(expected)
+            assert np.abs(difference).max() <= 1
+    floats = estimate_foreground(colours / 255, unit)
+    assert floats.dtype == np.float32 and floats.min() >= 0 and floats.max() <= 1
+    np.testing.assert_allclose(floats * 255, np.asarray(expected)[..., :3], atol=1.5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 1), (3, 50)])
+@pytest.mark.parametrize("opacity", [0.0, 0.5, 1.0])
+def test_extreme_shapes_and_alphas(size: tuple[int, int], opacity: float) -> None:
+    image = np.random.default_rng(0).random((*size, 3))
+    foreground = estimate_foreground_multiscale(image, np.full(size, opacity))
+    assert foreground.shape == image.shape and np.isfinite(foreground).all()
+    if opacity == 1:
+        np.testing.assert_allclose(foreground, image, atol=0.01)
+
+
+def test_errors() -> None:
+    image, alpha = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5))
+    for arguments, problem in [
+        ((image[..., 0], alpha), r"image must have shape \(H, W, 3\)"),
+        ((image, alpha[None]), r"alpha must have shape \(H, W\)"),
+        ((image, alpha.T), "alpha must have the image's height and width"),
+        ((image, alpha + 2), "alpha must be uint8 in 0..255 or float in 0..1"),
+        ((image, alpha * np.nan), "alpha must be uint8 in 0..255 or float in 0..1"),
+    ]:
+        with pytest.raises(ValueError, match=problem):
+            make_cutout(*arguments)
+
+
+def test_opencv_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(foreground_fclm, "cv2", None)
+    with pytest.raises(ImportError, match="opencv-python-headless"):
+        estimate_foreground_multiscale(np.zeros((2, 2, 3)), np.zeros((2, 2)))

@@ -1,0 +1,253 @@
+"""FCLM's own promises: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
+
+import itertools
+
+import pytest
+import torch
+from tiny_model import tiny_config, tiny_model
+from transformers import AutoModelForImageMatting
+
+from fclm_hf import FCLMConfig, FCLMForImageMatting
+
+
+POINTS = [[[20.0, 10.0], [40.0, 30.0]], [[5.0, 6.0]]]
+LABELS = [[1, 0], [1]]
+BOXES = [[4.0, 3.0, 50.0, 40.0], [10.0, 10.0, 30.0, 38.0]]
+
+
+@pytest.fixture(scope="module", params=["dinov2", "timm"])
+def model(request) -> FCLMForImageMatting:
+    if request.param == "dinov2":
+        return tiny_model()
+    pytest.importorskip("timm")
+    backbone = {"model_type": "timm_backbone", "backbone": "tf_efficientnet_lite0", "out_indices": [2, 3, 4]}
+    return tiny_model(backbone_config=backbone, coarse_level=1, encoder_size=64)
+
+
+def pad_points(points: list, labels: list, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    padded = [[*object_points, *[[0.0, 0.0]] * (length - len(object_points))] for object_points in points]
+    marks = [[*object_labels, *[-10] * (length - len(object_labels))] for object_labels in labels]
+    return torch.tensor([padded]), torch.tensor([marks])
+
+
+def prompts() -> dict[str, torch.Tensor]:
+    input_points, input_labels = pad_points(POINTS, LABELS, 2)
+    input_ids = torch.tensor([[[55, 3, 4, 56], [55, 7, 56, 56]]])
+    return {
+        "input_points": input_points,
+        "input_labels": input_labels,
+        "input_boxes": torch.tensor([BOXES]),
+        "input_ids": input_ids,
+        "attention_mask": torch.ones_like(input_ids),
+    }
+
+
+@torch.no_grad()
+def test_padding_objects_and_points_do_not_change_a_result(model):
+    torch.manual_seed(1)
+    small, large = torch.randn(1, 3, 44, 61), torch.randn(1, 3, 70, 52)
+    batch = torch.zeros(2, 3, 70, 64)
+    mask = torch.zeros(2, 70, 64, dtype=torch.long)
+    for index, image in enumerate((small, large)):
+        height, width = image.shape[-2:]
+        batch[index, :, :height, :width] = image[0]
+        mask[index, :height, :width] = 1
+    points, labels = pad_points(POINTS, LABELS, 5)
+    empty_points, empty_labels = pad_points([[], []], [[], []], 5)
+    together = model(
+        batch,
+        mask,
+        input_points=torch.cat([points, empty_points]),
+        input_labels=torch.cat([labels, empty_labels]),
+        input_boxes=torch.cat([torch.full((1, 2, 4), -10.0), torch.tensor([BOXES])]),
+    ).alphas
+    for index in range(2):
+        alone = model(small, input_points=torch.tensor([[POINTS[index]]]), input_labels=torch.tensor([[LABELS[index]]]))
+        torch.testing.assert_close(together[0, index, :44, :61], alone.alphas[0, 0], atol=2e-5, rtol=0)
+        alone = model(large, input_boxes=torch.tensor([[BOXES[index]]]))
+        torch.testing.assert_close(together[1, index, :70, :52], alone.alphas[0, 0], atol=2e-5, rtol=0)
+    assert together[0, :, 44:].abs().max() == 0 and together[0, :, :, 61:].abs().max() == 0
+
+
+@torch.no_grad()
+def test_every_mix_of_prompts_matters(model):
+    torch.manual_seed(2)
+    image, everything = torch.randn(1, 3, 56, 56), prompts()
+    groups = {
+        "point": ("input_points", "input_labels"),
+        "box": ("input_boxes",),
+        "text": ("input_ids", "attention_mask"),
+    }
+    seen = []
+    for count in range(4):
+        for chosen in itertools.combinations(groups, count):
+            given = {key: everything[key] for name in chosen for key in groups[name]}
+            alphas = model(image, **given).alphas
+            assert alphas.shape == (1, 2 if chosen else 1, 56, 56)
+            assert torch.isfinite(alphas).all() and alphas.min() >= 0 and alphas.max() <= 1
+            assert all((alphas[:, :1] - other).abs().max() > 1e-6 for other in seen), chosen
+            seen.append(alphas[:, :1])
+
+
+@torch.no_grad()
+def test_an_all_zero_attention_row_means_no_text(model):
+    image, given = torch.randn(1, 3, 56, 56), prompts()
+    given["attention_mask"][0, 1] = 0
+    mixed = model(image, **given).alphas[:, 1]
+    bare = {key: given[key][:, 1:] for key in ("input_points", "input_labels", "input_boxes")}
+    torch.testing.assert_close(mixed, model(image, **bare).alphas[:, 0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_cached_embeddings_give_the_same_result(model):
+    image = torch.randn(1, 3, 45, 59)
+    mask = torch.ones(1, 45, 59, dtype=torch.long)
+    mask[:, 40:] = 0
+    embeddings = model.get_image_embeddings(image, mask)
+    expected, cached = model(image, mask, **prompts()), model(image_embeddings=embeddings, **prompts())
+    torch.testing.assert_close(cached.alphas, expected.alphas, atol=0, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_implementations_agree(implementation):
+    torch.manual_seed(3)
+    model, image = tiny_model(), torch.randn(1, 3, 56, 56)
+    expected = model(image, **prompts()).alphas
+    model.set_attn_implementation(implementation)
+    torch.testing.assert_close(model(image, **prompts()).alphas, expected, atol=1e-5, rtol=0)
+
+
+def test_gradients_reach_all_parts_and_checkpointing_changes_nothing():
+    torch.manual_seed(4)
+    model, image = tiny_model(coarse_loss_weight=1.0).train(), torch.randn(2, 3, 56, 56)
+    given = {key: value.expand(2, *value.shape[1:]) for key, value in prompts().items()}
+    labels = (torch.rand(2, 2, 56, 56) > 0.5).float()
+    gradients = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        model(image, **given, labels=labels).loss.backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
+    assert any("backbone" in name for name in gradients[0]) and any("text_model" in name for name in gradients[0])
+
+
+def test_padding_objects_have_neither_alpha_nor_loss():
+    torch.manual_seed(5)
+    model, image, given = tiny_model(), torch.randn(1, 3, 56, 56), prompts()
+    labels = torch.rand(1, 2, 56, 56)
+    with torch.no_grad():
+        mask = torch.tensor([[True, False]])
+        masked = model(image, **given, object_mask=mask, labels=labels)
+        assert masked.alphas[0, 1].abs().max() == 0
+        labels[0, 1] = 0.5
+        assert model(image, **given, object_mask=mask, labels=labels).loss == masked.loss
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_stays_close(dtype):
+    torch.manual_seed(6)
+    image = torch.randn(1, 3, 56, 56)
+    expected = tiny_model()(image, **prompts()).alphas
+    model = tiny_model().to(dtype)
+    alphas = model(image.to(dtype), **prompts()).alphas
+    assert alphas.dtype == torch.float32 and torch.isfinite(alphas).all()
+    assert (alphas - expected).abs().mean() < 0.02
+
+
+@torch.no_grad()
+def test_half_precision_keeps_coordinates_in_fp32(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    model = AutoModelForImageMatting.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert model.model.prompt_encoder.fourier_matrix.dtype == torch.float32
+    assert model.head.weight.dtype == torch.bfloat16
+    assert torch.isfinite(model(torch.randn(1, 3, 56, 56, dtype=torch.bfloat16), **prompts()).alphas).all()
+
+
+def test_training_step_on_the_meta_device():
+    with torch.device("meta"):
+        model = FCLMForImageMatting(tiny_config(coarse_loss_weight=1.0)).train()
+        given = {key: torch.empty_like(value, device="meta") for key, value in prompts().items()}
+        pixel_mask = torch.ones(1, 56, 56, dtype=torch.long)
+        loss = model(torch.empty(1, 3, 56, 56), pixel_mask, **given, labels=torch.empty(1, 2, 56, 56)).loss
+        loss.backward()
+    assert loss.shape == ()
+
+
+@torch.no_grad()
+def test_compiles_without_graph_breaks():
+    torch.manual_seed(7)
+    model, image = tiny_model(), torch.randn(1, 3, 56, 56)
+    expected = model(image, **prompts()).alphas
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(image, **prompts()).alphas, expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_save_and_load_to_the_bit(tmp_path):
+    torch.manual_seed(8)
+    model, image = tiny_model(), torch.randn(1, 3, 56, 56)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForImageMatting.from_pretrained(tmp_path)
+    assert type(again) is FCLMForImageMatting
+    assert torch.equal(again(image, **prompts()).alphas, model(image, **prompts()).alphas)
+
+
+@torch.no_grad()
+def test_encoder_size_none_runs_the_backbone_at_full_size():
+    model = tiny_model(encoder_size=None)
+    embeddings = model.get_image_embeddings(torch.randn(1, 3, 56, 84))
+    assert embeddings.coarse_map.shape[-2:] == (4, 6)
+    assert model(torch.randn(1, 3, 50, 80)).alphas.shape == (1, 1, 50, 80)
+
+
+@torch.no_grad()
+def test_device_map_on_the_cpu(tmp_path):
+    model, image = tiny_model(), torch.randn(1, 3, 56, 56)
+    model.save_pretrained(tmp_path)
+    mapped = FCLMForImageMatting.from_pretrained(tmp_path, device_map="cpu")
+    assert torch.equal(mapped(image).alphas, model(image).alphas)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Exactly one of pixel_values and image_embeddings"),
+        ({"input_labels": torch.ones(1, 1, 1)}, "input_labels were given without input_points"),
+        ({"input_points": torch.zeros(1, 2, 1, 2), "input_boxes": torch.zeros(1, 3, 4)}, "number of objects"),
+        ({"labels": torch.zeros(1, 1, 20, 20)}, "labels must have the shape of the alphas"),
+    ],
+)
+def test_bad_calls(arguments, message):
+    image = {"pixel_values": torch.zeros(1, 3, 56, 56)} if arguments else {}
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(**image, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_size": 30, "decoder_attention_heads": 4}, "hidden_size"),
+        ({"task": "trimap"}, "task"),
+        ({"encoder_size": 50}, "encoder_size"),
+        ({"coarse_level": 2}, "coarse_level"),
+        ({"detail_hidden_sizes": [4, 4, 4]}, "detail_hidden_sizes"),
+    ],
+)
+def test_bad_configs(fields, message):
+    with pytest.raises(Exception, match=message):
+        tiny_config(**fields)
+
+
+def test_presets():
+    for name, width in {"matting-small": 384, "dis-base": 768}.items():
+        config = FCLMConfig.from_preset(name)
+        assert config.backbone_config.hidden_size == width and config.text_config.vocab_size == 49408
+    assert FCLMConfig.from_preset("lite", encoder_size=384).encoder_size == 384
+    with pytest.raises(ValueError, match="name must be one of"):
+        FCLMConfig.from_preset("huge")
