@@ -44,7 +44,8 @@ def tiny_tokenizer() -> CLIPTokenizer:
     tokens = [*letters, *(letter + "</w>" for letter in letters), "lo", "low</w>", "er</w>"]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     merges = [("l", "o"), ("lo", "w</w>"), ("e", "r</w>")]
-    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
+    vocab = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TINY_TEXT["max_position_embeddings"])
 
 
 def tiny_config(**overrides) -> FCLMConfig:

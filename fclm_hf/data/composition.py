@@ -11,12 +11,16 @@ from .strands import add_strands
 
 @dataclass
 class CompositionSettings:
-    """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side."""
+    """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
+
+    `twins` is how often all objects of an image are the same one.
+    """
 
     size: int = 320
     object_counts: tuple[float, float, float] = (0.5, 0.3, 0.2)
     single_scale: tuple[float, float] = (0.35, 1.35)
     shared_scale: tuple[float, float] = (0.22, 0.85)
+    twins: float = 0.3
     distractors: float = 0.35
     strands: float = 0.2
     photo_texture: float = 0.2
@@ -90,11 +94,14 @@ class Composition:
             background = self._draw_distractors(background, rng)
         count = 1 + int(rng.choice(3, p=settings.object_counts))
         layers, names, taken = [], [], set()
+        twins = count > 1 and rng.random() < settings.twins  # a name cannot tell them apart, a box or click can
+        foreground = None
         for _ in range(count):
-            foreground = self.foregrounds.sample(rng)
-            if foreground.names[0] in taken:
-                continue
-            taken.update(foreground.names)
+            if foreground is None or not twins:
+                foreground = self.foregrounds.sample(rng)
+                if foreground.names[0] in taken:
+                    continue
+                taken.update(foreground.names)
             scale = settings.single_scale if count == 1 else settings.shared_scale
             colours, alpha, renamed = self._place(foreground, rng, scale)
             if rng.random() < settings.harmonise:
@@ -102,7 +109,7 @@ class Composition:
             if rng.random() < settings.shadow:
                 background = self._cast_shadow(background, alpha, rng)
             layers.append((colours, alpha))
-            names.append(() if renamed else foreground.names)
+            names.append(() if renamed or twins else foreground.names)
         image, visible = composite_objects(background, layers)
         if rng.random() < settings.degrade:
             image = self._degrade(image, rng)

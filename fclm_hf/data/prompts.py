@@ -11,7 +11,7 @@ class PromptSettings:
     """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight."""
 
     kinds: dict[str, float] = field(
-        default_factory=lambda: {"box": 4, "point": 3, "text": 2, "box+point": 1, "text+box": 0.5, "text+point": 0.5}
+        default_factory=lambda: {"box": 4, "point": 4, "text": 2, "box+point": 1, "text+box": 0.5, "text+point": 0.5}
     )
     box_jitter: float = 0.04
     max_points: int = 3
