@@ -1,6 +1,6 @@
 """Draw the README's picture: photos, the mattes of the embedded checkpoint, and the cut-outs on a new background.
 
-    python examples/make_readme_picture.py [OUTPUT]
+python examples/make_readme_picture.py [OUTPUT]
 """
 
 import argparse

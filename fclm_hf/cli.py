@@ -235,10 +235,12 @@ def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, An
 
 def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable[..., Any]:
     from transformers import pipeline
+    from transformers.utils import logging
 
     from . import LITE_CHECKPOINT
     from .pipeline_fclm import ReferringMattingPipeline
 
+    logging.disable_progress_bar()  # of loading the weights: ours counts images
     try:
         # the class is given, because a Hub repository that brings its own code would ask for trust
         return pipeline(

@@ -50,7 +50,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "eos_token_id": 2559,
             "pad_token_id": 2559,
         },
-        "encoder_size": 512,
+        "encoder_size": 320,
         "coarse_level": 1,
         "hidden_size": 128,
         "decoder_layers": 3,

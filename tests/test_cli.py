@@ -165,13 +165,21 @@ def test_failed_writes_leave_nothing(photo: Path, tmp_path: Path, monkeypatch: p
     out = tmp_path / "out.png"
     out.write_bytes(b"the old one")
 
-    def fail(*args: object) -> None:
+    def write_half(path: Path, data: memoryview) -> None:
+        with path.open("wb") as file:
+            file.write(data[:50])
         raise OSError("No space left on device")
 
-    for target in ("write_bytes", "mkdir"):
+    def refuse(*args: object) -> None:
+        raise OSError("No permission")
+
+    for owner, name, replacement, problem in [
+        (Path, "write_bytes", write_half, "No space left"),
+        (os, "replace", refuse, "No permission"),
+    ]:
         with monkeypatch.context() as patch:
-            patch.setattr(Path, target, fail)
-            assert "No space left" in run(photo, "-o", out, code=1)
+            patch.setattr(owner, name, replacement)
+            assert problem in run(photo, "-o", out, code=1)
     assert list_files(tmp_path) == ["out.png", "photo.jpg"] and out.read_bytes() == b"the old one"
 
 
