@@ -166,7 +166,6 @@ class Composition:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * [[zoom_x, zoom_y]]
         place = self._choose_place(foreground, rng, target * height / max(height, width), size)
         matrix = np.hstack([turn, (place - turn @ [width / 2, height / 2])[:, None]]).astype(np.float32)
-        mode = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
         if zoom < 0.5:  # warping does not antialias: shrink first
             small = (max(1, round(width * zoom)), max(1, round(height * zoom)))
             colours = cv2.resize(foreground.colours, small, interpolation=cv2.INTER_AREA)
