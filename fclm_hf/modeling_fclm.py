@@ -7,6 +7,7 @@ from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
 from transformers.backbone_utils import load_backbone
+from transformers.modeling_outputs import BackboneOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -127,10 +128,15 @@ class FCLMModel(FCLMPreTrainedModel):
             return torch.ones_like(image_sizes[:, 0], dtype=torch.float32)
         return self.config.encoder_size / image_sizes.amax(1).float()
 
-    def _draw_canvas(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+    def draw_canvas(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, channels, height, width) of any kind, scaled onto the canvas that the backbone sees.
+
+        `image_sizes` (batch, 2) are the valid heights and widths; the rest of the canvas is 0.
+        """
         height, width = pixel_values.shape[-2:]
         canvas_height, canvas_width = self._canvas_size(height, width)
         if self.config.encoder_size is None:
+            pixel_values = pixel_values * valid_pixels(image_sizes, height, width)
             return nn.functional.pad(pixel_values, (0, canvas_width - width, 0, canvas_height - height))
         scale = self._canvas_scale(image_sizes)
         sizes = image_sizes.float()
@@ -139,10 +145,35 @@ class FCLMModel(FCLMPreTrainedModel):
         canvas = resample(pixel_values, rows, columns)
         return canvas * valid_pixels(sizes * scale[:, None], canvas_height, canvas_width)
 
+    @staticmethod
+    def _image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+        batch, _, height, width = pixel_values.shape
+        if pixel_mask is None:
+            return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
+        return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
+
+    def get_feature_maps(
+        self,
+        pixel_values: torch.FloatTensor,
+        pixel_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BackboneOutput:
+        """The backbone's `feature_maps` of the images, drawn onto its canvas; training aligns these between images.
+
+        Args:
+            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
+            pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
+        """
+        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails when asked to
+            kwargs = {**kwargs, "output_hidden_states": False, "output_attentions": False}
+        canvas = self.draw_canvas(pixel_values, self._image_sizes(pixel_values, pixel_mask))
+        return self.backbone(canvas, return_dict=True, **kwargs)
+
     def get_image_embeddings(
         self,
         pixel_values: torch.FloatTensor,
         pixel_mask: torch.LongTensor | None = None,
+        feature_maps: tuple[torch.FloatTensor, ...] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageEmbeddings:
         """Encodes images once; pass the result as `image_embeddings` for any number of prompts.
@@ -150,16 +181,15 @@ class FCLMModel(FCLMPreTrainedModel):
         Args:
             pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
             pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
+            feature_maps: those of [`FCLMModel.get_feature_maps`], where they are at hand already.
         """
-        batch, _, height, width = pixel_values.shape
-        if pixel_mask is None:
-            image_sizes = torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
+        height, width = pixel_values.shape[-2:]
+        image_sizes = self._image_sizes(pixel_values, pixel_mask)
+        if feature_maps is None:
+            outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
         else:
-            image_sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
+            outputs = BackboneOutput(feature_maps=feature_maps)
         pixel_values = pixel_values * valid_pixels(image_sizes, height, width)
-        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails when asked to
-            kwargs = {**kwargs, "output_hidden_states": False, "output_attentions": False}
-        outputs = self.backbone(self._draw_canvas(pixel_values, image_sizes), return_dict=True, **kwargs)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
         # one cell more than the image needs: what lies behind its border is then the same in every batch
         pixel_values = nn.functional.pad(pixel_values, (0, -width % 8 + 8, 0, -height % 8 + 8))
@@ -301,11 +331,9 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
     def set_input_embeddings(self, value: nn.Module) -> None:
         self.model.set_input_embeddings(value)
 
-    def get_image_embeddings(
-        self, pixel_values: torch.FloatTensor, pixel_mask: torch.LongTensor | None = None, **kwargs
-    ) -> FCLMImageEmbeddings:
+    def get_image_embeddings(self, pixel_values: torch.FloatTensor, *args, **kwargs) -> FCLMImageEmbeddings:
         """See [`FCLMModel.get_image_embeddings`]."""
-        return self.model.get_image_embeddings(pixel_values, pixel_mask, **kwargs)
+        return self.model.get_image_embeddings(pixel_values, *args, **kwargs)
 
     @can_return_tuple
     def forward(

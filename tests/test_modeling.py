@@ -211,7 +211,9 @@ def test_device_map_on_the_cpu(tmp_path):
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     model.save_pretrained(tmp_path)
     mapped = FCLMForImageMatting.from_pretrained(tmp_path, device_map="cpu")
-    assert torch.equal(mapped(image).alphas, model(image).alphas)
+    assert all(torch.equal(value, mapped.state_dict()[name]) for name, value in model.state_dict().items())
+    # not to the bit: weights that lie at other addresses may take other kernels
+    torch.testing.assert_close(mapped(image).alphas, model(image).alphas, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
