@@ -146,6 +146,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--freeze-stages", type=int, default=2)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--save-every", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
@@ -158,19 +159,27 @@ def main() -> None:
     args = parse_arguments()
     set_seed(args.seed)
     cv2.setNumThreads(1)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
     composition = Composition(foregrounds, Backgrounds(args.data), CompositionSettings(size=args.size))
     config = FCLMConfig.from_preset("lite")
     names = [
         name for entry in foregrounds.entries for name in (entry["name"], *GENERAL_NAMES.get(entry.get("cls"), ()))
     ]
-    tokenizer = train_tokenizer([*names, *PromptSettings().templates], config.text_config.vocab_size)
-    tokenizer.model_max_length = config.text_config.max_position_embeddings
+    if args.init:  # its text tower knows the tokens of its own tokenizer
+        tokenizer = CLIPTokenizer.from_pretrained(args.init)
+    else:
+        tokenizer = train_tokenizer([*names, *PromptSettings().templates], config.text_config.vocab_size)
+        tokenizer.model_max_length = config.text_config.max_position_embeddings
     image_processor = FCLMImageProcessor()
     processor = FCLMProcessor(image_processor, tokenizer)
     model = FCLMForImageMatting(config)
     if args.init:
-        model = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
+        # what has another shape since that checkpoint starts anew
+        model = FCLMForImageMatting.from_pretrained(
+            args.init, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
     else:
         load_imagenet_weights(model)
     freeze_early_stages(model, args.freeze_stages)

@@ -55,6 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden_size": 128,
         "decoder_layers": 3,
         "decoder_attention_heads": 4,
+        "attention_downsample_rate": 1,
         "decoder_ffn_dim": 512,
         "coarse_loss_weight": 1.0,
     },
@@ -81,11 +82,15 @@ class FCLMConfig(PreTrainedConfig):
             stride 8.
         hidden_size (`int`, defaults to 256): width of the prompt tokens and of the coarse map.
         fine_hidden_size (`int`, defaults to 64): width of the map at twice the coarse resolution.
-        detail_hidden_sizes (`list[int]`, defaults to `[8, 16, 32, 64]`):
-            Widths of the detail path at strides 1, 2, 4 and 8 of `pixel_values`.
+        detail_hidden_sizes (`list[int]`, defaults to `[6, 16, 24, 48]`):
+            Widths of the detail path at strides 1, 2, 4 and 8 of `pixel_values`; the first is the number of full-size
+            features in which mattes are locally linear.
         decoder_layers (`int`, defaults to 2): number of transformer decoder layers.
         decoder_attention_heads (`int`, defaults to 8): attention heads of a decoder layer.
-        decoder_ffn_dim (`int`, defaults to 1024): width of the feed-forward block of a decoder layer.
+        attention_downsample_rate (`int`, defaults to 2):
+            Attention between tokens and image runs in `hidden_size / attention_downsample_rate` channels, as in SAM.
+        decoder_ffn_dim (`int`, defaults to 1024): width of the feed-forward block on a decoder layer's tokens.
+        image_ffn_dim (`int`, defaults to 256): width of the feed-forward block on a decoder layer's image.
         hidden_act (`str`, defaults to `"gelu"`): activation of the decoder.
         dropout (`float`, defaults to 0.0): dropout on attention weights of the decoder.
         layer_norm_eps (`float`, defaults to 1e-6): epsilon of the decoder's layer norms.
@@ -112,10 +117,12 @@ class FCLMConfig(PreTrainedConfig):
     coarse_level: int = 0
     hidden_size: int = 256
     fine_hidden_size: int = 64
-    detail_hidden_sizes: list[int] | tuple[int, ...] = (8, 16, 32, 64)
+    detail_hidden_sizes: list[int] | tuple[int, ...] = (6, 16, 24, 48)
     decoder_layers: int = 2
     decoder_attention_heads: int = 8
+    attention_downsample_rate: int = 2
     decoder_ffn_dim: int = 1024
+    image_ffn_dim: int = 256
     hidden_act: str = "gelu"
     dropout: float | int = 0.0
     layer_norm_eps: float = 1e-6
@@ -126,10 +133,10 @@ class FCLMConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def validate_architecture(self) -> None:
-        if self.hidden_size % self.decoder_attention_heads != 0:
+        if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of decoder_attention_heads "
-                f"({self.decoder_attention_heads})."
+                f"({self.decoder_attention_heads}) x attention_downsample_rate ({self.attention_downsample_rate})."
             )
         if self.hidden_size % 2 != 0:
             raise ValueError(f"hidden_size ({self.hidden_size}) must be even: one half is sines, the other cosines.")

@@ -13,7 +13,7 @@ from transformers.utils import TransformersKwargs
 
 from .configuration_fclm import FCLMConfig
 from .image_maps_fclm import FCLMConvBlock, FCLMImageEmbeddings
-from .resampling_fclm import resample, valid_pixels
+from .resampling_fclm import resample
 
 
 def eager_attention_forward(
@@ -35,17 +35,20 @@ def eager_attention_forward(
 
 
 class FCLMAttention(nn.Module):
-    def __init__(self, config: FCLMConfig):
+    """Attention whose queries, keys and values are `downsample_rate` times narrower than the model, as in SAM."""
+
+    def __init__(self, config: FCLMConfig, downsample_rate: int = 1):
         super().__init__()
         self.config = config
-        self.head_dim = config.hidden_size // config.decoder_attention_heads
+        inner_size = config.hidden_size // downsample_rate
+        self.head_dim = inner_size // config.decoder_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.dropout
         self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, inner_size)
+        self.k_proj = nn.Linear(config.hidden_size, inner_size)
+        self.v_proj = nn.Linear(config.hidden_size, inner_size)
+        self.o_proj = nn.Linear(inner_size, config.hidden_size)
 
     def forward(
         self,
@@ -95,16 +98,16 @@ class FCLMDecoderLayer(GradientCheckpointingLayer):
         width, eps = config.hidden_size, config.layer_norm_eps
         self.self_attn = FCLMAttention(config)
         self.self_attn_norm = nn.LayerNorm(width, eps=eps)
-        self.token_to_image_attn = FCLMAttention(config)
+        self.token_to_image_attn = FCLMAttention(config, config.attention_downsample_rate)
         self.token_norm = nn.LayerNorm(width, eps=eps)
         self.image_norm = nn.LayerNorm(width, eps=eps)
         self.token_mlp = FCLMMlp(width, config.decoder_ffn_dim, config.hidden_act)
         self.token_mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.image_to_token_attn = FCLMAttention(config)
+        self.image_to_token_attn = FCLMAttention(config, config.attention_downsample_rate)
         self.prompt_norm = nn.LayerNorm(width, eps=eps)
         self.spatial_mixer = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
         self.image_mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.image_mlp = FCLMMlp(width, 2 * width, config.hidden_act)
+        self.image_mlp = FCLMMlp(width, config.image_ffn_dim, config.hidden_act)
 
     def forward(
         self,
@@ -136,27 +139,54 @@ class FCLMDecoderLayer(GradientCheckpointingLayer):
 class FCLMUpsampler(nn.Module):
     """One step up: the object's map, enlarged, meets the detail map of that stride."""
 
-    def __init__(self, inputs: int, outputs: int, scale: int, refine: bool = True):
+    def __init__(self, inputs: int, outputs: int, scale: int):
         super().__init__()
         self.scale = scale
         self.reduce = nn.Conv2d(inputs, outputs, kernel_size=1)
-        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1) if refine else None
+        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1)
 
-    def forward(self, maps: torch.Tensor, detail: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        """maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), valid (batch, 1, H, W)."""
+    def forward(self, maps: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        """maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), hugely negative outside the image."""
         batch, _, height, width = detail.shape
         maps = self.reduce(maps)
         if self.scale > 1:
             maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
         maps = maps[..., :height, :width].unflatten(0, (batch, -1))
-        maps = nn.functional.relu(maps + detail[:, None], inplace=True)
-        if self.conv is None:
-            return maps.flatten(0, 1)
-        # a convolution must not see what lies outside the image: it differs from batch to batch
-        valid = valid[:, None].to(maps.dtype)
-        maps = (maps * valid).flatten(0, 1)
-        maps = maps + nn.functional.relu(self.conv(maps), inplace=True)
-        return (maps.unflatten(0, (batch, -1)) * valid).flatten(0, 1)
+        maps = nn.functional.relu(maps + detail[:, None], inplace=True).flatten(0, 1)
+        return maps + nn.functional.relu(self.conv(maps), inplace=True)
+
+
+class FCLMMatteHead(nn.Module):
+    """Full-size logits `sum_c a_c f_c + b`: features `f` of the image, coefficients `a` and `b` of the object.
+
+    Closed-form matting's colour line model (Levin et al. 2008, alpha is linear in the colours of a small window) with
+    learnt features for colours and predicted coefficients for solved ones: an object costs little at full size.
+    """
+
+    def __init__(self, config: FCLMConfig):
+        super().__init__()
+        features, width = config.detail_hidden_sizes[0], config.detail_hidden_sizes[2]
+        self.coefficients = nn.Conv2d(width, features + 1, kernel_size=1)
+
+    def forward(self, object_features: torch.Tensor, basis: torch.Tensor, coarse_logits: torch.Tensor) -> torch.Tensor:
+        """object_features (batch, objects, channels, h, w), basis (batch, 4 * features, 2 h, 2 w) and coarse_logits
+        (batch, objects, ~h / 2, ~w / 2) -> logits (batch, objects, 4 h, 4 w)."""
+
+        def enlarge(maps: torch.Tensor, scale: int) -> torch.Tensor:
+            return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+        batch, objects, _, height, width = object_features.shape
+        coefficients = self.coefficients(object_features.flatten(0, 1))
+        coarse = enlarge(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
+        offset = enlarge(coefficients[:, -1:] + coarse, 4)
+        slopes = enlarge(coefficients[:, :-1], 2).unflatten(0, (batch, objects)).unsqueeze(3)
+        basis = basis.unflatten(1, (-1, 4)).unsqueeze(1)
+        logits = slopes[:, :, 0] * basis[:, :, 0]
+        # feature by feature: their product for all at once would be the largest tensor of the model
+        for feature in range(1, basis.shape[2]):
+            logits = torch.addcmul(logits, slopes[:, :, feature], basis[:, :, feature])
+        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), 2) + offset
+        return logits.view(batch, objects, *logits.shape[-2:])
 
 
 class FCLMObjectDecoder(nn.Module):
@@ -166,7 +196,7 @@ class FCLMObjectDecoder(nn.Module):
         super().__init__()
         self.config = config
         width, fine = config.hidden_size, config.fine_hidden_size
-        d1, d2, d4, d8 = config.detail_hidden_sizes
+        _, _, d4, d8 = config.detail_hidden_sizes
         self.layers = nn.ModuleList([FCLMDecoderLayer(config) for _ in range(config.decoder_layers)])
         self.token_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -174,14 +204,7 @@ class FCLMObjectDecoder(nn.Module):
         self.fine_block = FCLMConvBlock(fine, config)
         self.mask_embedding = nn.Linear(width, fine)
         self.coarse_head = nn.Conv2d(fine, 1, kernel_size=1)
-        self.upsamplers = nn.ModuleList(
-            [
-                FCLMUpsampler(fine + 1, d8, scale=1),
-                FCLMUpsampler(d8, d4, scale=2),
-                FCLMUpsampler(d4, d2, scale=2),
-                FCLMUpsampler(d2, d1, scale=2, refine=False),
-            ]
-        )
+        self.upsamplers = nn.ModuleList([FCLMUpsampler(fine + 1, d8, scale=1), FCLMUpsampler(d8, d4, scale=2)])
 
     def forward(
         self,
@@ -198,8 +221,8 @@ class FCLMObjectDecoder(nn.Module):
         """`tokens` are (batch * objects, tokens, hidden_size); `weights` resample the fine grid onto stride 8.
 
         Returns:
-            object features (batch * objects, d1, height, width), coarse logits at stride 8 and the context
-            query (batch * objects, hidden_size).
+            object features at stride 4 (batch * objects, d4, ~height / 4, ~width / 4), coarse logits at stride 8 and
+            the context query (batch * objects, hidden_size).
         """
         objects = tokens.shape[0] // embeddings.coarse_map.shape[0]
         image = embeddings.coarse_map.repeat_interleave(objects, dim=0)
@@ -238,12 +261,10 @@ class FCLMObjectDecoder(nn.Module):
         coarse_logits = similarity[:, None] + self.coarse_head(fine)
         maps = resample(torch.cat([fine, coarse_logits], dim=1), *weights)
         coarse_logits = maps[:, -1]
-        for stride, upsampler, detail in zip(
-            (8, 4, 2, 1), self.upsamplers, reversed(embeddings.detail_maps), strict=True
-        ):
-            valid = valid_pixels(embeddings.image_sizes, *detail.shape[-2:], stride=stride)
-            maps = upsampler(maps, detail, valid)
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        for upsampler, detail in zip(self.upsamplers, reversed(embeddings.detail_maps), strict=True):
+            maps = upsampler(maps, detail)
         return maps, coarse_logits, context
 
 
-__all__ = ["FCLMObjectDecoder"]
+__all__ = ["FCLMMatteHead", "FCLMObjectDecoder"]

@@ -17,13 +17,16 @@ class FCLMImageEmbeddings(ModelOutput):
 
     coarse_map (batch, hidden_size, h, w): merged backbone maps.
     fine_map (batch, fine_hidden_size, 2h, 2w): the backbone map before `coarse_level`, projected; `None` with level 0.
-    detail_maps: 4 maps (batch, channels, height / s, width / s) of the detail path, strides s = 1, 2, 4, 8.
+    detail_maps: 3 maps (batch, channels, ~height / s, ~width / s) of the detail path at strides s = 2, 4, 8; the first
+        is the basis of the mattes, four pixels to a cell.
     image_sizes (batch, 2): valid height and width inside `pixel_values`.
     """
 
     coarse_map: torch.FloatTensor | None = None
     fine_map: torch.FloatTensor | None = None
     detail_maps: tuple[torch.FloatTensor, ...] | None = None
+    detail_basis: torch.FloatTensor | None = None
+    pixel_mask: torch.BoolTensor | None = None
     image_sizes: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
@@ -75,29 +78,74 @@ class FCLMPixelDecoder(nn.Module):
         return coarse, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
 
 
+class FCLMDetailBlock(nn.Module):
+    """Convolution to a coarser stride and a residual one, with what lies outside the image kept at 0."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3):
+        super().__init__()
+        self.down = nn.Conv2d(inputs, outputs, kernel_size, stride=2, padding=(kernel_size - 1) // 2, bias=False)
+        self.down_norm = nn.BatchNorm2d(outputs)
+        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, maps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        maps = nn.functional.relu(self.down_norm(self.down(maps)), inplace=True) * valid
+        return (maps + nn.functional.relu(self.norm(self.conv(maps)), inplace=True)) * valid
+
+
 class FCLMDetailPath(nn.Module):
-    """Small convolutions on the full-size pixels: maps at strides 1, 2, 4 and 8, ready to be added to an object's."""
+    """A small U-Net on the full-size pixels, run once per image whatever the prompts.
+
+    It gives what an object's map meets at strides 8 and 4, and the basis of full-size features in which each matte is
+    locally linear (see [`FCLMMatteHead`]).
+    """
 
     def __init__(self, config: FCLMConfig, num_channels: int = 3):
         super().__init__()
-        outputs = list(config.detail_hidden_sizes)
-        inputs = [num_channels, *outputs[:-1]]
-        self.convs = nn.ModuleList(
-            [
-                nn.Conv2d(narrow, wide, kernel_size=3, stride=1 if level == 0 else 2, padding=1, bias=False)
-                for level, (narrow, wide) in enumerate(zip(inputs, outputs, strict=True))
-            ]
+        d1, d2, d4, d8 = config.detail_hidden_sizes
+        # an even kernel, as a cell of stride 2 has its centre between pixels
+        self.blocks = nn.ModuleList(
+            [FCLMDetailBlock(num_channels, d2, kernel_size=6), FCLMDetailBlock(d2, d4), FCLMDetailBlock(d4, d8)]
         )
-        self.norms = nn.ModuleList([nn.BatchNorm2d(width) for width in outputs])
-        self.laterals = nn.ModuleList([nn.Conv2d(width, width, kernel_size=3, padding=1) for width in outputs])
+        self.object8 = nn.Conv2d(d8, d8, kernel_size=3, padding=1)
+        self.object4 = nn.Conv2d(d4, d4, kernel_size=1)
+        self.top4 = nn.Conv2d(d8, d4, kernel_size=1)
+        self.lateral4 = nn.Conv2d(d4, d4, kernel_size=3, padding=1)
+        self.top2 = nn.Conv2d(d4, d2, kernel_size=1)
+        self.lateral2 = nn.Conv2d(d2, d2, kernel_size=3, padding=1)
+        self.basis = nn.Conv2d(d2, 4 * d1, kernel_size=3, padding=1)
 
     def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        maps, states = [], pixel_values
-        for level, (conv, norm, lateral) in enumerate(zip(self.convs, self.norms, self.laterals, strict=True)):
-            states = nn.functional.relu(norm(conv(states)), inplace=True)
-            states = states * valid_pixels(image_sizes, *states.shape[-2:], stride=2**level)
-            maps.append(lateral(states))
-        return tuple(maps)
+        """`pixel_values` (batch, 3, height, width), sides multiples of 8, are 0 outside the image.
+
+        Returns:
+            The basis (batch, 4 * d1, height / 2, width / 2), where channel `4 c + 2 y + x` is feature `c` at the pixel
+            (y, x) of a cell, and maps at strides 4 and 8 to add to those of objects, hugely negative outside the image.
+        """
+        # many narrow convolutions: several times faster with channels last
+        maps = pixel_values.contiguous(memory_format=torch.channels_last)
+        height, width = maps.shape[-2:]
+        valid = {s: valid_pixels(image_sizes, height // s, width // s, stride=s) for s in (2, 4, 8)}
+        map2 = self.blocks[0](maps, valid[2])
+        map4 = self.blocks[1](map2, valid[4])
+        map8 = self.blocks[2](map4, valid[8])
+
+        def add_upsampled(lateral: torch.Tensor, top: torch.Tensor, stride: int) -> torch.Tensor:
+            top = nn.functional.interpolate(top, scale_factor=2, mode="bilinear", align_corners=False)
+            return nn.functional.relu(lateral + top, inplace=True) * valid[stride]
+
+        map4 = add_upsampled(self.lateral4(map4), self.top4(map8), 4)
+        map2 = add_upsampled(self.lateral2(map2), self.top2(map4), 2)
+        return (
+            self.basis(map2),
+            self._exclude(self.object4(map4), valid[4]),
+            self._exclude(self.object8(map8), valid[8]),
+        )
+
+    @staticmethod
+    def _exclude(maps: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Makes a sum with `maps` 0 behind a ReLU where a convolution must not look: outside the image."""
+        return maps.masked_fill(~inside, torch.finfo(maps.dtype).min)
 
 
 __all__ = ["FCLMConvBlock", "FCLMDetailPath", "FCLMImageEmbeddings", "FCLMPixelDecoder"]

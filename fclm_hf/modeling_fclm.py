@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_fclm import FCLMConfig
-from .decoder_fclm import FCLMObjectDecoder
+from .decoder_fclm import FCLMMatteHead, FCLMObjectDecoder
 from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder
 from .loss_fclm import matting_loss, segmentation_loss
 from .prompt_encoder_fclm import FCLMPromptEncoder
@@ -22,13 +22,16 @@ from .resampling_fclm import interpolation_weights, resample, valid_pixels
 
 @dataclass
 class FCLMModelOutput(ModelOutput):
-    """object_features (batch, objects, channels, height, width): full-resolution features of each object.
+    """object_features (batch, objects, channels, ~height / 4, ~width / 4): features of each object at stride 4.
+    detail_basis, pixel_mask: what the image contributes at full size, see [`FCLMImageEmbeddings`].
     coarse_logits (batch, objects, ~height / 8, ~width / 8), stride 8: what the encoder alone makes of it.
     prompt_embeds (batch, objects, hidden_size): the context query after the decoder.
     image_sizes (batch, 2), object_mask (batch, objects): as given to the model.
     """
 
     object_features: torch.FloatTensor | None = None
+    detail_basis: torch.FloatTensor | None = None
+    pixel_mask: torch.BoolTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
     prompt_embeds: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
@@ -92,6 +95,8 @@ class FCLMPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
         if isinstance(module, FCLMPromptEncoder):
             init.normal_(module.fourier_matrix, mean=0.0, std=1.0)
+        elif isinstance(module, FCLMMatteHead):  # a matte starts as what the coarse logits make of it
+            init.normal_(module.coefficients.weight, mean=0.0, std=self.config.initializer_range)
 
 
 class FCLMModel(FCLMPreTrainedModel):
@@ -189,15 +194,17 @@ class FCLMModel(FCLMPreTrainedModel):
             outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
         else:
             outputs = BackboneOutput(feature_maps=feature_maps)
-        pixel_values = pixel_values * valid_pixels(image_sizes, height, width)
+        valid = valid_pixels(image_sizes, height, width)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
         # one cell more than the image needs: what lies behind its border is then the same in every batch
-        pixel_values = nn.functional.pad(pixel_values, (0, -width % 8 + 8, 0, -height % 8 + 8))
-        detail_maps = self.detail_path(pixel_values, image_sizes)
+        pixel_values = nn.functional.pad(pixel_values * valid, (0, -width % 8 + 8, 0, -height % 8 + 8))
+        detail_basis, *detail_maps = self.detail_path(pixel_values, image_sizes)
         return FCLMImageEmbeddings(
             coarse_map=coarse_map,
             fine_map=fine_map,
-            detail_maps=(detail_maps[0][..., :height, :width], *detail_maps[1:]),
+            detail_maps=tuple(detail_maps),
+            detail_basis=detail_basis.contiguous(),
+            pixel_mask=valid,
             image_sizes=image_sizes,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -267,7 +274,7 @@ class FCLMModel(FCLMPreTrainedModel):
         if input_boxes is None:
             input_boxes = torch.zeros(batch, objects, 4, device=device)
 
-        canvas_height, canvas_width = self._canvas_size(*image_embeddings.detail_maps[0].shape[-2:])
+        canvas_height, canvas_width = self._canvas_size(*image_embeddings.pixel_mask.shape[-2:])
         scale = self._canvas_scale(image_embeddings.image_sizes)
         to_canvas = scale.view(-1, 1, 1) / torch.tensor(
             [canvas_width, canvas_height], device=device, dtype=torch.float32
@@ -307,6 +314,8 @@ class FCLMModel(FCLMPreTrainedModel):
         )
         return FCLMModelOutput(
             object_features=features.view(batch, objects, *features.shape[1:]),
+            detail_basis=image_embeddings.detail_basis,
+            pixel_mask=image_embeddings.pixel_mask,
             coarse_logits=coarse_logits.view(batch, objects, *coarse_logits.shape[1:]),
             prompt_embeds=context.view(batch, objects, -1),
             image_sizes=image_embeddings.image_sizes,
@@ -322,7 +331,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
     def __init__(self, config: FCLMConfig):
         super().__init__(config)
         self.model = FCLMModel(config)
-        self.head = nn.Conv2d(config.detail_hidden_sizes[0], 1, kernel_size=1)
+        self.head = FCLMMatteHead(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -381,11 +390,9 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        batch, objects, _, height, width = outputs.object_features.shape
-        logits = self.head(outputs.object_features.flatten(0, 1)).view(batch, objects, height, width)
-        coarse = nn.functional.interpolate(outputs.coarse_logits, scale_factor=8, mode="bilinear", align_corners=False)
-        logits = logits + coarse[..., :height, :width]
-        valid = valid_pixels(outputs.image_sizes, *logits.shape[-2:])
+        valid = outputs.pixel_mask
+        logits = self.head(outputs.object_features, outputs.detail_basis, outputs.coarse_logits)
+        logits = logits[..., : valid.shape[-2], : valid.shape[-1]]
         if object_mask is not None:
             valid = valid & object_mask[..., None, None].bool()
         alphas = logits.float().sigmoid() * valid

@@ -165,7 +165,7 @@ def test_half_precision_keeps_coordinates_in_fp32(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     model = AutoModelForImageMatting.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert model.model.prompt_encoder.fourier_matrix.dtype == torch.float32
-    assert model.head.weight.dtype == torch.bfloat16
+    assert model.head.coefficients.weight.dtype == torch.bfloat16
     assert torch.isfinite(model(torch.randn(1, 3, 56, 56, dtype=torch.bfloat16), **prompts()).alphas).all()
 
 

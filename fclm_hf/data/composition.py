@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .foliage import bunch, grow_plant, perforate
 from .foregrounds import Backgrounds, Foreground, Foregrounds
 from .strands import add_strands
 
@@ -13,7 +14,8 @@ from .strands import add_strands
 class CompositionSettings:
     """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
 
-    `twins` is how often all objects of an image are the same one.
+    `twins` is how often all objects of an image are the same one; `plants` how often an object is a procedural plant,
+    `bunches` several copies of one, `meshes` full of holes; `defocus` how often the background is blurred.
     """
 
     size: int = 320
@@ -21,6 +23,9 @@ class CompositionSettings:
     single_scale: tuple[float, float] = (0.35, 1.35)
     shared_scale: tuple[float, float] = (0.22, 0.85)
     twins: float = 0.3
+    plants: float = 0.1
+    bunches: float = 0.08
+    meshes: float = 0.05
     distractors: float = 0.35
     strands: float = 0.2
     photo_texture: float = 0.2
@@ -29,6 +34,7 @@ class CompositionSettings:
     soft_edge: float = 0.25
     shadow: float = 0.35
     harmonise: float = 0.5
+    defocus: float = 0.4
     degrade: float = 0.6
     letterbox: float = 0.15
     min_visible: float = 0.3
@@ -98,7 +104,7 @@ class Composition:
         foreground = None
         for _ in range(count):
             if foreground is None or not twins:
-                foreground = self.foregrounds.sample(rng)
+                foreground = self._draw_foreground(rng)
                 if foreground.names[0] in taken:
                     continue
                 taken.update(foreground.names)
@@ -125,8 +131,20 @@ class Composition:
             return None
         return {"image": image, "alphas": alphas[kept], "names": [names[index] for index in kept], "valid": valid}
 
+    def _draw_foreground(self, rng: np.random.Generator) -> Foreground:
+        settings = self.settings
+        kind = rng.random()
+        if kind < settings.plants:
+            return grow_plant(rng, settings.size)
+        foreground = self.foregrounds.sample(rng)
+        if kind < settings.plants + settings.bunches:
+            return bunch(foreground, rng, settings.size)
+        if kind < settings.plants + settings.bunches + settings.meshes:
+            return perforate(foreground, rng)
+        return foreground
+
     def _draw_background(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        photo = self.backgrounds.sample(rng)
+        settings, photo = self.settings, self.backgrounds.sample(rng)
         height, width = photo.shape[:2]
         side = int(min(height, width) * rng.uniform(0.35, 1.0))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -134,8 +152,8 @@ class Composition:
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         photo = jitter_colours(photo.astype(np.float32), rng)
-        if rng.random() < 0.3:
-            photo = cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 0.012 * size)))
+        if rng.random() < settings.defocus:
+            photo = cv2.GaussianBlur(photo, (0, 0), float(np.exp(rng.uniform(np.log(0.5), np.log(0.025 * size)))))
         return photo
 
     def _draw_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
