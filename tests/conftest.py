@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 
 # read by transformers and huggingface_hub when they are imported
@@ -10,6 +12,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORME
 import numpy as np
 import pytest
 import torch
+from local_hub import LocalHub
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,11 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    """A Hub on the loopback device; [`local_hub.client.run_client`] runs clients of it."""
+    (tmp_path / "hub").mkdir()
+    with LocalHub(tmp_path / "hub") as running:
+        yield running
