@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,19 @@ from .server import LocalHub
 
 ROOT = Path(__file__).parents[2]
 IMPATIENT = "import time; time.sleep = lambda seconds: None\n"  # clients wait for seconds before they try again
+HIDING = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *where):
+        return None if name.split(".")[0] in {names} else self.finder.find_spec(name, *where)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+"""
 
 
 def make_environment(hub: LocalHub, home: Path, token: str | None = "hf_local", **changes: str) -> dict[str, str]:
@@ -32,15 +46,34 @@ def make_environment(hub: LocalHub, home: Path, token: str | None = "hf_local", 
     return environment | ({"HF_TOKEN": token} if token else {}) | changes
 
 
-def run_client(hub: LocalHub, home: Path, script: str, *arguments: object, timeout: float = 300, **changes: Any) -> Any:
+def run_client(
+    hub: LocalHub,
+    home: Path,
+    script: str,
+    *arguments: object,
+    hidden: Sequence[str] = (),
+    python: Path | str = sys.executable,
+    **changes: Any,
+) -> Any:
     """
     What the script prints last, read as JSON. `sys.argv[1:]` holds the arguments. Waits between retries are cut.
 
     Args:
+        home: its cache and settings.
+        hidden: packages that are not there for it.
+        python: its interpreter.
         changes: of the environment; see [`make_environment`].
     """
-    command = [sys.executable, "-c", IMPATIENT + textwrap.dedent(script), *map(str, arguments)]
+    source = IMPATIENT + HIDING.replace("{names}", repr(set(hidden) or {""})) + textwrap.dedent(script)
     environment = make_environment(hub, home, **changes)
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, cwd=home.parent)
+    run = subprocess.run(
+        [python, "-c", source, *map(str, arguments)],
+        env=environment,
+        cwd=home.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
     return json.loads(run.stdout.splitlines()[-1])
