@@ -28,3 +28,21 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
     (tmp_path / "hub").mkdir()
     with LocalHub(tmp_path / "hub") as running:
         yield running
+
+
+@pytest.fixture
+def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, which is offline otherwise, as a client of the Hub that is logged in."""
+    from huggingface_hub import constants
+
+    settings = {
+        "ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", next(iter(hub.tokens)))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

@@ -1,21 +1,25 @@
-"""The flat files can be remote code: each rule of transformers' loader, read from the files."""
+"""The flat files can be remote code: they keep the rules of transformers' loader, and need little to be there."""
 
 import ast
 import importlib
 from pathlib import Path
 
 import pytest
+from fresh_interpreter import check_loading
+from local_hub import LocalHub
+from tiny_model import tiny_model, tiny_processor
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import fclm_hf
-from fclm_hf.hub import remote_code
+from fclm_hf.hub import push_checkpoint, remote_code
 
 
 FILES = remote_code.find_runtime_files()
 NAMES = {file.stem for file in FILES}
 STANDARD = {"base64", "binascii", "collections", "dataclasses", "io", "math", "os", "typing", "warnings"}
+NOT_NEEDED = ("accelerate", "cv2", "datasets", "fclm_hf", "pymatting", "requests", "scipy", "timm", "torchvision")
 EVERYWHERE = STANDARD | {"PIL", "huggingface_hub", "numpy", "torch", "transformers"}
 
 
@@ -68,3 +72,11 @@ def test_pipelines_are_those_that_are_registered() -> None:
 def test_the_registered_pipeline_wins_where_the_package_is_installed() -> None:
     config = AutoConfig.for_model("fclm", custom_pipelines=remote_code.PIPELINES, auto_map=remote_code.MODEL_CLASSES)
     assert not hasattr(config, "custom_pipelines") and config.auto_map == remote_code.MODEL_CLASSES
+
+
+@pytest.mark.usefixtures("online")
+def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path / "tiny")
+    tiny_processor().save_pretrained(tmp_path / "tiny")
+    push_checkpoint(tmp_path / "tiny", "cats")
+    check_loading(hub, tmp_path, tmp_path / "tiny", "FCLMImageProcessorPil", hidden=NOT_NEEDED)
