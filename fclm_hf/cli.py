@@ -1,5 +1,6 @@
 """`fclm`: the command line. Heavy imports wait until a command runs."""
 
+import contextlib
 import enum
 import os
 from collections import Counter
@@ -108,6 +109,52 @@ def matte(
     report(jobs, waiting, failures)
     if failures:
         raise typer.Exit(1)
+
+
+@app.command(no_args_is_help=True)
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub repository.")],
+    folder: Annotated[Path, typer.Argument(help="New or empty.")],
+    card: Annotated[Path | None, typer.Option(help="Model card. Default: its own, or a short one.")] = None,
+) -> None:
+    """Write a checkpoint with its code, so that it loads where fclm_hf is not installed."""
+    from .hub import export_saved_checkpoint
+
+    with reporting_failures():
+        typer.echo(export_saved_checkpoint(checkpoint, folder, card))
+
+
+@app.command(no_args_is_help=True)
+def push(
+    checkpoint: Annotated[str, typer.Argument(help="Folder or Hub repository.")],
+    repo_id: Annotated[str, typer.Argument(help="name or namespace/name. Created if it is not there.")],
+    card: Annotated[Path | None, typer.Option(help="Model card. Default: its own, or a short one.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Hide a new repository from others.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch. Created if it is not there. Default: main.")] = None,
+    message: Annotated[str, typer.Option(help="First line of the commit.")] = "Upload FCLM checkpoint",
+) -> None:
+    """Upload a checkpoint with its code to the Hub, so that it loads where fclm_hf is not installed."""
+    from .hub import push_checkpoint
+
+    with reporting_failures():
+        commit = push_checkpoint(
+            checkpoint, repo_id, card=card, private=private or None, revision=revision, commit_message=message
+        )
+        typer.echo(commit.commit_url)
+
+
+@contextlib.contextmanager
+def reporting_failures() -> Iterator[None]:
+    """Works without progress bars; what prevents it becomes one red line."""
+    from huggingface_hub.utils import httpx
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of loading the weights
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, httpx.HTTPError) as error:
+        typer.secho(str(error), fg="red", err=True)
+        raise typer.Exit(1) from error
 
 
 def collect_prompts(

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 _DINOV2_SMALL = {"hidden_size": 384, "num_attention_heads": 6}
@@ -131,6 +132,13 @@ class FCLMConfig(PreTrainedConfig):
     coarse_loss_weight: float | int = 0.0
     freeze_text_encoder: bool = False
     initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            # Here this package is installed, and registered its pipeline. `transformers.pipeline` would ask for
+            # trust_remote_code to take the one that the checkpoint names.
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:

@@ -1,13 +1,15 @@
 """Colours of the foreground alone, so that no halo of the old background shows on a new one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 
-try:
+try:  # twice as fast as torch here, but not there for everyone who loads this file from the Hub
     import cv2
 except ImportError:
     cv2 = None
@@ -61,16 +63,13 @@ def estimate_foreground_multiscale(image: np.ndarray, alpha: np.ndarray) -> np.n
     Returns:
         Array (H, W, 3) float32 in 0..1.
     """
-    if cv2 is None:
-        raise ImportError("Cut-outs need OpenCV or pymatting: pip install opencv-python-headless.")
     image, alpha = image.astype(np.float32), alpha.astype(np.float32)[..., None]
     height, width = image.shape[:2]
     foreground = background = image.mean((0, 1), keepdims=True)
     for level in range((max(height, width) - 1).bit_length(), -1, -1):
-        size = max(1, width >> level), max(1, height >> level)
-        pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        opacity = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)[..., None]
-        foreground, background = cv2.resize(foreground, size), cv2.resize(background, size)
+        size = max(1, height >> level), max(1, width >> level)
+        pixels, opacity = _resize(image, size, "area"), _resize(alpha, size, "area")
+        foreground, background = _resize(foreground, size, "bilinear"), _resize(background, size, "bilinear")
         for _ in range(10 if max(size) <= 32 else 2):
             foreground = _average(foreground, opacity + _RELIABILITY)
             background = _average(background, 1 - opacity + _RELIABILITY)
@@ -99,7 +98,25 @@ def make_cutout(image: Any, alpha: Any) -> Image.Image:
 
 def _average(colours: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over 3 x 3 pixels, weighted."""
-    return cv2.blur(colours * weights, (3, 3)) / cv2.blur(weights, (3, 3))[..., None]
+    return _blur(colours * weights) / _blur(weights)
+
+
+def _blur(image: np.ndarray) -> np.ndarray:
+    if cv2 is not None:
+        return cv2.blur(image, (3, 3)).reshape(image.shape)
+    return _apply(F.avg_pool2d, image, 3, stride=1, padding=1)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    if cv2 is not None:
+        interpolation = cv2.INTER_AREA if mode == "area" else cv2.INTER_LINEAR
+        return cv2.resize(image, size[::-1], interpolation=interpolation).reshape(*size, image.shape[2])
+    return _apply(F.interpolate, image, size, mode=mode)
+
+
+def _apply(function: Callable[..., torch.Tensor], image: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    """A function of (1, channels, height, width) on an image (height, width, channels)."""
+    return function(torch.from_numpy(image).movedim(2, 0)[None], *args, **kwargs)[0].movedim(0, 2).numpy()
 
 
 def _as_array(alpha: Any) -> np.ndarray:

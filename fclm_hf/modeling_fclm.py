@@ -169,8 +169,8 @@ class FCLMModel(FCLMPreTrainedModel):
             pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
             pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
         """
-        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails when asked to
-            kwargs = {**kwargs, "output_hidden_states": False, "output_attentions": False}
+        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
+            kwargs = {"output_hidden_states": False, "output_attentions": False}
         canvas = self.draw_canvas(pixel_values, self._image_sizes(pixel_values, pixel_mask))
         return self.backbone(canvas, return_dict=True, **kwargs)
 

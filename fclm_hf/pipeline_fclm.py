@@ -12,7 +12,8 @@ from huggingface_hub.utils import httpx
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Pipeline
-from transformers.utils import ModelOutput
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import make_cutout
 from .image_utils_fclm import load_image, open_image
@@ -192,11 +193,13 @@ class ReferringMattingPipeline(Pipeline):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """
-        Saves model and processor. No pipeline code goes along, as transformers would do: a config that names it makes
-        `pipeline(..., model=save_directory)` ask for `trust_remote_code` even where this package is installed.
+        Saves model and processor; code goes along if it came with the checkpoint. To save a checkpoint with its code
+        where this package is installed, see `fclm_hf.hub.export_checkpoint`.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+        if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
+            custom_object_save(self, save_directory)
 
 
 def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

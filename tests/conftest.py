@@ -2,6 +2,8 @@
 
 import os
 import random
+from collections.abc import Iterator
+from pathlib import Path
 
 
 # read by transformers and huggingface_hub when they are imported
@@ -10,6 +12,7 @@ os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TRANSFORME
 import numpy as np
 import pytest
 import torch
+from local_hub import LocalHub
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,29 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    """A Hub on the loopback device; [`local_hub.client.run_client`] runs clients of it."""
+    (tmp_path / "hub").mkdir()
+    with LocalHub(tmp_path / "hub") as running:
+        yield running
+
+
+@pytest.fixture
+def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process, which is offline otherwise, as a client of the Hub that is logged in."""
+    from huggingface_hub import constants
+
+    settings = {
+        "ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", next(iter(hub.tokens)))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

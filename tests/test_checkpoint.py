@@ -45,10 +45,23 @@ def test_the_box_says_which_object(matting):
     assert inside.sum() > 0.8 * alpha.sum()
 
 
-def test_pipeline_round_trip_to_the_bit(matting, tmp_path):
+def test_the_model_takes_all_that_the_processor_gives(matting):
+    photo = Image.open(PHOTOS / "cat.jpg")
+    inputs = matting.processor(images=photo, text=[["cat"]])
+    with torch.no_grad():
+        outputs = matting.model(**inputs)
+    alpha = matting.processor.post_process_image_matting(outputs, inputs["original_sizes"])[0]["alpha"]
+    assert torch.equal(alpha[0], matting(photo, text="cat", cutout=False)["predicted_alpha"])
+
+
+def test_pipeline_round_trip(matting, tmp_path):
     matting.save_pretrained(tmp_path)
     again = pipeline("referring-matting", model=str(tmp_path))
+    weights, same = matting.model.state_dict(), again.model.state_dict()
+    assert weights.keys() == same.keys() and all(torch.equal(weights[name], same[name]) for name in weights)
     photo = Image.open(PHOTOS / "cat.jpg")
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
-    assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
-    assert np.array_equal(first["cutout"], second["cutout"])
+    # not to the bit: weights that lie in memory as in the file are aligned otherwise, and added in another order
+    torch.testing.assert_close(first["predicted_alpha"], second["predicted_alpha"], rtol=0, atol=1e-5)
+    difference = np.asarray(first["cutout"]).astype(int) - np.asarray(second["cutout"])
+    assert np.abs(difference[..., 3]).max() <= 1

@@ -1,6 +1,7 @@
 """Decontaminated colours: measured against the true foreground, on a known composite."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -12,15 +13,22 @@ from fclm_hf.foreground_fclm import estimate_foreground, estimate_foreground_mul
 
 
 ESTIMATORS = [
-    pytest.param(False, id="own"),
-    pytest.param(True, id="pymatting", marks=pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="")),
+    pytest.param("cv2", id="own"),
+    pytest.param("torch", id="own-without-opencv"),
+    pytest.param(
+        "pymatting",
+        id="pymatting",
+        marks=pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there"),
+    ),
 ]
 
 
 @pytest.fixture(params=ESTIMATORS)
 def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not request.param:
-        monkeypatch.setitem(__import__("sys").modules, "pymatting", None)  # makes its import fail
+    if request.param != "pymatting":
+        monkeypatch.setitem(sys.modules, "pymatting", None)  # makes its import fail
+    if request.param == "torch":
+        monkeypatch.setattr(foreground_fclm, "cv2", None)
 
 
 def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
@@ -110,7 +118,12 @@ def test_errors() -> None:
             make_cutout(*arguments)
 
 
-def test_opencv_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [(120, 90), (1, 7), (33, 50)])
+def test_opencv_and_torch_agree(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    image, alpha = rng.random((*size, 3)), rng.random(size).clip(0.2, 0.8) * 5 / 3 - 1 / 3
+    expected = estimate_foreground_multiscale(image, alpha)
     monkeypatch.setattr(foreground_fclm, "cv2", None)
-    with pytest.raises(ImportError, match="opencv-python-headless"):
-        estimate_foreground_multiscale(np.zeros((2, 2, 3)), np.zeros((2, 2)))
+    found = estimate_foreground_multiscale(image, alpha)
+    assert found.dtype == np.float32
+    assert np.abs(found - expected).mean() < 0.01 and not np.array_equal(found, expected)

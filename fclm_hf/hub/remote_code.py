@@ -1,0 +1,45 @@
+"""What `trust_remote_code=True` runs: the flat files of the package, and the entries that lead to their classes."""
+
+import shutil
+from pathlib import Path
+
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
+
+from .json_files import edit_json
+
+
+RUNTIME_FILES = "*_fclm.py"
+MODEL_CLASSES = {
+    "AutoConfig": "configuration_fclm.FCLMConfig",
+    "AutoModel": "modeling_fclm.FCLMModel",
+    "AutoModelForImageMatting": "modeling_fclm.FCLMForImageMatting",
+}
+PIPELINES = {
+    "referring-matting": {
+        "impl": "pipeline_fclm.ReferringMattingPipeline",
+        "pt": ["AutoModelForImageMatting"],
+        "type": "multimodal",
+    }
+}
+PROCESSOR_CLASSES = {"AutoProcessor": "processing_fclm.FCLMProcessor"}
+IMAGE_PROCESSOR_CLASSES = {
+    "AutoImageProcessor": {
+        "torchvision": "image_processing_fclm.FCLMImageProcessor",
+        "pil": "image_processing_pil_fclm.FCLMImageProcessorPil",
+    }
+}
+
+
+def find_runtime_files() -> list[Path]:
+    return sorted(Path(__file__).parents[1].glob(RUNTIME_FILES))
+
+
+def add_remote_code(folder: Path) -> None:
+    """Copies the code beside a saved checkpoint and names its classes in config.json and processor_config.json."""
+    for file in find_runtime_files():
+        shutil.copyfile(file, folder / file.name)
+    with edit_json(folder / CONFIG_NAME) as config:
+        config["auto_map"], config["custom_pipelines"] = MODEL_CLASSES, PIPELINES
+    with edit_json(folder / PROCESSOR_NAME) as config:
+        config["auto_map"] = PROCESSOR_CLASSES
+        config["image_processor"]["auto_map"] = IMAGE_PROCESSOR_CLASSES

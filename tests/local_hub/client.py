@@ -1,0 +1,79 @@
+"""Client code in a process of its own, as huggingface_hub reads its environment when it is imported."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .server import LocalHub
+
+
+ROOT = Path(__file__).parents[2]
+IMPATIENT = "import time; time.sleep = lambda seconds: None\n"  # clients wait for seconds before they try again
+HIDING = """
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+    def find_spec(self, name, *where):
+        return None if name.split(".")[0] in {names} else self.finder.find_spec(name, *where)
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Hiding, sys.meta_path)
+"""
+
+
+def make_environment(hub: LocalHub, home: Path, token: str | None = "hf_local", **changes: str) -> dict[str, str]:
+    """Environment of a client: no cache but `home`, no network but the local Hub."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
+    environment |= {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PYTHONPATH": str(ROOT),
+    }
+    return environment | ({"HF_TOKEN": token} if token else {}) | changes
+
+
+def run_client(
+    hub: LocalHub,
+    home: Path,
+    script: str,
+    *arguments: object,
+    hidden: Sequence[str] = (),
+    python: Path | str = sys.executable,
+    **changes: Any,
+) -> Any:
+    """
+    What the script prints last, read as JSON. `sys.argv[1:]` holds the arguments. Waits between retries are cut.
+
+    Args:
+        home: its cache and settings.
+        hidden: packages that are not there for it.
+        python: its interpreter.
+        changes: of the environment; see [`make_environment`].
+    """
+    source = IMPATIENT + HIDING.replace("{names}", repr(set(hidden) or {""})) + textwrap.dedent(script)
+    environment = make_environment(hub, home, **changes)
+    run = subprocess.run(
+        [python, "-c", source, *map(str, arguments)],
+        env=environment,
+        cwd=home.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
+    return json.loads(run.stdout.splitlines()[-1])
