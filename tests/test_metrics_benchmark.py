@@ -9,9 +9,9 @@ def test_section_measures_the_same_values_twice(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     import benchmark
 
-    rows = benchmark.main(["--sections", "metrics", "--side", "128", "--repeats", "1"])["rows"]
+    rows = benchmark.main(["--sections", "metrics", "--side", "64", "--repeats", "1"])["rows"]
     assert [row["bound"] for row in rows] == [5, 3, 5]
     for row in rows:
         assert row["value"] > 0
         assert float(row["note"].rsplit(" ", 1)[1]) < 1e-9
-    assert "Conn, 250 x 375" in capsys.readouterr().out
+    assert "Conn, 125 x 187" in capsys.readouterr().out
