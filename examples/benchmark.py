@@ -1,6 +1,6 @@
 """Size and speed of FCLM on this machine's CPU, next to its bare encoder and to the models it competes with.
 
-    python examples/benchmark.py [--sections encoder peers cached memory lite] [--repeats 5] [--threads N]
+    python examples/benchmark.py [--sections encoder peers cached memory lite metrics] [--repeats 5] [--threads N]
 
 All models have random weights, which cost the same time as trained ones. Runs that are compared alternate, and a ratio
 is the median of the ratios within one round, so that a busy machine slows both sides. Sections:
@@ -11,6 +11,7 @@ peers    FCLM with `encoder_size=518` against transformers' ViTMatte-Small (whic
 cached   each further prompt and each further object on `image_embeddings`, as a share of the first full run
 memory   peak resident memory of one large photo from pixels to matte, in a process of its own
 lite     the lite preset against FCLM with DINOv2-Small at full size
+metrics  Conn, Grad and IMQ against straightforward implementations (benchmark_metrics.py)
 
 The last line of the output is JSON. Verdicts are given at the sizes the bounds are stated for.
 """
@@ -32,7 +33,7 @@ from typing import Any
 import torch
 
 
-SECTIONS = ("encoder", "peers", "cached", "memory", "lite")
+SECTIONS = ("encoder", "peers", "cached", "memory", "lite", "metrics")
 SIDE = 1024
 PHOTO = (3840, 2160)
 FURTHER = 5  # prompts or objects on a cached image that are timed together: one is too short to time well
@@ -346,6 +347,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             print(f"section {section}", file=sys.stderr)
             if section == "memory":
                 measure_memory(bench, args.photo)
+            elif section == "metrics":
+                from benchmark_metrics import measure_metrics
+
+                measure_metrics(bench)
             else:
                 measures[section](bench)
     print_rows(bench.rows, args.side, args.photo)

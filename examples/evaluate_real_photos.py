@@ -1,4 +1,6 @@
-"""Measure a checkpoint on real photos: mattes by box, click, name, and with no prompt at all.
+"""Measure a checkpoint on real photos: mattes by box, click, name, and with no prompt at all; with contact sheets.
+
+`fclm evaluate` measures the same folders (DIR/coco and DIR/alphamatting), more closely and for any benchmark.
 
     python examples/evaluate_real_photos.py --data DIR [--model CHECKPOINT] [--save SHEETS]
 
@@ -26,9 +28,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
+from fclm_hf.evaluation.baselines import fill_box, run_grabcut
+from fclm_hf.evaluation.predictors import PROMPT_KEYS
+from fclm_hf.evaluation.prompts import words_in_vocabulary
+from fclm_hf.metrics import mask_iou, mse, sad
+
 
 PROMPTS = ("box", "point", "text", "none")
-PROMPT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "object_mask")
 ROWS_PER_SHEET = 12
 CELL = (224, 168)
 CAPTION = 14
@@ -96,11 +102,6 @@ def read_photo(path: Path) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def words_in_vocabulary(name: str, vocabulary: dict[str, int]) -> bool:
-    """Whether the BPE vocabulary holds every word of `name` as one token."""
-    return all(f"{word}</w>" in vocabulary for word in name.lower().split())
-
-
 def read_coco(folder: Path, limit: int | None, vocabulary: dict[str, int]) -> Iterator[Photo]:
     for entry in read_index(folder / "index.json", "image", "objects")[:limit]:
         image = read_photo(folder / entry["image"])
@@ -128,14 +129,11 @@ def read_alphamatting(folder: Path, limit: int | None) -> Iterator[Photo]:
 
 
 def score_mask(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    predicted, true = prediction > 0.5, truth > 0.5
-    union = np.logical_or(predicted, true).sum()
-    return {"iou": float(np.logical_and(predicted, true).sum() / union) if union else 1.0}
+    return {"iou": mask_iou(prediction, truth)}
 
 
 def score_matte(prediction: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    error = prediction.astype(np.float64) - truth
-    return {"sad": float(np.abs(error).sum() / 1000), "mse": float(np.square(error).mean())}
+    return {"sad": sad(prediction, truth), "mse": mse(prediction, truth)}
 
 
 class Predictor:
@@ -175,30 +173,6 @@ class Predictor:
             outputs = self.model(image_embeddings=embeddings, **inputs)
             result = self.processor.post_process_image_matting(outputs, target_sizes=[size])[0]
             yield prompt, targets, result["alpha"].float().cpu().numpy()
-
-
-def fill_box(image: Image.Image, box: list[float]) -> np.ndarray:
-    """The box itself as a mask, float32 (height, width) of 0 and 1."""
-    alpha = np.zeros((image.height, image.width), dtype=np.float32)
-    x0, y0, x1, y1 = (round(value) for value in box)
-    alpha[y0:y1, x0:x1] = 1
-    return alpha
-
-
-def run_grabcut(image: Image.Image, box: list[float]) -> np.ndarray:
-    """OpenCV's GrabCut from the box, five rounds, float32 (height, width) of 0 and 1."""
-    import cv2
-
-    x0, y0, x1, y1 = (round(value) for value in box)
-    # GrabCut models the background from the pixels outside the box: it fails when there are none.
-    x0, y0 = max(x0, 1), max(y0, 1)
-    x1, y1 = min(x1, image.width - 1), min(y1, image.height - 1)
-    labels = np.zeros((image.height, image.width), dtype=np.uint8)
-    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
-    pixels = np.ascontiguousarray(np.asarray(image)[..., ::-1])
-    cv2.setRNGSeed(0)
-    cv2.grabCut(pixels, labels, (x0, y0, x1 - x0, y1 - y0), background, foreground, 5, cv2.GC_INIT_WITH_RECT)
-    return np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
 
 
 BASELINES: dict[str, Callable[[Image.Image, list[float]], np.ndarray]] = {

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import typer
 from typer.core import TyperCommand
 
+from .evaluation.command import evaluate
+
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -370,6 +372,9 @@ def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> Non
             typer.echo(path)
     else:
         typer.echo(f"{len(done)} done, {len(jobs) - len(waiting)} skipped, {len(failures)} failed.")
+
+
+app.command(no_args_is_help=True)(evaluate)
 
 
 def main() -> None:

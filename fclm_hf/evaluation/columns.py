@@ -1,0 +1,158 @@
+"""Any other data set: rows of images, mattes and prompts whose columns the user names, from the Hub or a folder.
+
+A row is an image with one object, or with several: then alpha holds a list, and so does each of text, cls, box, point
+and trimap that is given.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .layouts import IMAGE_SUFFIXES, Benchmark
+from .samples import Sample, Target
+
+
+REQUIRED = ("image", "alpha")
+OPTIONAL = ("id", "text", "cls", "box", "point", "trimap")
+ROLES = (*REQUIRED, *OPTIONAL)
+FILES = ("image", "alpha", "trimap")
+TABLES = ("metadata.jsonl", "metadata.csv")
+
+
+def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
+    """
+    Args:
+        data: a Hub id, or a folder with metadata.jsonl, metadata.csv (file names in cells), Parquet files, or one
+            folder of images per role, whose files match by name.
+        columns: role to column, or to subfolder; roles are image, alpha, id, text, cls, box, point and trimap. A role
+            that is not given is the column of the same name, where there is one.
+        split, config_name: as `datasets.load_dataset` takes them; the split defaults to "test".
+
+    Raises:
+        ValueError: nothing is found, or a column does not exist; lists those that do.
+    """
+    folder = Path(data)
+    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
+    if table is not None:
+        rows: list[dict[str, Any]] = _read_table(table)
+        found = _match_columns(columns, rows[0] if rows else {}, str(table))
+        return Benchmark("columns", "matting", _TableSamples(rows, found, folder), len(rows))
+    subfolders = {role: folder / columns.get(role, role) for role in FILES}
+    if subfolders["image"].is_dir() and subfolders["alpha"].is_dir():
+        samples = _read_subfolders(subfolders)
+        return Benchmark("columns", "matting", samples, len(samples))
+    if folder.is_dir() and not any(folder.glob("**/*.parquet")):
+        children = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        raise ValueError(
+            f"data: {data} holds no known benchmark, no {' or '.join(TABLES)}, no Parquet files, and no folders for"
+            f" image and alpha. Folders found: {', '.join(children) or 'none'}; name them with columns."
+        )
+    return _open_stream(data, columns, split, config_name)
+
+
+def _open_stream(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
+    import datasets
+
+    try:
+        stream = datasets.load_dataset(data, config_name, split=split or "test", streaming=True)
+        features = stream.features or next(iter(stream.take(1)), {})
+    except Exception as error:  # of the Hub, of the network, of the loader: many kinds
+        raise ValueError(f"data: {data} cannot be opened: {error}") from error
+    found = _match_columns(columns, features, data)
+    if stream.features:
+        stream = stream.decode(False)
+    info = stream.info.splits or {}
+    length = info[stream.split].num_examples if stream.split in info else None
+    return Benchmark("columns", "matting", _TableSamples(stream, found, None), length)
+
+
+class _TableSamples:
+    """Samples of rows, made while they are read; can be read several times."""
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]], columns: dict[str, str], folder: Path | None) -> None:
+        self.rows, self.columns, self.folder = rows, columns, folder
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index, row in enumerate(self.rows):
+            values = {role: row[column] for role, column in self.columns.items()}
+            yield make_sample(values, index, self.folder)
+
+
+def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> Sample:
+    """The sample of a row's values by role; raises ValueError when lists of one row differ in length."""
+    name = str(values.get("id") or _find_stem(values["image"]) or f"{index:06d}").replace("/", "_")
+    several = isinstance(values["alpha"], list)
+    per_object = {role: value for role, value in values.items() if role not in ("image", "id")}
+    count = len(values["alpha"]) if several else 1
+    for role, value in per_object.items():
+        if not several:
+            per_object[role] = [value]
+        elif value is None:
+            per_object[role] = [None] * count
+        elif not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"data: row {index} ({name}) has {count} mattes: {role} must be a list as long.")
+    targets = []
+    for number in range(count):
+        fields = {role: _load_cell(role, items[number], folder, f"row {index}") for role, items in per_object.items()}
+        targets.append(Target(f"{name}/{number:02d}" if several else name, **fields))
+    return Sample(name, _load_cell("image", values["image"], folder, f"row {index}"), tuple(targets))
+
+
+def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
+    if cell is None or cell == "":
+        if role in REQUIRED:
+            raise ValueError(f"data: {place} has no {role}.")
+        return None
+    if role in FILES:
+        return folder / cell if folder is not None and isinstance(cell, str) else cell
+    if role in ("box", "point"):
+        numbers = cell.replace(",", " ").split() if isinstance(cell, str) else cell
+        try:
+            return tuple(float(number) for number in numbers)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"data: {place} has no {role}, but {cell!r}.") from error
+    return str(cell)
+
+
+def _find_stem(image: Any) -> str | None:
+    path = image.get("path") if isinstance(image, Mapping) else image
+    return Path(path).stem if isinstance(path, str) else None
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix == ".csv":
+                return list(csv.DictReader(file))
+            return [json.loads(line) for line in file if line.strip()]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"data: {path} cannot be read: {error}") from error
+
+
+def _match_columns(columns: Mapping[str, str], found: Mapping[str, Any], data: str) -> dict[str, str]:
+    matched = {role: columns.get(role, role) for role in ROLES if role in columns or role in REQUIRED or role in found}
+    if missing := [f"{column!r} for {role}" for role, column in matched.items() if column not in found]:
+        raise ValueError(
+            f"columns: {data} has no column {', '.join(missing)}. Columns found: {', '.join(found) or 'none'}."
+        )
+    return matched
+
+
+def _read_subfolders(folders: dict[str, Path]) -> list[Sample]:
+    files = {
+        role: {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+        for role, folder in folders.items()
+        if folder.is_dir()
+    }
+    if lonely := sorted(files["image"].keys() ^ files["alpha"].keys()):
+        raise ValueError(
+            f"data: {len(lonely)} files of {folders['image']} and {folders['alpha']} have no partner of the same name,"
+            f" the first is {lonely[0]}."
+        )
+    trimaps = files.get("trimap", {})
+    return [
+        Sample(stem, path, (Target(stem, files["alpha"][stem], trimap=trimaps.get(stem)),))
+        for stem, path in files["image"].items()
+    ]
