@@ -126,16 +126,19 @@ class Composition:
         return {"image": image, "alphas": alphas[kept], "names": [names[index] for index in kept], "valid": valid}
 
     def _draw_background(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        photo = self.backgrounds.sample(rng)
+        return self._vary_background(self.backgrounds.sample(rng), rng, size)
+
+    @staticmethod
+    def _vary_background(photo: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = photo.shape[:2]
-        side = int(min(height, width) * rng.uniform(0.35, 1.0))
+        side = max(1, int(min(height, width) * rng.uniform(0.35, 1.0)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         photo = cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         photo = jitter_colours(photo.astype(np.float32), rng)
         if rng.random() < 0.3:
-            photo = cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, 0.012 * size)))
+            photo = cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.5, max(0.5, 0.012 * size))))
         return photo
 
     def _draw_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
