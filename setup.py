@@ -41,7 +41,7 @@ setup(
         "app": ["gradio"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "figures": ["matplotlib", "scikit-learn"],
-        "test": ["hypothesis", "parameterized", "pysodmetrics", "pytest", "ruff", "scikit-image", *MATTING],
+        "test": ["hypothesis", "parameterized", "pot", "pysodmetrics", "pytest", "ruff", "scikit-image", *MATTING],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
