@@ -94,12 +94,14 @@ def test_a_batch_holds_what_training_needs(sets):
     assert batch["pixel_values_a"].shape == batch["pixel_values_b"].shape == image
     assert batch["pixel_values_a"].abs().max() <= 1 and batch["pixel_values_a"].dtype == torch.float32
     assert not torch.equal(batch["pixel_values_a"], batch["pixel_values_b"])
-    assert batch["pixel_mask"].shape == batch["foreground"].shape == mask
+    assert batch["pixel_mask"].shape == mask and batch["foreground"].shape == (mask[0], 1, *mask[1:])
     assert batch["labels"].shape == (3, 2, SIZE, SIZE) and batch["object_mask"].all()
-    assert batch["labels"].min() >= 0 and (batch["labels"] <= batch["foreground"][:, None] + 1e-5).all()
+    assert batch["labels"].min() >= 0 and (batch["labels"] <= batch["foreground"] + 1e-5).all()
     assert batch["input_points"].shape[:2] == batch["input_boxes"].shape[:2] == batch["input_ids"].shape[:2] == (3, 2)
     padding = batch["pixel_mask"] == 0
-    assert not batch["pixel_values_b"].permute(0, 2, 3, 1)[padding].any() and not batch["foreground"][padding].any()
+    assert (
+        not batch["pixel_values_b"].permute(0, 2, 3, 1)[padding].any() and not batch["foreground"][:, 0][padding].any()
+    )
     for keys in batch["sample_keys"]:
         assert all(epoch == 0 and ":" in key for epoch, key in keys)
 
