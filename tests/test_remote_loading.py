@@ -15,6 +15,6 @@ from fclm_hf import LITE_CHECKPOINT
 def test_lite(hub: LocalHub, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fclm_hf.cli", "push", LITE_CHECKPOINT, "cats"]
     environment = make_environment(hub, tmp_path / "home")
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=900).stdout
     assert re.fullmatch(rf"{hub.url}/tester/cats/commit/\w{{40}}", output.strip())
     check_loading(hub, tmp_path, Path(LITE_CHECKPOINT), "FCLMImageProcessor", hidden=["fclm_hf"])
