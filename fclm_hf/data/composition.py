@@ -140,10 +140,14 @@ class Composition:
         kind = rng.random()
         if kind < settings.plants:
             return grow_plant(rng, settings.size)
-        foreground = self.foregrounds.sample(rng)
-        if kind < settings.plants + settings.bunches:
+        return self._vary_foreground(self.foregrounds.sample(rng), rng, kind - settings.plants)
+
+    def _vary_foreground(self, foreground: Foreground, rng: np.random.Generator, kind: float) -> Foreground:
+        """A bunch of it, a mesh of it or the object itself, by where `kind` in [0, 1 - plants) falls."""
+        settings = self.settings
+        if kind < settings.bunches:
             return bunch(foreground, rng, settings.size)
-        if kind < settings.plants + settings.bunches + settings.meshes:
+        if kind < settings.bunches + settings.meshes:
             return perforate(foreground, rng)
         return foreground
 
