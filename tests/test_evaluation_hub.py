@@ -50,12 +50,19 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
         "id": stems,
     }
     (tmp_path / "set" / "data").mkdir(parents=True)
-    Dataset.from_dict(data, Features(columns)).to_parquet(tmp_path / "set" / "data" / "test-00000-of-00001.parquet")
+    rows = Dataset.from_dict(data, Features(columns))
+    for number, part in enumerate(([0, 1], [2], [3, 4])):
+        rows.select(part).to_parquet(tmp_path / "set" / "data" / f"test-{number:05d}-of-00003.parquet")
     tiny_model().save_pretrained(tmp_path / "model")
     tiny_processor(size={"longest_edge": 64}).save_pretrained(tmp_path / "model")
     run_client(hub, tmp_path / "home", UPLOAD, tmp_path / "set", tmp_path / "model")
 
     summary = run_client(hub, tmp_path / "home", EVALUATE, tmp_path / "out")
+    hub.log.clear()
+    with hub.failing(drop=0.2, error=0.2, only="GET /(cdn|datasets)"):
+        again = run_client(hub, tmp_path / "other", EVALUATE, tmp_path / "again")
+    assert sum(entry.fault in ("drop", "error") for entry in hub.log) >= 2
+    assert again == summary
     options = EvaluationOptions(
         str(files), tmp_path / "local", models=[str(tmp_path / "model")], prompts=["box", "text"], workers=0
     )
