@@ -53,7 +53,11 @@ def make_batch(bench: Any, side: int) -> dict[str, torch.Tensor]:
 
 
 def time_training(bench: Any, side: int) -> dict[str, list[float]]:
-    """Seconds of a whole step, of its bare parts, and of the transport loss with every token in the foreground."""
+    """Seconds of a whole step, of its bare parts, and of the transport loss with every token in the foreground.
+
+    The parts are the encoder alone, the teacher alone, and the rest of the student from given feature maps up to the
+    loss of its head: all on A and B in one batch, as in the step.
+    """
     from fclm_hf.training import foreground_transport_loss
 
     learner, batch = build_learner(bench, side), make_batch(bench, side)
@@ -84,14 +88,14 @@ def time_training(bench: Any, side: int) -> dict[str, list[float]]:
     def run_transport() -> None:
         foreground_transport_loss(*tokens, foreground).backward()
 
-    def without_gradients(run: Any) -> Any:
-        def start_afresh() -> None:
+    def clear_before(run: Any) -> Any:
+        def clear_and_run() -> None:
             learner.zero_grad()
             for tensor in (*maps, *tokens):
                 tensor.grad = None
             run()
 
-        return start_afresh
+        return clear_and_run
 
     runs = {
         "encoder": run_encoder,
@@ -100,7 +104,7 @@ def time_training(bench: Any, side: int) -> dict[str, list[float]]:
         "step": run_step,
         "transport": run_transport,
     }
-    return bench.time_rounds({name: without_gradients(run) for name, run in runs.items()})
+    return bench.time_rounds({name: clear_before(run) for name, run in runs.items()})
 
 
 def measure_training(bench: Any) -> None:
