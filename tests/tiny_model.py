@@ -76,7 +76,7 @@ def tiny_teacher(seed: int = 1) -> DepthAnythingForDepthEstimation:
     backbone = {**TINY_DINOV2, "hidden_size": 48, "num_hidden_layers": 4}
     backbone = {**backbone, "out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
     del backbone["model_type"]
-    return DepthAnythingForDepthEstimation(
+    model = DepthAnythingForDepthEstimation(
         DepthAnythingConfig(
             backbone_config=Dinov2Config(**backbone),
             reassemble_hidden_size=48,
@@ -85,3 +85,8 @@ def tiny_teacher(seed: int = 1) -> DepthAnythingForDepthEstimation:
             head_hidden_size=4,
         )
     )
+    for module in (*model.neck.modules(), *model.head.modules()):
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)  # as trained ones do, these tell places apart
+    torch.nn.init.ones_(model.head.conv3.bias)
+    return model
