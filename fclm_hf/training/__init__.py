@@ -5,14 +5,18 @@ from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gra
 from .distillation import DepthAwareDistillation
 from .exchange import exchange_tokens
 from .learner import ForegroundConsistentLearner
+from .presets import PROMPT_TEMPLATE, SEEDS, TrainingPreset, load_preset, make_optimizer
 from .settings import TrainingSettings
 from .transport import foreground_transport_loss
 
 
 __all__ = [
+    "PROMPT_TEMPLATE",
+    "SEEDS",
     "DepthAwareDistillation",
     "DomainDiscriminator",
     "ForegroundConsistentLearner",
+    "TrainingPreset",
     "TrainingSettings",
     "adversarial_loss",
     "dann_lambda",
@@ -20,6 +24,8 @@ __all__ = [
     "foreground_transport_loss",
     "gradient_reversal",
     "laplacian_loss",
+    "load_preset",
+    "make_optimizer",
     "matting_loss",
     "segmentation_loss",
 ]
