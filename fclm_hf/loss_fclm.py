@@ -33,7 +33,8 @@ def _find_unknown(labels: torch.Tensor, radius: int = 7) -> torch.Tensor:
 
 def _halve(image: torch.Tensor) -> torch.Tensor:
     """Every second pixel of a 5 x 5 binomial filter; made of slices, as one-channel convolutions are slow."""
-    image = nn.functional.pad(image, (2, 2, 2, 2), mode="replicate")
+    reflects = min(image.shape[-2:]) > 2
+    image = nn.functional.pad(image, (2, 2, 2, 2), mode="reflect" if reflects else "replicate")
     for axis in (-1, -2):
         count = (image.shape[axis] - 3) // 2
         taps = [image.narrow(axis, k, 2 * count - 1).unfold(axis, 1, 2).squeeze(-1) for k in range(5)]
@@ -41,18 +42,34 @@ def _halve(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
+def _double(image: torch.Tensor) -> torch.Tensor:
+    """The same filter on an image with zeros between its pixels, times 4, reflected at the borders."""
+    for axis in (-1, -2):
+        size = image.shape[axis]
+        first, last = image.narrow(axis, min(1, size - 1), 1), image.narrow(axis, size - 1, 1)
+        padded = torch.cat([first, image, last], dim=axis)
+        before, after = padded.narrow(axis, 0, size), padded.narrow(axis, 2, size)
+        pair = [(before + 6 * image + after) / 8, (image + after) / 2]
+        image = torch.stack(pair, dim=image.dim() + axis + 1).flatten(axis - 1, axis)
+    return image
+
+
 def _laplacian_pyramid(image: torch.Tensor, levels: int) -> list[torch.Tensor]:
     pyramid = []
     for _ in range(levels):
+        height, width = (size - size % 2 if size > 1 else 1 for size in image.shape[-2:])
+        image = image[..., :height, :width]
         smaller = _halve(image)
-        upsampled = nn.functional.interpolate(smaller, size=image.shape[-2:], mode="bilinear", align_corners=False)
-        pyramid.append(image - upsampled)
+        pyramid.append(image - _double(smaller)[..., :height, :width])
         image = smaller
     return pyramid
 
 
 def laplacian_loss(alphas: torch.Tensor, labels: torch.Tensor, levels: int = 5) -> torch.Tensor:
     """Laplacian pyramid loss as in ViTMatte: `sum_l 2^l mean|L_l(alphas) - L_l(labels)| / levels`.
+
+    As there, an odd last row or column of a level does not count. Levels with a side of 2 pixels, where its borders
+    cannot be reflected, repeat them.
 
     Args:
         alphas: predictions (..., H, W) in [0, 1].
@@ -95,7 +112,7 @@ def matting_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor 
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Edge-weighted BCE + IoU as in MVANet, with `w = 1 + 5 |avgpool31(m) - m|` and smoothing 1.
+    """Edge-weighted BCE + IoU as in MVANet, with `w = 1 + 5 |avgpool31(m) - m|` (0 outside the image) and smoothing 1.
 
     Args:
         logits: (batch, objects, H, W).
@@ -106,10 +123,7 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Te
         A scalar in fp32.
     """
     logits, labels = logits.float(), labels.float()
-    kernel = min(31, 2 * ((min(labels.shape[-2:]) - 1) // 2) + 1)
-    smooth = nn.functional.avg_pool2d(
-        _as_planes(labels), kernel, stride=1, padding=kernel // 2, count_include_pad=False
-    ).view_as(labels)
+    smooth = nn.functional.avg_pool2d(_as_planes(labels), 31, stride=1, padding=15).view_as(labels)
     weight = 1 + 5 * (smooth - labels).abs()
     if mask is not None:
         mask = mask.float()

@@ -1,4 +1,4 @@
-"""Losses against slow computations of their definitions."""
+"""Head losses against slow computations of their definitions, in float64 and with loops."""
 
 import numpy as np
 import pytest
@@ -7,69 +7,95 @@ import torch
 from fclm_hf.loss_fclm import laplacian_loss, matting_loss, segmentation_loss
 
 
-def slow_halve(image: np.ndarray) -> np.ndarray:
-    taps = np.array([1, 4, 6, 4, 1]) / 16
-    padded = np.pad(image, 2, mode="edge")
-    height, width = image.shape
-    result = np.zeros((-(-height // 2), -(-width // 2)))
-    for row in range(0, height, 2):
-        for column in range(0, width, 2):
-            result[row // 2, column // 2] = (np.outer(taps, taps) * padded[row : row + 5, column : column + 5]).sum()
+def slow_blur(image: np.ndarray) -> np.ndarray:
+    kernel = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+    padded = np.pad(image, 2, mode="reflect")
+    result = np.zeros(image.shape)
+    for row, column in np.ndindex(image.shape):
+        result[row, column] = (kernel * padded[row : row + 5, column : column + 5]).sum()
     return result
 
 
-def slow_upsample(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    def along(size: int, length: int) -> np.ndarray:
-        weights = np.zeros((size, length))
-        for index in range(size):
-            place = min(max((index + 0.5) * length / size - 0.5, 0), length - 1)
-            low = min(int(place), length - 1)
-            high = min(low + 1, length - 1)
-            weights[index, low] += 1 - (place - low)
-            weights[index, high] += place - low
-        return weights
-
-    return along(height, image.shape[0]) @ image @ along(width, image.shape[1]).T
-
-
-def test_laplacian_loss():
-    rng = np.random.default_rng(0)
-    alphas, labels = rng.random((2, 40, 37)), rng.random((2, 40, 37))
-    expected = 0.0
+def slow_laplacian_loss(alphas: np.ndarray, labels: np.ndarray) -> float:
+    """ViTMatte's, on images (count, height, width)."""
+    total = 0.0
     for level in range(5):
+        height, width = (size - size % 2 for size in alphas.shape[-2:])
         bands, smaller = [], []
-        for image in (*alphas, *labels):
-            half = slow_halve(image)
-            bands.append(image - slow_upsample(half, *image.shape))
+        for image in (*alphas[:, :height, :width], *labels[:, :height, :width]):
+            half = slow_blur(image)[::2, ::2]
+            doubled = np.zeros(image.shape)
+            doubled[::2, ::2] = 4 * half
+            bands.append(image - slow_blur(doubled))
             smaller.append(half)
-        expected += 2**level * np.mean([np.abs(bands[k] - bands[k + 2]).mean() for k in range(2)]) / 5
-        alphas, labels = smaller[:2], smaller[2:]
+        count = len(alphas)
+        total += 2**level * np.abs(np.stack(bands[:count]) - np.stack(bands[count:])).mean() / 5
+        alphas, labels = np.stack(smaller[:count]), np.stack(smaller[count:])
+    return total
+
+
+def slow_l1(alphas: np.ndarray, labels: np.ndarray) -> float:
+    """Mean error of known pixels plus that of unknown ones; cells of 2 x 2 pixels are known or unknown."""
+    errors = {True: [], False: []}
+    for alpha, label in zip(alphas, labels, strict=True):
+        for row, column in np.ndindex(label.shape):
+            top, left = 2 * (row // 2 - 3), 2 * (column // 2 - 3)
+            around = label[max(top, 0) : top + 14, max(left, 0) : left + 14]
+            unknown = around.max() > 0.02 and (1 - around).max() > 0.02
+            errors[bool(unknown)].append(abs(alpha[row, column] - label[row, column]))
+    return np.mean(errors[True]) + np.mean(errors[False])
+
+
+def draw_labels(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    """Soft-edged discs."""
+    rows, columns = np.mgrid[:height, :width]
+    centres = rng.random((count, 2)) * [height, width]
+    distance = np.stack([np.hypot(rows - y, columns - x) for y, x in centres])
+    return np.clip((14 - distance) / 4, 0, 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (75, 70)])
+def test_laplacian_loss(size):
     rng = np.random.default_rng(0)
-    pair = [torch.tensor(rng.random((2, 40, 37)))[None].float() for _ in range(2)]
-    assert laplacian_loss(*pair).item() == pytest.approx(expected, rel=1e-5)
+    alphas, labels = rng.random((2, *size)), rng.random((2, *size))
+    result = laplacian_loss(torch.tensor(alphas)[None], torch.tensor(labels)[None])
+    assert result.item() == pytest.approx(slow_laplacian_loss(alphas, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (5, 33), (48, 48)])
+def test_laplacian_loss_of_small_images(size):
+    labels = torch.rand(1, 2, *size)
+    assert laplacian_loss(labels, labels).item() == 0
+    assert 0 < laplacian_loss(1 - labels, labels).item() < 5
+
+
+def test_matting_loss():
+    rng = np.random.default_rng(1)
+    labels, alphas = draw_labels(rng, 2, 64, 66), rng.random((2, 64, 66))
+    expected = slow_l1(alphas, labels) + slow_laplacian_loss(alphas, labels)
+    result = matting_loss(torch.tensor(alphas)[None], torch.tensor(labels)[None])
+    assert result.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_segmentation_loss():
-    torch.manual_seed(0)
-    logits, labels = torch.randn(2, 3, 40, 33), (torch.rand(2, 3, 40, 33) > 0.6).float()
+    rng = np.random.default_rng(2)
+    labels, logits = (draw_labels(rng, 3, 40, 33) > 0.5).astype(float), rng.standard_normal((3, 40, 33))
     total = []
-    for logit, label in zip(logits.flatten(0, 1).double(), labels.flatten(0, 1).double(), strict=True):
-        mean = torch.zeros_like(label)
-        for row in range(40):
-            for column in range(33):
-                window = label[max(row - 15, 0) : row + 16, max(column - 15, 0) : column + 16]
-                mean[row, column] = window.mean()
-        weight = 1 + 5 * (mean - label).abs()
-        p = logit.sigmoid()
-        bce = -(weight * (label * p.log() + (1 - label) * (1 - p).log())).sum() / weight.sum()
-        inter, union = (weight * p * label).sum(), (weight * (p + label - p * label)).sum()
-        total.append(bce + 1 - (inter + 1) / (union + 1))
-    assert segmentation_loss(logits, labels).item() == pytest.approx(torch.stack(total).mean().item(), rel=1e-4)
+    for logit, label in zip(logits, labels, strict=True):
+        padded, mean = np.pad(label, 15), np.zeros_like(label)
+        for row, column in np.ndindex(label.shape):
+            mean[row, column] = padded[row : row + 31, column : column + 31].mean()
+        weight = 1 + 5 * np.abs(mean - label)
+        p = 1 / (1 + np.exp(-logit))
+        bce = -(weight * (label * np.log(p) + (1 - label) * np.log(1 - p))).sum() / weight.sum()
+        inter, union = (weight * p * label).sum(), (weight * (p + label)).sum()
+        total.append(bce + 1 - (inter + 1) / (union - inter + 1))
+    result = segmentation_loss(torch.tensor(logits)[None], torch.tensor(labels)[None])
+    assert result.item() == pytest.approx(np.mean(total), rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [matting_loss, segmentation_loss])
 def test_masked_objects_do_not_count(loss):
-    torch.manual_seed(1)
     predictions, labels = torch.rand(1, 2, 48, 48), (torch.rand(1, 2, 48, 48) > 0.5).float()
     mask = torch.tensor([[True, False]])
     first = loss(predictions, labels, mask)

@@ -3,7 +3,7 @@
 import string
 
 import torch
-from transformers import CLIPTokenizer
+from transformers import CLIPTokenizer, DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessorPil, FCLMProcessor
 
@@ -68,3 +68,25 @@ def tiny_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
 
 def tiny_processor(**overrides) -> FCLMProcessor:
     return FCLMProcessor(FCLMImageProcessorPil(**overrides), tiny_tokenizer())
+
+
+def tiny_teacher(seed: int = 1) -> DepthAnythingForDepthEstimation:
+    """Depth-Anything with four layers; wider than the tiny student."""
+    torch.manual_seed(seed)
+    backbone = {**TINY_DINOV2, "hidden_size": 48, "num_hidden_layers": 4}
+    backbone = {**backbone, "out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
+    del backbone["model_type"]
+    model = DepthAnythingForDepthEstimation(
+        DepthAnythingConfig(
+            backbone_config=Dinov2Config(**backbone),
+            reassemble_hidden_size=48,
+            neck_hidden_sizes=[8, 8, 8, 8],
+            fusion_hidden_size=8,
+            head_hidden_size=4,
+        )
+    )
+    for module in (*model.neck.modules(), *model.head.modules()):
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)  # as trained ones do, these tell places apart
+    torch.nn.init.ones_(model.head.conv3.bias)
+    return model
