@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from .composition import Composition
-from .prompts import PromptSettings, sample_prompt
+from .prompts import PromptSettings, sample_prompts
 
 
 PADDING = -10
@@ -92,27 +92,15 @@ class ComposedBatches(IterableDataset):
             yield self.make_batch(index)
             index += step
 
-    def _draw_prompts(self, sample: dict, rng: np.random.Generator) -> tuple[list[dict], np.ndarray]:
-        alphas, names = sample["alphas"], sample["names"]
-        prompts, targets = [], []
-        order = rng.permutation(len(alphas))
-        for slot in range(self.prompts_per_image):
-            if rng.random() < self.automatic:
-                prompts.append({})
-                targets.append(1 - np.prod(1 - alphas, axis=0))
-                continue
-            chosen = order[slot % len(order)]
-            prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, self.prompt_settings))
-            targets.append(alphas[chosen])
-        return prompts, np.stack(targets)
-
     def make_batch(self, index: int) -> dict[str, torch.Tensor]:
         """`pixel_values` in [-1, 1] (batch, 3, size, size), `pixel_mask`, prompts and `labels` of batch `index`."""
         rng = np.random.default_rng([self.seed, index])
         images, masks, labels, prompts = [], [], [], []
         for _ in range(self.batch_size):
             sample = self.composition.sample(rng)
-            drawn, targets = self._draw_prompts(sample, rng)
+            drawn, targets = sample_prompts(
+                sample["alphas"], sample["names"], rng, self.prompt_settings, self.prompts_per_image, self.automatic
+            )
             height, width = sample["valid"]
             mask = np.zeros(sample["image"].shape[:2], np.int64)
             mask[:height, :width] = 1

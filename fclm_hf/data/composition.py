@@ -144,16 +144,19 @@ class Composition:
         return foreground
 
     def _draw_background(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        settings, photo = self.settings, self.backgrounds.sample(rng)
+        return self._vary_background(self.backgrounds.sample(rng), rng, size)
+
+    def _vary_background(self, photo: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = photo.shape[:2]
-        side = int(min(height, width) * rng.uniform(0.35, 1.0))
+        side = max(1, int(min(height, width) * rng.uniform(0.35, 1.0)))
         top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
         photo = cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.5:
             photo = photo[:, ::-1]
         photo = jitter_colours(photo.astype(np.float32), rng)
-        if rng.random() < settings.defocus:
-            photo = cv2.GaussianBlur(photo, (0, 0), float(np.exp(rng.uniform(np.log(0.5), np.log(0.025 * size)))))
+        if rng.random() < self.settings.defocus:
+            widest = np.log(max(0.5, 0.025 * size))
+            photo = cv2.GaussianBlur(photo, (0, 0), float(np.exp(rng.uniform(np.log(0.5), widest))))
         return photo
 
     def _draw_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -15,13 +15,15 @@ IMAGE_SUFFIXES = {".png", ".webp", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".a
 class Foreground:
     """A cut-out object: `colours` (H, W, 3) uint8, `alpha` (H, W) float32 in [0, 1], and what it may be called.
 
-    `cut_sides` says for left, top, right and bottom whether the object was already cut off there in its source.
+    `cut_sides` says for left, top, right and bottom whether the object was already cut off there in its source. `texts`
+    are expressions for it that are used as they are.
     """
 
     colours: np.ndarray
     alpha: np.ndarray
     names: tuple[str, ...]
     cut_sides: tuple[bool, bool, bool, bool] = (False, False, False, False)
+    texts: tuple[str, ...] = ()
 
 
 def _read_index(folder: Path, name: str) -> list[dict]:

@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 
 
+PAPER_TEMPLATE = "a photo of {}."
+
+
 @dataclass
 class PromptSettings:
     """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight."""
@@ -75,17 +78,22 @@ def sample_points(
 
 
 def sample_prompt(
-    alpha: np.ndarray, names: tuple[str, ...], rng: np.random.Generator, settings: PromptSettings
+    alpha: np.ndarray,
+    names: tuple[str, ...],
+    rng: np.random.Generator,
+    settings: PromptSettings,
+    texts: tuple[str, ...] = (),
 ) -> dict[str, object]:
     """A prompt for one object: any of `box`, `points` + `labels`, `text`.
 
     Args:
         alpha: (H, W) float32 in [0, 1], the visible part of the object.
-        names: what it may be called; empty rules text out.
+        names: what it may be called, for the templates.
         rng: source of randomness.
         settings: kinds and their weights.
+        texts: expressions that are used as they are; without any and without names there is no text.
     """
-    kinds = {kind: weight for kind, weight in settings.kinds.items() if names or "text" not in kind}
+    kinds = {kind: weight for kind, weight in settings.kinds.items() if names or texts or "text" not in kind}
     weights = np.array(list(kinds.values()))
     kind = str(rng.choice(list(kinds), p=weights / weights.sum())).split("+")
     prompt: dict[str, object] = {}
@@ -94,5 +102,46 @@ def sample_prompt(
     if "point" in kind:
         prompt["points"], prompt["labels"] = sample_points(alpha, rng, settings)
     if "text" in kind:
-        prompt["text"] = str(rng.choice(settings.templates)).format(str(rng.choice(names)))
+        if texts and (not names or rng.random() < 0.5):
+            prompt["text"] = str(rng.choice(texts))
+        else:
+            prompt["text"] = str(rng.choice(settings.templates)).format(str(rng.choice(names)))
     return prompt
+
+
+def sample_prompts(
+    alphas: np.ndarray,
+    names: list[tuple[str, ...]],
+    rng: np.random.Generator,
+    settings: PromptSettings,
+    count: int,
+    automatic: float,
+    texts: list[tuple[str, ...]] | None = None,
+    foreground: np.ndarray | None = None,
+) -> tuple[list[dict[str, object]], np.ndarray]:
+    """`count` prompts for an image and their targets; each object gets one before any gets a second.
+
+    Args:
+        alphas: (objects, H, W) float32 in [0, 1], the visible part of each object.
+        names, texts: per object, see [`sample_prompt`].
+        rng: source of randomness.
+        settings: kinds and their weights.
+        count: number of prompts.
+        automatic: share of prompts that are empty.
+        foreground: (H, W) float32, the target of an empty prompt; by default what the alphas cover together.
+
+    Returns:
+        The prompts and (count, H, W) float32 targets.
+    """
+    prompts, targets = [], []
+    order = rng.permutation(len(alphas))
+    for slot in range(count):
+        if rng.random() < automatic:
+            prompts.append({})
+            targets.append(1 - np.prod(1 - alphas, axis=0) if foreground is None else foreground)
+            continue
+        chosen = order[slot % len(order)]
+        own_texts = texts[chosen] if texts else ()
+        prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts))
+        targets.append(alphas[chosen])
+    return prompts, np.stack(targets)
