@@ -25,3 +25,6 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
 
 
 __all__ = ["main"]
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

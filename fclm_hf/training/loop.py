@@ -140,11 +140,12 @@ class Trainer:
         with StopSignals() as signals:
             while self.step < run.max_steps:
                 batches, failure = [], None
-                with signals.waiting():
-                    try:
-                        batches = self.feed.read(run.gradient_accumulation_steps)
-                    except StreamError as error:
-                        failure = error
+                if not signals.received:
+                    with signals.waiting():
+                        try:
+                            batches = self.feed.read(run.gradient_accumulation_steps)
+                        except StreamError as error:
+                            failure = error
                 if stop := agree(accelerator, _STREAM_FAILED if failure else signals.received):
                     self._save()
                     if stop == _STREAM_FAILED:

@@ -61,9 +61,7 @@ def convert(value: Any, hint: Any, place: str) -> Any:
                 return convert(value, option, place)
             except ValueError:
                 continue
-    elif origin is Any or (origin in (str, bool, types.NoneType) and isinstance(value, origin)):
-        return value
-    elif origin is int and type(value) is int:
+    elif origin is Any or (origin in (str, int, bool, types.NoneType) and type(value) is origin):
         return value
     elif origin is float and type(value) in _NUMBERS:
         try:

@@ -46,8 +46,7 @@ class StopSignals:
         """What is done inside may be given up when a signal comes."""
         self._is_waiting = True
         try:
-            if not self.received:
-                yield
+            yield
         except Interruption:
             pass
         finally:
