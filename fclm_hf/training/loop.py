@@ -150,6 +150,8 @@ class Trainer:
                     self._save()
                     if stop == _STREAM_FAILED:
                         raise failure or StreamError("The data of another process cannot be had any more.")
+                    bar.close()
+                    self._end(worked)
                     return stop
                 begun = time.perf_counter()
                 losses = self._take_step(batches)
@@ -169,16 +171,17 @@ class Trainer:
                 if run.push_steps and self.step % run.push_steps == 0:
                     self._push(required=False)
         bar.close()
-        if self.resumed_from is not None and self.step not in self.checkpoints.list_steps():
-            self._save()
         if run.push_to_hub:
             self._push(required=True)
-        accelerator.end_training()
-        accelerator.print(
-            f"Data wait: {self._share(self.feed.waited, worked):.1%} of {self.feed.waited + worked:.1f} s. "
-            f"{self.feed.loader.faults}"
-        )
+        self._end(worked)
         return 0
+
+    def _end(self, worked: float) -> None:
+        waited, faults = self.feed.waited, self.feed.loader.faults
+        self.accelerator.print(
+            f"Step {self.step}. Data wait: {self._share(waited, worked):.1%} of {waited + worked:.1f} s. {faults}."
+        )
+        self.accelerator.end_training()
 
     def _take_step(self, batches: list[Batch]) -> dict[str, float]:
         run, accelerator, sizes = self.arguments.run, self.accelerator, self.arguments.model.encoder_sizes
