@@ -78,6 +78,13 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
     assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["step-00000010.pt", "step-00000012.pt"]
 
 
+def test_two_processes_end_with_equal_weights(tmp_path):
+    config = write_run(tmp_path, max_steps=3, gradient_accumulation_steps=2)
+    script = Path(__file__).with_name("two_processes.py")
+    output = finish(start(config, tmp_path / "out", processes=2, script=script))
+    assert "equal weights" in output and read_curve(tmp_path / "out")[0]["step"] == 2
+
+
 @pytest.mark.slow
 def test_sigterm_saves_and_the_run_goes_on(tmp_path):
     config = write_run(tmp_path, num_workers=2)

@@ -11,6 +11,7 @@ from training_sets import background_rows, cutout_rows, write_parquet
 
 
 COMMAND = [sys.executable, "-m", "fclm_hf.training.command"]
+SCRIPT = Path(__file__).parents[1] / "examples" / "train_fclm.py"
 
 
 def write_run(folder: Path, **fields) -> Path:
@@ -45,12 +46,11 @@ def write_run(folder: Path, **fields) -> Path:
     return path
 
 
-def start(config: Path, out: Path, *flags: str, processes: int = 1) -> subprocess.Popen:
-    """Trains in another process, or in several."""
+def start(config: Path, out: Path, *flags: str, processes: int = 1, script: Path = SCRIPT) -> subprocess.Popen:
+    """Trains in another process, or in several by `script`."""
     command = COMMAND
     if processes > 1:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        script = Path(__file__).parents[1] / "examples" / "train_fclm.py"
         command = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--main_process_port", "0", str(script)]
     arguments = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
