@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["fclm_hf", "fclm_hf.*"]),
-    package_data={"fclm_hf": ["checkpoints/**/*"]},
+    package_data={"fclm_hf": ["checkpoints/**/*", "training/README.md"]},
     entry_points={"console_scripts": ["fclm = fclm_hf.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
@@ -41,7 +41,7 @@ setup(
         "app": ["gradio"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "figures": ["matplotlib", "scikit-learn"],
-        "test": ["hypothesis", "parameterized", "pysodmetrics", "pytest", "ruff", "scikit-image", *MATTING],
+        "test": ["hypothesis", "parameterized", "pot", "pysodmetrics", "pytest", "ruff", "scikit-image", *MATTING],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

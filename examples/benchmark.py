@@ -1,6 +1,7 @@
 """Size and speed of FCLM on this machine's CPU, next to its bare encoder and to the models it competes with.
 
-    python examples/benchmark.py [--sections encoder peers cached memory lite metrics] [--repeats 5] [--threads N]
+    python examples/benchmark.py [--sections encoder peers cached memory lite metrics training]
+                                 [--repeats 5] [--threads N]
 
 All models have random weights, which cost the same time as trained ones. Runs that are compared alternate, and a ratio
 is the median of the ratios within one round, so that a busy machine slows both sides. Sections:
@@ -12,6 +13,7 @@ cached   each further prompt and each further object on `image_embeddings`, as a
 memory   peak resident memory of one large photo from pixels to matte, in a process of its own
 lite     the lite preset against FCLM with DINOv2-Small at full size
 metrics  Conn, Grad and IMQ against straightforward implementations (benchmark_metrics.py)
+training the whole FCLM training step against its bare parts, and the transport loss's share (benchmark_training.py)
 
 The last line of the output is JSON. Verdicts are given at the sizes the bounds are stated for.
 """
@@ -33,7 +35,7 @@ from typing import Any
 import torch
 
 
-SECTIONS = ("encoder", "peers", "cached", "memory", "lite", "metrics")
+SECTIONS = ("encoder", "peers", "cached", "memory", "lite", "metrics", "training")
 SIDE = 1024
 PHOTO = (3840, 2160)
 FURTHER = 5  # prompts or objects on a cached image that are timed together: one is too short to time well
@@ -351,6 +353,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 from benchmark_metrics import measure_metrics
 
                 measure_metrics(bench)
+            elif section == "training":
+                from benchmark_training import measure_training
+
+                measure_training(bench)
             else:
                 measures[section](bench)
     print_rows(bench.rows, args.side, args.photo)

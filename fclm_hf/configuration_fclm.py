@@ -6,7 +6,11 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+from transformers.utils.versions import require_version
 
+
+# nobody else asks where this file comes from the Hub; older releases fail later, with errors that do not tell why
+require_version("transformers>=5.23", 'FCLM needs it: pip install -U "transformers>=5.23,<6"')
 
 _DINOV2_SMALL = {"hidden_size": 384, "num_attention_heads": 6}
 _DINOV2_BASE = {"hidden_size": 768, "num_attention_heads": 12}

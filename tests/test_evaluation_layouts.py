@@ -124,6 +124,30 @@ def test_tables_of_file_names(tmp_path: Path) -> None:
         open_rows(str(tmp_path / "csv"), {"image": "photo"}, None, None)
 
 
+def test_dropped_connections_lose_no_row() -> None:
+    """Every third read fails, in the middle of files too."""
+    from datasets import Dataset
+
+    from fclm_hf.data.connections import Backoff, LostConnectionError
+    from fclm_hf.evaluation.columns import _StreamedRows
+
+    failing = {"reads": 0, "every": 3}
+
+    def drop(row: dict) -> dict:
+        failing["reads"] += 1
+        if failing["reads"] % failing["every"] == 0:
+            raise ConnectionError("dropped")
+        return row
+
+    stream = Dataset.from_list([{"id": number} for number in range(20)]).to_iterable_dataset(num_shards=4).map(drop)
+    rows = _StreamedRows(stream, "stream", Backoff(sleep=lambda seconds: None))
+    for _ in range(2):
+        assert [row["id"] for row in rows] == list(range(20))
+    failing["every"] = 1
+    with pytest.raises(LostConnectionError, match="Reading stream failed 9 times"):
+        list(rows)
+
+
 def test_parquet_is_streamed(tmp_path: Path) -> None:
     from datasets import Dataset, Features, Image, Value
 

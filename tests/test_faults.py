@@ -210,7 +210,8 @@ def test_an_object_that_shrinks_to_nothing_is_a_fault(tmp_path):
         open_source(SourceConfig(str(write_parquet(tmp_path / kind, part)), kind))
         for kind, part in (("rgba", rows), ("background", background_rows(5)))
     ]
-    settings = PairSettings(CompositionSettings(size=32, object_counts=(1, 0, 0), strands=0), max_fault_share=0.5)
+    rare = dict.fromkeys(("plants", "bunches", "meshes", "strands"), 0.0)
+    settings = PairSettings(CompositionSettings(size=32, object_counts=(1, 0, 0), **rare), max_fault_share=0.5)
     stream = PairStream([sources[0]], [sources[1]], Share(), settings)
     keys = [key for drawn in stream.draw(30) for _, key in drawn.keys]
     assert len(keys) == 30 and not any(key.endswith(":0") for key in keys)

@@ -1,5 +1,6 @@
 """Pairs: what A and B share, where they differ, and what their prompts may say."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,9 +19,8 @@ from fclm_hf.data.photo_windows import Window, draw_window
 
 
 SIZE = 96
-PLAIN = dict.fromkeys(
-    ("distractors", "strands", "photo_texture", "surface_texture", "translucent", "soft_edge", "degrade"), 0.0
-)
+RARE = ("plants", "bunches", "meshes", "strands", "photo_texture", "surface_texture", "translucent", "soft_edge")
+PLAIN = dict.fromkeys((*RARE, "distractors", "degrade"), 0.0)
 
 
 def make_composition(clutter=(), whole_photo=0.3, **settings) -> PairComposition:
@@ -99,13 +99,32 @@ def test_padding_is_the_same_in_both_images():
 
 def test_twins_and_new_surfaces_have_no_names():
     rng = np.random.default_rng(0)
-    objects = [make_foreground(40, texts=("the round thing",))] * 2
-    pair = make_composition().compose_cutouts(objects, make_backgrounds(), rng, twins=True)
+    objects = [make_foreground(40, texts=("the round thing",))]
+    pair = make_composition().compose_cutouts(objects, make_backgrounds(), rng, copies=3)
+    assert len(pair.names) > 1
     assert not any(pair.names) and not any(pair.texts)
-    pair = make_composition().compose_cutouts(objects[:1], make_backgrounds(), rng)
+    pair = make_composition().compose_cutouts(objects, make_backgrounds(), rng)
     assert pair.names == [("object 40",)] and pair.texts == [("the round thing",)]
-    pair = make_composition(photo_texture=1.0).compose_cutouts(objects[:1], make_backgrounds(), rng)
+    pair = make_composition(photo_texture=1.0).compose_cutouts(objects, make_backgrounds(), rng)
     assert pair.names == [()] == pair.texts
+
+
+def fill_hull(alpha: np.ndarray) -> float:
+    """Area over that of the convex hull through pixel centres: a little above 1 for a disc."""
+    return alpha.sum() / cv2.contourArea(cv2.convexHull(np.argwhere(alpha > 0.5).astype(np.float32)))
+
+
+def test_objects_may_become_bunches_and_meshes():
+    filled = {}
+    for name in ("plain", "bunches", "meshes"):
+        composition = make_composition(single_scale=(0.5, 0.6), **({} if name == "plain" else {name: 1.0}))
+        pairs = [
+            composition.compose_cutouts([make_foreground(40)], make_backgrounds(), np.random.default_rng(seed))
+            for seed in range(6)
+        ]
+        assert all(pair.names == [("object 40",)] and pair.alphas.dtype == np.float32 for pair in pairs)
+        filled[name] = np.mean([fill_hull(pair.alphas[0]) for pair in pairs])
+    assert filled["plain"] > 1.0 > 0.97 > filled["bunches"] > 0.8 > filled["meshes"]
 
 
 @pytest.mark.parametrize("whole", [0.0, 1.0])

@@ -1,20 +1,15 @@
 """Pushing to a Hub with the real client: what arrives, what is replaced, and what bad input says."""
 
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from fresh_interpreter import check_loading
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from local_hub import LocalHub
-from local_hub.client import make_environment
 from tiny_model import tiny_model, tiny_processor
 from typer.testing import CliRunner
 
-from fclm_hf import LITE_CHECKPOINT, cli
+from fclm_hf import cli
 from fclm_hf.hub import cards, export_checkpoint, push_checkpoint
 
 
@@ -35,15 +30,6 @@ def run(*words: object) -> tuple[int, str]:
     """Exit code and output of `fclm push`."""
     result = CliRunner().invoke(cli.app, ["push", *map(str, words)])
     return result.exit_code, " ".join(result.output.replace("│", " ").split())
-
-
-def test_lite_in_processes_of_their_own(hub: LocalHub, tmp_path: Path) -> None:
-    """`fclm push`, then a fresh interpreter without fclm_hf."""
-    command = [sys.executable, "-m", "fclm_hf.cli", "push", LITE_CHECKPOINT, "cats"]
-    environment = make_environment(hub, tmp_path / "home")
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
-    assert re.fullmatch(rf"{hub.url}/tester/cats/commit/\w{{40}}", output.strip())
-    check_loading(hub, tmp_path, Path(LITE_CHECKPOINT), "FCLMImageProcessor", hidden=["fclm_hf"])
 
 
 @pytest.mark.usefixtures("online")

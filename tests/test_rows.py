@@ -8,6 +8,7 @@ import fsspec
 import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from huggingface_hub.utils import httpx
 from training_sets import background_rows, encode, make_background, write_metadata, write_parquet, write_webdataset
 
 from fclm_hf.data import Backoff, LostConnectionError, SourceConfig, StreamError, open_source
@@ -115,7 +116,10 @@ def test_a_share_without_rows_is_an_error(tmp_path):
 
 
 class FlakyFileSystem(LocalFileSystem):
-    """Local files behind a connection that drops one operation out of `every`."""
+    """
+    Local files behind a connection that drops one operation out of `every`. Like a streamed file of huggingface_hub, a
+    file whose connection dropped reads as if it were at its end.
+    """
 
     protocol = "flaky"
     every = 0
@@ -129,15 +133,22 @@ class FlakyFileSystem(LocalFileSystem):
     def maybe_drop(self, what: str) -> None:
         if self.every and self.chance.randrange(self.every) == 0:
             self.drops[what] += 1
-            raise ConnectionResetError(f"dropped while {what}")
+            raise httpx.ReadError(f"dropped while {what}")
 
     def _open(self, path, *args, **kwargs):
         self.maybe_drop("opening")
         file = super()._open(path, *args, **kwargs)
         read = file.read
 
+        has_dropped = False
+
         def read_or_drop(*arguments):
+            nonlocal has_dropped
+            if has_dropped:
+                return b""
+            has_dropped = True
             self.maybe_drop("reading")
+            has_dropped = False
             return read(*arguments)
 
         file.read = read_or_drop
@@ -147,9 +158,9 @@ class FlakyFileSystem(LocalFileSystem):
 @pytest.fixture
 def flaky(monkeypatch):
     fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    for name in ("READ", "OPEN"):  # its own tries would hide the drops
-        monkeypatch.setattr(f"datasets.config.STREAMING_{name}_MAX_RETRIES", 1)
-        monkeypatch.setattr(f"datasets.config.STREAMING_{name}_RETRY_INTERVAL", 0)
+    # `datasets` tries again to open a file, after pauses
+    monkeypatch.setattr("datasets.config.STREAMING_OPEN_MAX_RETRIES", 1)
+    monkeypatch.setattr("datasets.config.STREAMING_OPEN_RETRY_INTERVAL", 0)
     FlakyFileSystem.drops.clear()
     yield FlakyFileSystem
     FlakyFileSystem.every = 0
@@ -169,5 +180,5 @@ def test_dropped_connections_cost_no_row_and_repeat_none(tmp_path, flaky, layout
     assert found == expected and {number for _, number in found} == set(range(ROWS))
     assert sum(flaky.drops.values()) >= 5 and len(pauses) >= 5
     flaky.every = 1
-    with pytest.raises(LostConnectionError, match=r"Reading \w+ failed 3 times, the last time with Connection\w*Error"):
+    with pytest.raises(LostConnectionError, match=r"Reading \w+ failed 3 times, the last time with \w*Error"):
         read(ShuffledRows(source, Share(), seed=2, backoff=Backoff(retries=2, sleep=pauses.append)), 1)

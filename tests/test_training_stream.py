@@ -67,8 +67,16 @@ def open_sets(folder, photo_weight: float = 1.0, **fields) -> dict:
     }
 
 
-def make_loader(sources: dict, workers: int = 0, batch_size: int = 3, rank: int = 0, world_size: int = 1, **pairs):
-    settings = PairSettings(CompositionSettings(size=SIZE), **{"max_fault_share": 0.5, **pairs})
+def make_loader(
+    sources: dict,
+    workers: int = 0,
+    batch_size: int = 3,
+    rank: int = 0,
+    world_size: int = 1,
+    plants: float = 0.0,
+    **pairs,
+):
+    settings = PairSettings(CompositionSettings(size=SIZE, plants=plants), **{"max_fault_share": 0.5, **pairs})
     batches = BatchSettings(batch_size, prompts_per_image=2)
     stream = TrainingStream(
         **sources, tokenizer=tiny_tokenizer(), pairs=settings, batches=batches, rank=rank, world_size=world_size
@@ -94,12 +102,14 @@ def test_a_batch_holds_what_training_needs(sets):
     assert batch["pixel_values_a"].shape == batch["pixel_values_b"].shape == image
     assert batch["pixel_values_a"].abs().max() <= 1 and batch["pixel_values_a"].dtype == torch.float32
     assert not torch.equal(batch["pixel_values_a"], batch["pixel_values_b"])
-    assert batch["pixel_mask"].shape == batch["foreground"].shape == mask
+    assert batch["pixel_mask"].shape == batch["foreground"][:, 0].shape == mask
     assert batch["labels"].shape == (3, 2, SIZE, SIZE) and batch["object_mask"].all()
-    assert batch["labels"].min() >= 0 and (batch["labels"] <= batch["foreground"][:, None] + 1e-5).all()
+    assert batch["labels"].min() >= 0 and (batch["labels"] <= batch["foreground"] + 1e-5).all()
     assert batch["input_points"].shape[:2] == batch["input_boxes"].shape[:2] == batch["input_ids"].shape[:2] == (3, 2)
     padding = batch["pixel_mask"] == 0
-    assert not batch["pixel_values_b"].permute(0, 2, 3, 1)[padding].any() and not batch["foreground"][padding].any()
+    assert (
+        not batch["pixel_values_b"].permute(0, 2, 3, 1)[padding].any() and not batch["foreground"][:, 0][padding].any()
+    )
     for keys in batch["sample_keys"]:
         assert all(epoch == 0 and ":" in key for epoch, key in keys)
 
@@ -107,7 +117,7 @@ def test_a_batch_holds_what_training_needs(sets):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers):
     sources = open_sets(sets)
-    loader = make_loader(sources, workers)
+    loader = make_loader(sources, workers, plants=0.1)
     expected, states = [], []
     for batch in loader:
         expected.append(batch)
@@ -121,12 +131,12 @@ def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers)
     # from states of the first run, then from a state of the resumed one
     state, done = states[0], 1
     for end in (14, 30):
-        resumed = make_loader(sources, workers)
+        resumed = make_loader(sources, workers, plants=0.1)
         resumed.load_state_dict(state)
         assert_same(take(resumed, end - done), expected[done:end])
         state, done = json.loads(json.dumps(resumed.state_dict())), end
     assert resumed.faults == faults
-    last = make_loader(sources, workers)
+    last = make_loader(sources, workers, plants=0.1)
     last.load_state_dict(states[26])
     assert_same(take(last, 3), expected[27:])
 
@@ -174,6 +184,19 @@ def test_sources_are_mixed_by_their_weights(sets, photo_weight):
     share = np.mean(["/photos:" in key for key in firsts])
     expected = photo_weight / (3 + photo_weight)
     assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(firsts))
+
+
+def test_plants_are_a_share_of_the_cutouts(sets):
+    """Of the draws with weight 3, a quarter is plants; photos keep to their weight."""
+    loader = make_loader(open_sets(sets), batch_size=60, plants=0.25)
+    firsts = [keys[0][1] for batch in take(loader, 4) for keys in batch["sample_keys"]]
+    for pattern, expected in (("plant:", 1 / 5), ("/photos:", 1 / 5)):
+        share = np.mean([pattern in key for key in firsts])
+        assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(firsts))
+    grown = [key for key in firsts if "plant:" in key]
+    assert len(set(grown)) == len(grown)
+    with pytest.raises(ValueError, match="composition.plants must be at least 0 and below 1, got 1"):
+        make_loader(open_sets(sets), plants=1.0)
 
 
 def test_pairs_hold_one_to_three_objects_of_different_names(sets):

@@ -14,15 +14,17 @@ from .strands import add_strands
 class CompositionSettings:
     """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
 
-    `twins` is how often all objects of an image are the same one; `plants` how often an object is a procedural plant,
-    `bunches` several copies of one, `meshes` full of holes; `defocus` how often the background is blurred.
+    `twins` is how often all objects of an image are the same one, up to `most_twins` times; `plants` how often an
+    object is a procedural plant, `bunches` several copies of one, `meshes` full of holes; `defocus` how often the
+    background is blurred.
     """
 
     size: int = 320
     object_counts: tuple[float, float, float] = (0.5, 0.3, 0.2)
     single_scale: tuple[float, float] = (0.35, 1.35)
     shared_scale: tuple[float, float] = (0.22, 0.85)
-    twins: float = 0.3
+    twins: float = 0.4
+    most_twins: int = 6
     plants: float = 0.1
     bunches: float = 0.08
     meshes: float = 0.05
@@ -101,6 +103,8 @@ class Composition:
         count = 1 + int(rng.choice(3, p=settings.object_counts))
         layers, names, taken = [], [], set()
         twins = count > 1 and rng.random() < settings.twins  # a name cannot tell them apart, a box or click can
+        if twins:
+            count = int(rng.integers(2, settings.most_twins + 1))
         foreground = None
         for _ in range(count):
             if foreground is None or not twins:
@@ -136,10 +140,14 @@ class Composition:
         kind = rng.random()
         if kind < settings.plants:
             return grow_plant(rng, settings.size)
-        foreground = self.foregrounds.sample(rng)
-        if kind < settings.plants + settings.bunches:
+        return self._vary_foreground(self.foregrounds.sample(rng), rng, kind - settings.plants)
+
+    def _vary_foreground(self, foreground: Foreground, rng: np.random.Generator, kind: float) -> Foreground:
+        """A bunch of it, a mesh of it or the object itself, by where `kind` in [0, 1 - plants) falls."""
+        settings = self.settings
+        if kind < settings.bunches:
             return bunch(foreground, rng, settings.size)
-        if kind < settings.plants + settings.bunches + settings.meshes:
+        if kind < settings.bunches + settings.meshes:
             return perforate(foreground, rng)
         return foreground
 

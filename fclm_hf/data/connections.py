@@ -5,10 +5,12 @@ import errno
 import http.client
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import datasets
 from huggingface_hub.utils import httpx
 
 from .faults import StreamError
@@ -24,6 +26,12 @@ _BROKEN_CONNECTIONS = (
     httpx.TransportError,
 )
 _TEMPORARY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+_SINGLE_READS = {
+    "STREAMING_READ_MAX_RETRIES": 1,
+    "STREAMING_READ_RETRY_INTERVAL": 0,
+    "STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL": 0,
+    "STREAMING_READ_RATE_LIMIT_RETRY_INTERVAL": 0,
+}
 _NETWORK_ERRNOS = {errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
 
 
@@ -43,6 +51,24 @@ def is_temporary(error: BaseException) -> bool:
         return True
     # fsspec reports any failure to ask for a file's size as FileNotFoundError
     return error.__cause__ is not None and is_temporary(error.__cause__)
+
+
+@contextmanager
+def single_reads() -> Iterator[None]:
+    """
+    Lets `datasets` hand on the error of a read that fails instead of repeating it on the same open file.
+
+    A streamed file of huggingface_hub whose connection failed twice reads as if it were at its end: repeating the read
+    would lose the rest of the file's rows without a word. Who catches the error opens the file anew.
+    """
+    before = {name: getattr(datasets.config, name) for name in _SINGLE_READS}
+    try:
+        for name, value in _SINGLE_READS.items():
+            setattr(datasets.config, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(datasets.config, name, value)
 
 
 @dataclass

@@ -7,6 +7,7 @@ import numpy as np
 
 from .connections import Backoff
 from .faults import FaultCounter, FaultySampleError
+from .plant_stream import PlantStream
 from .rows import Share, ShuffledRows
 from .samples import Sample, decode_row, name_row
 from .sources import Source
@@ -36,6 +37,7 @@ class SampleStream:
         min_fault_count: int,
     ):
         self.source = source
+        self.kind, self.weight = source.config.kind, source.config.weight
         self.faults = faults
         self._rows = ShuffledRows(source, share, seed, backoff)
         self._backoff = backoff
@@ -77,9 +79,9 @@ class Mixture:
     one source in a single file makes every process read all of the others.
     """
 
-    def __init__(self, streams: list[SampleStream], seed: int, share: Share):
+    def __init__(self, streams: list[SampleStream | PlantStream], seed: int, share: Share):
         self._streams = streams
-        self._weights = np.array([stream.source.config.weight for stream in streams])
+        self._weights = np.array([stream.weight for stream in streams])
         self._seed = [seed, share.index]
         self._draws = 0
 
@@ -91,9 +93,9 @@ class Mixture:
         for stream, stream_state in zip(self._streams, state["streams"], strict=True):
             stream.load_state_dict(stream_state)
 
-    def choose(self, kinds: Collection[str] | None = None) -> SampleStream:
+    def choose(self, kinds: Collection[str] | None = None) -> SampleStream | PlantStream:
         """Draws a stream, of one of the `kinds` if they are given."""
-        allowed = [kinds is None or stream.source.config.kind in kinds for stream in self._streams]
+        allowed = [kinds is None or stream.kind in kinds for stream in self._streams]
         weights = self._weights * allowed
         chosen = np.random.default_rng([*self._seed, self._draws]).choice(len(weights), p=weights / weights.sum())
         self._draws += 1

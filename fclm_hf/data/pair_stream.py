@@ -11,6 +11,7 @@ from .faults import FaultCounter, FaultReason, FaultySampleError
 from .foregrounds import Foreground
 from .mixture import Mixture, SampleStream
 from .paired_samples import Pair, PairComposition
+from .plant_stream import PlantStream
 from .rows import Share
 from .samples import Photo, Sample
 from .sources import Source
@@ -65,9 +66,10 @@ class PairStream:
     Draws the samples of several pairs, then composes each of them.
 
     A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others of different names; one
-    whose names are taken waits for a later pair. All that is random in a pair starts from (seed, epoch, checksum of its
-    first sample's image). Clutter and textures come from the other pairs that are drawn together with it, so that
-    nothing is read for them and the position in the sources says it all.
+    whose names are taken waits for a later pair. Where there are sources of cut-out objects, `composition.plants` of
+    the objects are procedural plants. All that is random in a pair starts from (seed, epoch, checksum of its first
+    sample's image). Clutter and textures come from the other pairs that are drawn together with it, so that nothing is
+    read for them and the position in the sources says it all.
 
     Args:
         foregrounds: sources of any kind but "background".
@@ -76,7 +78,7 @@ class PairStream:
         settings: how pairs are drawn.
 
     Raises:
-        ValueError: no source, or one of the wrong kind.
+        ValueError: no source, one of the wrong kind, or nothing but plants.
         StreamError: too many faults, a connection that stays down, or a source without rows; while drawing.
     """
 
@@ -89,14 +91,22 @@ class PairStream:
                 wanted = "background" if is_background else "any other than background"
                 raise ValueError(f"{name} needs sources of kind {wanted}, got {', '.join(kinds) or 'none'}.")
 
-        def mix(sources: list[Source]) -> Mixture:
-            limits = settings.max_fault_share, settings.min_fault_count
-            streams = [
+        plants = settings.composition.plants
+        if not 0 <= plants < 1:
+            raise ValueError(f"composition.plants must be at least 0 and below 1, got {plants}.")
+        limits = settings.max_fault_share, settings.min_fault_count
+
+        def open_streams(sources: list[Source]) -> list[SampleStream]:
+            return [
                 SampleStream(source, share, settings.seed, settings.backoff, self.faults, *limits) for source in sources
             ]
-            return Mixture(streams, settings.seed, share)
 
-        self._foregrounds, self._backgrounds = mix(foregrounds), mix(backgrounds)
+        objects = open_streams(foregrounds)
+        weight = plants / (1 - plants) * sum(stream.weight for stream in objects if stream.kind == "rgba")
+        if weight:
+            objects.append(PlantStream(settings.composition.size, weight, settings.seed, share))
+        self._foregrounds = Mixture(objects, settings.seed, share)
+        self._backgrounds = Mixture(open_streams(backgrounds), settings.seed, share)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts."""
@@ -137,7 +147,7 @@ class PairStream:
         composition = self.settings.composition
         count = 1 + int(rng.choice(3, p=composition.object_counts))
         if count > 1 and rng.random() < composition.twins:
-            plan.copies = count
+            plan.copies = int(rng.integers(2, composition.most_twins + 1))
         else:
             self._add_others(plan, count - 1)
         plan.backgrounds = [self._backgrounds.choose().take() for _ in range(2)]
@@ -167,5 +177,4 @@ class PairStream:
         composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo)
         if isinstance(first, Photo):
             return composition.compose_photo(first, photos[0], plan.rng)
-        foregrounds = plan.foregrounds * plan.copies
-        return composition.compose_cutouts(foregrounds, (photos[0], photos[1]), plan.rng, twins=plan.copies > 1)
+        return composition.compose_cutouts(plan.foregrounds, (photos[0], photos[1]), plan.rng, plan.copies)

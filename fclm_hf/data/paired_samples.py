@@ -75,7 +75,7 @@ class PairComposition(Composition):
         foregrounds: list[Foreground],
         backgrounds: tuple[np.ndarray, np.ndarray],
         rng: np.random.Generator,
-        twins: bool = False,
+        copies: int = 1,
     ) -> Pair | None:
         """
         Lays objects over two photos, the first at the back.
@@ -84,12 +84,14 @@ class PairComposition(Composition):
             foregrounds: the objects, of different names.
             backgrounds: photos (H, W, 3) uint8 of A and B.
             rng: source of randomness.
-            twins: the objects look alike, so that their names do not tell them apart.
+            copies: how often each object is there; names do not tell several apart.
 
         Returns:
             None if, wherever they are placed, too little of the objects can be seen.
         """
-        pairs = (self._try_cutouts(foregrounds, backgrounds, rng, twins) for _ in range(_TRIES))
+        rest = 1 - self.settings.plants  # which are a source of their own
+        varied = [self._vary_foreground(foreground, rng, rest * rng.random()) for foreground in foregrounds]
+        pairs = (self._try_cutouts(varied * copies, backgrounds, rng, copies > 1) for _ in range(_TRIES))
         return next((pair for pair in pairs if pair is not None), None)
 
     def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
@@ -128,7 +130,7 @@ class PairComposition(Composition):
                 behind_b = self._cast_shadow(behind_b, alpha, rng)
         image_b, _ = composite_objects(behind_b, harmonised)
         images = np.concatenate([self._finish(image_a, rng), self._finish(image_b, rng)], axis=-1)
-        alphas = np.clip(np.stack(visible), 0, 1)
+        alphas = np.clip(np.stack(visible), 0, 1).astype(np.float32)
         valid = (size, size)
         if rng.random() < settings.letterbox:
             images, alphas, valid = self._letterbox(images, alphas, rng)

@@ -8,7 +8,7 @@ import datasets
 import numpy as np
 from datasets.distributed import split_dataset_by_node
 
-from .connections import Backoff
+from .connections import Backoff, single_reads
 from .faults import StreamError
 from .sources import Source
 
@@ -74,9 +74,13 @@ class OrderedRows:
             # not iter(dataset), which would split the rows among the workers of a DataLoader once more
             self._iterator = self._dataset.iter(batch_size=1)
         try:
-            row = next(self._iterator, None)
-        except BaseException:
+            with single_reads():
+                row = next(self._iterator, None)
+        except BaseException as error:
             self._iterator = None  # begins again at the last known position
+            if isinstance(error, FileNotFoundError) and "://" in str(error):
+                # it was there when the source was opened: `datasets` says so too when it cannot ask
+                raise ConnectionError(str(error)) from error
             raise
         self._position = self._dataset.state_dict()
         return None if row is None else {name: values[0] for name, values in row.items()}

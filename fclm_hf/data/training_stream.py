@@ -123,7 +123,7 @@ class TrainingStream(IterableDataset):
             "pixel_values_b": _normalise([each.pair.image_b for each in drawn], pixel_mask),
             "pixel_mask": pixel_mask,
             "labels": torch.from_numpy(np.stack(labels).astype(np.float32)),
-            "foreground": torch.from_numpy(np.stack([each.pair.foreground for each in drawn]).astype(np.float32)),
+            "foreground": torch.from_numpy(np.stack([each.pair.foreground[None] for each in drawn]).astype(np.float32)),
             "object_mask": torch.ones(len(drawn), self.batches.prompts_per_image, dtype=torch.bool),
             **collate_prompts(prompts, self.tokenizer),
             "sample_keys": [each.keys for each in drawn],

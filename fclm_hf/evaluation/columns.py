@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.connections import Backoff, single_reads
 from .layouts import IMAGE_SUFFIXES, Benchmark
 from .samples import Sample, Target
 
@@ -55,9 +56,12 @@ def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_n
 def _open_stream(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
     import datasets
 
+    backoff = Backoff(retries=0) if datasets.config.HF_HUB_OFFLINE else Backoff()
     try:
-        stream = datasets.load_dataset(data, config_name, split=split or "test", streaming=True)
-        features = stream.features or next(iter(stream.take(1)), {})
+        stream = backoff.run(
+            lambda: datasets.load_dataset(data, config_name, split=split or "test", streaming=True), f"Opening {data}"
+        )
+        features = stream.features or backoff.run(lambda: next(iter(stream.take(1)), {}), f"Reading {data}")
     except Exception as error:  # of the Hub, of the network, of the loader: many kinds
         raise ValueError(f"data: {data} cannot be opened: {error}") from error
     found = _match_columns(columns, features, data)
@@ -65,7 +69,39 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
         stream = stream.decode(False)
     info = stream.info.splits or {}
     length = info[stream.split].num_examples if stream.split in info else None
-    return Benchmark("columns", "matting", _TableSamples(stream, found, None), length)
+    return Benchmark("columns", "matting", _TableSamples(_StreamedRows(stream, data, backoff), found, None), length)
+
+
+class _StreamedRows:
+    """
+    Rows in their order, each exactly once; can be read several times.
+
+    A connection that drops is taken up again at the row that comes next. What `datasets` does by itself could lose the
+    rest of a file without a word, see [`single_reads`].
+    """
+
+    def __init__(self, stream: Any, label: str, backoff: Backoff) -> None:
+        self.stream, self.label, self.backoff = stream, label, backoff
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        position, rows = None, None
+
+        def read() -> Mapping[str, Any] | None:
+            nonlocal position, rows
+            if rows is None:
+                self.stream.load_state_dict(position)
+                rows = iter(self.stream)
+            try:
+                with single_reads():
+                    row = next(rows, None)
+            except Exception:
+                rows = None
+                raise
+            position = self.stream.state_dict()
+            return row
+
+        while (row := self.backoff.run(read, f"Reading {self.label}")) is not None:
+            yield row
 
 
 class _TableSamples:

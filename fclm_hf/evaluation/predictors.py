@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from .baselines import BASELINES
 from .layouts import IMAGE_SUFFIXES, list_images
@@ -119,15 +121,13 @@ def fingerprint_checkpoint(source: str) -> str | None:
 
     Raises OSError when there is no checkpoint.
     """
-    from .. import FCLMConfig
-
     try:
-        config = FCLMConfig.from_pretrained(source)
+        config = cached_file(source, CONFIG_NAME)
     except (OSError, ValueError) as error:
         raise OSError(f"models: {source} cannot be loaded: {error}") from error
     folder = Path(source)
     if not folder.is_dir():
-        return getattr(config, "_commit_hash", None)
+        return extract_commit_hash(config, None)
     digest = sha256()
     for path in sorted(folder.iterdir()):
         if path.is_file():

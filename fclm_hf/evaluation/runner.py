@@ -100,8 +100,8 @@ def check_feasible(options: EvaluationOptions, benchmark: Benchmark, protocol: s
     PROTOCOLS[protocol].make()  # says when a package is missing
     if "closed-form" in options.baselines and importlib.util.find_spec("pymatting") is None:
         raise ImportError('The baseline closed-form needs pymatting: pip install "fclm-hf[eval]".')
-    if options.known_words and (options.baselines or options.predictions):
-        raise ValueError("known_words needs the vocabulary of a checkpoint: baselines and predictions have none.")
+    if options.known_words and (options.predictions or not options.models):
+        raise ValueError("known_words needs the vocabulary of a checkpoint: predictions and baselines have none.")
     if "text" in options.prompts and isinstance(benchmark.samples, list):
         targets = (target for sample in benchmark.samples for target in sample.targets)
         if all(target.text is None and target.cls is None for target in targets):
@@ -152,7 +152,7 @@ class Method:
                 continue
             if predictor is None:
                 predictor = self.load()
-                if self.options.known_words:
+                if self.options.known_words and self.kind == "checkpoint":
                     rules = PromptRules(self.options.template, self.options.point, predictor.vocabulary)
             self._run_sample(predictor, sample, {prompt: folders[prompt] for prompt in pending}, rules, pool)
         pool.finish()

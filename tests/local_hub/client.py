@@ -73,7 +73,7 @@ def run_client(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
     return json.loads(run.stdout.splitlines()[-1])

@@ -1,0 +1,169 @@
+"""Draw a figure like the paper's Fig. 6: foreground tokens of images A and B before and after alignment, by t-SNE.
+
+    pip install ".[figures]"
+    python examples/plot_alignment.py --before CHECKPOINT --after CHECKPOINT --data DIR -o FIGURE.png
+
+A checkpoint is a folder or a Hub id; DIR is a training set as examples/build_training_set.py writes it. Pairs of one
+object on two backgrounds are composed, A without regard to its background and B in harmony with it, the same pairs for
+both checkpoints. A token is a cell of the encoder's last feature map, foreground where the mean alpha is above 0.
+
+Above each panel, and printed as JSON, stands its separability: how often a logistic regression on the tokens (not on
+their two t-SNE coordinates) tells A from B, cross-validated over pairs. 0.5 is guessing, 1 is every time.
+"""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from fclm_hf import FCLMForImageMatting, FCLMProcessor
+from fclm_hf.data import Backgrounds, CompositionSettings, Foregrounds, Pair, PairComposition
+from fclm_hf.hub.checkpoints import fetch_checkpoint, load_checkpoint
+
+
+FOLDS = 5
+TRIES_PER_PAIR = 10
+
+
+def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
+    """`count` pairs with one object each, `size` pixels wide and high.
+
+    Raises:
+        ValueError: too many of the composed pairs show too little of their object.
+    """
+    foregrounds, backgrounds = Foregrounds(data), Backgrounds(data)
+    pairs: list[Pair] = []
+    for index in range(TRIES_PER_PAIR * count):
+        rng = np.random.default_rng([seed, index])
+        behind, texture = (backgrounds.sample(rng), backgrounds.sample(rng)), backgrounds.sample(rng)
+        composition = PairComposition([], [texture], CompositionSettings(size=size))
+        pair = composition.compose_cutouts([foregrounds.sample(rng)], behind, rng)
+        pairs += [] if pair is None else [pair]
+        if len(pairs) == count:
+            return pairs
+    raise ValueError(f"--data: of {data} only {len(pairs)} pairs could be made, {count} are wanted.")
+
+
+@torch.no_grad()
+def find_tokens(model: FCLMForImageMatting, processor: FCLMProcessor, pair: Pair) -> torch.Tensor:
+    """Foreground tokens of the encoder's last feature map, (2, tokens, channels): those of A, those of B."""
+    height, width = pair.valid
+    inputs = processor(
+        images=[image[:height, :width] for image in (pair.image_a, pair.image_b)],
+        segmentation_maps=[[pair.foreground[:height, :width]]] * 2,
+        return_tensors="pt",
+    )
+    maps = model.model.get_feature_maps(inputs["pixel_values"], inputs["pixel_mask"]).feature_maps[-1]
+    sizes = torch.stack([inputs["pixel_mask"][:, :, 0].sum(1), inputs["pixel_mask"][:, 0].sum(1)], dim=1)
+    alpha = model.model.draw_canvas(inputs["labels"], sizes)
+    foreground = nn.functional.adaptive_avg_pool2d(alpha, maps.shape[-2:])[0, 0] > 0
+    return maps[:, :, foreground].transpose(1, 2)
+
+
+def collect_tokens(checkpoint: Path, pairs: list[Pair], limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (2, tokens, channels) of A and B at the same places, at most `limit`, and the pair of each (tokens,)."""
+    model, processor = load_checkpoint(checkpoint)
+    found = [find_tokens(model, processor, pair).numpy() for pair in pairs]
+    tokens = np.concatenate(found, axis=1)
+    groups = np.repeat(np.arange(len(found)), [each.shape[1] for each in found])
+    chosen = np.random.default_rng(seed).permutation(len(groups))[:limit]
+    return tokens[:, chosen], groups[chosen]
+
+
+def measure_separability(tokens: np.ndarray, groups: np.ndarray) -> float:
+    """Accuracy in [0, 1] of telling A from B, on pairs that the regression was not fitted to."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.repeat([0, 1], len(groups))
+    return float(
+        cross_val_score(
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+            tokens.reshape(len(labels), -1),
+            labels,
+            groups=np.tile(groups, 2),
+            cv=GroupKFold(min(FOLDS, len(np.unique(groups)))),
+        ).mean()
+    )
+
+
+def embed(tokens: np.ndarray, seed: int) -> np.ndarray:
+    """t-SNE of A and B together, by cosine as in Eq. 8: (2, tokens, channels) -> (2, tokens, 2)."""
+    from sklearn.manifold import TSNE
+
+    flat = tokens.reshape(-1, tokens.shape[-1])
+    tsne = TSNE(metric="cosine", init="pca", perplexity=min(30, (len(flat) - 1) / 3), random_state=seed)
+    return tsne.fit_transform(flat).reshape(2, -1, 2)
+
+
+def draw(panels: dict[str, tuple[np.ndarray, float]], output: Path) -> None:
+    """One scatter plot for each title, of points (2, tokens, 2) and their separability."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
+    for axes, (title, (points, accuracy)) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for image, colour, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
+            axes.scatter(*image.T, s=6, alpha=0.6, color=colour, label=label)
+        axes.set_title(f"{title}\nA and B told apart: {accuracy:.3f}")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.legend(loc="upper right")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, dpi=150)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--before", required=True, help="checkpoint without alignment")
+    parser.add_argument("--after", required=True, help="checkpoint with alignment")
+    parser.add_argument("--data", type=Path, required=True, help="training set")
+    parser.add_argument("--images", type=int, default=32, help="pairs (default: 32)")
+    parser.add_argument("--tokens", type=int, default=1000, help="most tokens of A, and of B (default: 1000)")
+    parser.add_argument("--size", type=int, default=320, help="side of an image in pixels (default: 320)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, default=Path("alignment.png"))
+    return parser
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if missing := [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]:
+        parser.error(f'{" and ".join(missing)} cannot be found: pip install "fclm-hf[figures]"')
+    if args.images < 2 or args.tokens < 4 or args.size < 32 or args.seed < 0:
+        parser.error("--images must be at least 2, --tokens 4, --size 32 and --seed 0")
+    if missing := [
+        f"{name}.json" for name in ("foregrounds", "backgrounds") if not (args.data / f"{name}.json").is_file()
+    ]:
+        parser.error(
+            f"--data: {args.data} holds no {' and no '.join(missing)}; examples/build_training_set.py makes both"
+        )
+    checkpoints = {}
+    for name in ("before", "after"):
+        try:
+            checkpoints[name] = fetch_checkpoint(getattr(args, name))
+        except (OSError, ValueError) as error:
+            parser.error(f"--{name}: {error}")
+    scores, panels = {}, {}
+    try:
+        pairs = compose_pairs(args.data, args.images, args.size, args.seed)
+        for name, checkpoint in checkpoints.items():
+            tokens, groups = collect_tokens(checkpoint, pairs, args.tokens, args.seed)
+            scores[name] = measure_separability(tokens, groups)
+            panels[f"{name} alignment"] = embed(tokens, args.seed), scores[name]
+        draw(panels, args.output)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"wrote {args.output}")
+    print(json.dumps({"separability": scores, "tokens": len(groups), "images": args.images}))
+    return scores
+
+
+if __name__ == "__main__":
+    main()

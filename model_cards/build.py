@@ -1,0 +1,231 @@
+"""Build the model cards from summary files, and on request the summary files first.
+
+    python model_cards/build.py                  # all cards, from the summaries in model_cards/
+    python model_cards/build.py --data DIR --training-set SET --training "What was done."
+
+With --data, `fclm evaluate` measures fclm-lite and what a user might take instead on DIR/alphamatting and DIR/coco
+(laid out as at the top of examples/evaluate_real_photos.py); its summaries, facts and comparison replace those in
+model_cards/fclm-lite/. A run that was stopped goes on. --training-set is a folder of examples/build_training_set.py,
+whose sources and licences are counted; --training is a note on the run. Both are kept until they are given again.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+
+from fclm_hf import FCLMConfig, FCLMForImageMatting
+from fclm_hf.evaluation import EvaluationOptions, evaluate
+from fclm_hf.evaluation.card_figures import (
+    MEASURES,
+    METHODS,
+    format_markdown,
+    make_command,
+    make_eval_results,
+    make_markdown,
+    make_paper_results,
+)
+from fclm_hf.evaluation.command import track_with_rich
+from fclm_hf.evaluation.comparison import draw_comparison, save_picture, stack_pictures
+from fclm_hf.evaluation.layouts import open_folder
+from fclm_hf.evaluation.predictors import fingerprint_checkpoint
+from fclm_hf.evaluation.store import write_json, write_whole
+from fclm_hf.evaluation.summary import format_figure
+
+
+HERE = Path(__file__).parent
+LITE = "fclm-lite"
+CHECKPOINT = Path("fclm_hf") / "checkpoints" / LITE
+BASELINES = list(METHODS)
+PROMPTS = ["box", "point", "text", "none"]
+SHOWN = {"alphamatting": ["sad", "mse", "gradient", "connectivity", "connectivity_gca"], "coco": ["iou"]}
+TAGS = ["fclm", "image-matting", "referring-matting"]
+
+
+def measure_lite(data: Path, runs: Path, folder: Path) -> None:
+    """Replaces the summaries, the comparison and the facts of the checkpoint in `folder`."""
+    pictures = []
+    for name in SHOWN:
+        options = EvaluationOptions(
+            data=str(data / name),
+            out=runs / name,
+            models=[str(CHECKPOINT)],
+            baselines=BASELINES,
+            prompts=PROMPTS,
+            template="{CLS}",
+            known_words=True,
+            save_mattes=True,
+        )
+        summary = evaluate(options, track_with_rich)
+        summary["benchmark"]["data"] = name  # where it lay on this machine is nobody's business
+        for result in summary["results"]:
+            result["source"] = result["method"]
+        write_json(folder / f"{name}.json", summary)
+        benchmark = open_folder(data / name)
+        pictures.append(draw_comparison(benchmark, runs / name / LITE / "box", benchmark.protocol))
+    save_picture(stack_pictures(pictures), folder / "comparison.jpg")
+    model = FCLMForImageMatting.from_pretrained(CHECKPOINT)
+    write_json(
+        folder / "checkpoint.json",
+        {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "bytes": sum(path.stat().st_size for path in CHECKPOINT.glob("*.safetensors")),
+            "vocabulary": model.config.text_config.vocab_size,
+            "fingerprint": fingerprint_checkpoint(str(CHECKPOINT)),
+        },
+    )
+
+
+def describe_training(path: Path, training_set: Path | None, note: str | None) -> None:
+    """Replaces what is given of the sources in a training set and of the note."""
+    facts = read_json(path) if path.is_file() else {"note": "", "foregrounds": [], "backgrounds": []}
+    if note is not None:
+        facts["note"] = note
+    if training_set is not None:
+        foregrounds = Counter((row["origin"], row["licence"]) for row in read_json(training_set / "foregrounds.json"))
+        backgrounds = Counter(row["licence"] for row in read_json(training_set / "backgrounds.json"))
+        facts["foregrounds"] = [
+            {"origin": origin, "licence": licence, "count": count}
+            for (origin, licence), count in foregrounds.most_common()
+        ]
+        facts["backgrounds"] = [{"licence": name, "count": count} for name, count in backgrounds.most_common()]
+    write_json(path, facts)
+
+
+def build_lite(facts: Path, out: Path) -> None:
+    """The card of fclm-lite from the files in `facts`."""
+    summaries = {name: read_json(facts / f"{name}.json") for name in SHOWN}
+    checkpoint = read_json(facts / "checkpoint.json")
+    data = ModelCardData(
+        model_name=LITE,
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        base_model="timm/tf_efficientnet_lite0.in1k",
+        tags=TAGS,
+        eval_results=[result for summary in summaries.values() for result in make_eval_results(summary)],
+    )
+    sections = {
+        name: {
+            "table": make_markdown(summary, SHOWN[name]),
+            "command": make_command(summary, f"DIR/{name}", f"OUT/{name}", str(CHECKPOINT)),
+            "images": find_result(summary, LITE, "box")["images"],
+        }
+        for name, summary in summaries.items()
+    }
+    versions = summaries["coco"]["versions"]
+    card = ModelCard.from_template(
+        data,
+        template_path=str(HERE / "templates" / f"{LITE}.md"),
+        parameters=f"{checkpoint['parameters'] / 1e6:.1f}",
+        megabytes=f"{checkpoint['bytes'] / 1e6:.1f}",
+        vocabulary=checkpoint["vocabulary"],
+        torch=f"torch {versions['torch']}, transformers {versions['transformers']}, on a CPU",
+        training=read_json(facts / "training.json"),
+        weaker_than=list(compare_with_baselines(summaries)),
+        **sections,
+    )
+    write_card(card, out)
+
+
+def compare_with_baselines(summaries: dict[str, dict[str, Any]]) -> Any:
+    """A line for each baseline that beats the checkpoint by box."""
+    for name, summary in summaries.items():
+        measure = SHOWN[name][0]
+        sign = 1 if measure == "iou" else -1
+        own = find_result(summary, LITE, "box")["measures"][measure]
+        for baseline in BASELINES:
+            other = find_result(summary, baseline, "box")["measures"][measure]
+            if sign * (other - own) > 0:
+                label = METHODS[baseline].strip("*")
+                yield (
+                    f"By box, {label} beats it on the {name} photos: {MEASURES[measure]} {format_figure(other)} against"
+                    f" {format_figure(own)}."
+                )
+
+
+def build_paper_card(name: str, facts: dict[str, Any], source: dict[str, str], out: Path) -> None:
+    """The card of one of the paper's models: settings and figures as printed, no weights."""
+    entries = facts["figures"]
+    with torch.device("meta"):
+        model = FCLMForImageMatting(FCLMConfig.from_preset(facts["preset"]))
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    data = ModelCardData(
+        model_name=name,
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        tags=[*TAGS, "no-weights"],
+        eval_results=[result for entry in entries for result in make_paper_results(entry, source)],
+    )
+    rows = [["data set", "prompt", "measure", "the paper's figure", "table"]]
+    rows += [
+        [entry["dataset"], entry["prompt"], MEASURES[measure], f"{value:g}", entry["table"]]
+        for entry in entries
+        for measure, value in entry["measures"].items()
+    ]
+    card = ModelCard.from_template(
+        data,
+        template_path=str(HERE / "templates" / "paper.md"),
+        name=name,
+        source=source,
+        table=format_markdown(rows),
+        parameters=f"{sum(size for size, _ in sizes) / 1e6:.1f}",
+        trainable=f"{sum(size for size, trained in sizes if trained) / 1e6:.1f}",
+        **{**facts, "commands": "\n".join(facts["commands"])},
+    )
+    write_card(card, out)
+
+
+def find_result(summary: dict[str, Any], method: str, prompt: str) -> dict[str, Any]:
+    return next(r for r in summary["results"] if (r["method"], r["prompt"]) == (method, prompt))
+
+
+def write_card(card: ModelCard, path: Path) -> None:
+    write_whole(path, (str(card).rstrip() + "\n").encode())
+    print(path)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="folder with alphamatting/ and coco/: measure fclm-lite first")
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "model_cards", help="folder for the evaluations")
+    parser.add_argument("--training-set", type=Path, help="folder with foregrounds.json and backgrounds.json")
+    parser.add_argument("--training", help="what was done to train the checkpoint, for the card")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    facts = HERE / LITE
+    if not CHECKPOINT.is_dir():
+        parser.error(f"{CHECKPOINT} is not here: start from the root of the repository")
+    for option, folder, names in (
+        ("--data", args.data, [f"{name}/index.json" for name in SHOWN]),
+        ("--training-set", args.training_set, ["foregrounds.json", "backgrounds.json"]),
+    ):
+        if missing := [name for name in names if folder is not None and not (folder / name).is_file()]:
+            parser.error(f"{option}: {folder} lacks {', '.join(missing)}")
+    if args.data is not None:
+        measure_lite(args.data, args.runs, facts)
+    describe_training(facts / "training.json", args.training_set, args.training)
+    if read_json(facts / "checkpoint.json")["fingerprint"] != fingerprint_checkpoint(str(CHECKPOINT)):
+        sys.exit(f"{facts} holds figures of another checkpoint than {CHECKPOINT}: measure it anew with --data.")
+    build_lite(facts, facts / "README.md")
+    paper = read_json(HERE / "paper.json")
+    for name, card in paper["cards"].items():
+        build_paper_card(name, card, paper["source"], HERE / name / "README.md")
+
+
+if __name__ == "__main__":
+    main()
