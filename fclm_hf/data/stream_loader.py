@@ -1,6 +1,7 @@
 """Reads a training stream through worker processes and knows which batch was the last one used."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,12 @@ from .training_stream import TrainingStream
 
 
 logger = logging.getLogger(__name__)
+
+
+def _outlive_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach the whole group of processes: the main one needs time to save. A second SIGTERM ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class StreamLoader:
@@ -48,6 +55,7 @@ class StreamLoader:
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor,
+            worker_init_fn=_outlive_signals,
         )
         for item in items:
             if item.error is not None:

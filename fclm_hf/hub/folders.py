@@ -36,13 +36,13 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
         inside.mkdir()
         yield inside
         for path in (*inside.rglob("*"), inside):
-            _flush_to_disk(path)
+            flush_to_disk(path)
         if target.is_dir():
             target.rmdir()
         os.replace(inside, target)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     if path.is_dir() and os.name == "nt":  # there a folder cannot be opened
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -46,7 +46,7 @@ def _require_file(argument: str, source: str, what: str, names: tuple[str, ...])
         raise ValueError(f"{argument}: {source!r} holds no {what} ({', '.join(names)}).")
 
 
-def _read_config(argument: str, source: str, model_types: tuple[str, ...]) -> PreTrainedConfig:
+def read_config(argument: str, source: str, model_types: tuple[str, ...]) -> PreTrainedConfig:
     """The checkpoint's config, once it is sure that it is of the right kind and that its weights are there."""
     try:
         config = AutoConfig.from_pretrained(source)
@@ -61,7 +61,7 @@ def _read_config(argument: str, source: str, model_types: tuple[str, ...]) -> Pr
     return config
 
 
-def _load(argument: str, source: str, model_class: type, **kwargs: Any) -> nn.Module:
+def load_weights(argument: str, source: str, model_class: type, **kwargs: Any) -> nn.Module:
     model, info = model_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32, **kwargs)
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{argument}: the weights of {source!r} lack {len(missing)} tensors, the first {missing[0]}.")
@@ -99,19 +99,19 @@ def load_preset(
         settings or TrainingSettings(), image_mean=tuple(IMAGENET_DEFAULT_MEAN), image_std=tuple(IMAGENET_DEFAULT_STD)
     )
     backbone, text_encoder, teacher = str(backbone or BACKBONES[name]), str(text_encoder), str(teacher)
-    backbone_config = _read_config("backbone", backbone, ("dinov2",))
-    clip_config = _read_config("text_encoder", text_encoder, ("clip", "clip_text_model"))
+    backbone_config = read_config("backbone", backbone, ("dinov2",))
+    clip_config = read_config("text_encoder", text_encoder, ("clip", "clip_text_model"))
     # without these transformers makes up a tokenizer of a few words
     _require_file("text_encoder", text_encoder, "tokenizer", ("tokenizer.json", "vocab.json"))
     distils = settings.distillation != "none"
     if distils:
-        _read_config("teacher", teacher, ("depth_anything",))
+        read_config("teacher", teacher, ("depth_anything",))
 
     tokenizer = AutoTokenizer.from_pretrained(text_encoder)
     config = _make_config(name, backbone_config, clip_config, tokenizer, overrides)
-    encoder = _load("backbone", backbone, Dinov2Backbone, config=config.backbone_config)
-    tower = _load("text_encoder", text_encoder, CLIPTextModelWithProjection, config=config.text_config)
-    model = _load("teacher", teacher, DepthAnythingForDepthEstimation) if distils else None
+    encoder = load_weights("backbone", backbone, Dinov2Backbone, config=config.backbone_config)
+    tower = load_weights("text_encoder", text_encoder, CLIPTextModelWithProjection, config=config.text_config)
+    model = load_weights("teacher", teacher, DepthAnythingForDepthEstimation) if distils else None
     student = FCLMForImageMatting(config)
     student.model.backbone.load_state_dict(encoder.state_dict())
     student.model.text_model.load_state_dict(tower.state_dict())

@@ -1,0 +1,13 @@
+"""Train FCLM from streamed data sets. The same as `fclm train`, for `accelerate launch`:
+
+accelerate launch examples/train_fclm.py examples/train_lite.yaml --output_dir RUN
+accelerate launch examples/train_fclm.py examples/train_lite.yaml --output_dir RUN --resume_from_checkpoint latest
+"""
+
+import sys
+
+from fclm_hf.training.command import main
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], program="train_fclm.py"))

@@ -1,0 +1,55 @@
+"""Measures and pictures of a model on fixed samples of held-out sources."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from .. import FCLMForImageMatting
+from ..metrics import DichotomousMetrics, MattingMetrics
+from .settings import PROMPT_KEYS, TrainingSettings
+
+
+ROWS = 4
+
+
+@torch.no_grad()
+def validate(
+    model: FCLMForImageMatting,
+    batches: Sequence[dict[str, Any]],
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+) -> tuple[dict[str, float], np.ndarray]:
+    """
+    Measures of the vanilla images (B) of all processes, and a picture: a row each of image, matte and true alpha.
+
+    Returns:
+        The measures by name, and the picture, uint8 (height, width, 3).
+    """
+    metrics = DichotomousMetrics() if model.config.task == "segmentation" else MattingMetrics()
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (settings.image_mean, settings.image_std))
+    rows: list[np.ndarray] = []
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        prompts = {name: batch[name] for name in ("pixel_mask", *PROMPT_KEYS[settings.prompts])}
+        with accelerator.autocast():
+            alphas = model(pixel_values=batch["pixel_values_b"], **prompts).alphas.float().cpu().numpy()
+        labels = batch["labels"].cpu().numpy()
+        masks = batch["pixel_mask"].cpu()
+        for index, mask in enumerate(masks):
+            height, width = int(mask[:, 0].sum()), int(mask[0].sum())
+            for matte, label in zip(alphas[index], labels[index], strict=True):
+                metrics.update(matte[:height, :width], label[:height, :width])
+            if len(rows) < ROWS:
+                image = (batch["pixel_values_b"][index].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+                mattes = [np.repeat(each[index, 0, ..., None], 3, axis=-1) for each in (alphas, labels)]
+                rows.append(np.rint(np.concatenate([image, *mattes], axis=1) * 255).astype(np.uint8))
+    model.train(was_training)
+    return type(metrics)(rows=gather_object(metrics.rows)).compute(), np.concatenate(rows)
+
+
+__all__ = ["validate"]
