@@ -22,7 +22,11 @@ def read_curve(out: Path) -> list[dict]:
 
 
 def read_state(out: Path, step: int = 12) -> dict:
-    return torch.load(out / "checkpoints" / f"step-{step:08d}.pt", weights_only=True)
+    state = torch.load(out / "checkpoints" / f"step-{step:08d}.pt", weights_only=True)
+    for process in state["processes"]:
+        # the end of a file and the beginning of the next one are the same position
+        process["stream"] = process["stream"]["consumed"]
+    return state
 
 
 def assert_same(one, two, place: str = "") -> None:

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from .faults import FaultCounter
@@ -56,6 +57,7 @@ class StreamLoader:
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor,
             worker_init_fn=_outlive_signals,
+            generator=torch.Generator(),  # else each start takes a number from the random state of training
         )
         for item in items:
             if item.error is not None:

@@ -64,7 +64,6 @@ class BatchFeed:
         inside = batch["pixel_mask"][:, None]
         for name in ("pixel_values_a", "pixel_values_b"):
             batch[name] = ((batch[name] + 1) / 2 - self.mean) / self.std * inside
-        batch["foreground"] = batch["foreground"][:, None]
         return batch
 
 
