@@ -1,4 +1,4 @@
-"""Run by `accelerate launch`: trains, then compares the weights of all processes."""
+"""Run by torchrun: trains, then compares the weights of all processes."""
 
 import sys
 
@@ -19,7 +19,9 @@ trainer._end = lambda worked: weights.update(
 trainer.train()
 one, two = weights["all"]
 assert weights["keys"] == [0, 1]
-assert all(torch.equal(one[name], two[name]) for name in one)
+# each process counts its own batch in the running statistics of batch norm, until the next step takes those of rank 0
+unequal = {name for name in one if not torch.equal(one[name], two[name])}
+assert all("running_" in name for name in unequal), unequal
 assert any(not torch.equal(a, b) for a, b in zip(begun, trainer.student.state_dict().values(), strict=True))
 trainer.accelerator.print("equal weights")
 trainer.accelerator.end_training()
