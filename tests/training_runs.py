@@ -50,10 +50,11 @@ def start(config: Path, out: Path, *flags: str, processes: int = 1, script: Path
     """Trains in another process, or in several by `script`."""
     command = COMMAND
     if processes > 1:
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-        command = [*launch, "--num_machines", "1", "--mixed_precision", "no", "--main_process_port", "0", str(script)]
+        # on a CPU `accelerate launch` starts several processes through MPI only
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command = [*launch, str(script)]
     arguments = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [*command, *arguments],
