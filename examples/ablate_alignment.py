@@ -17,7 +17,7 @@ from statistics import mean, stdev
 import evaluate_real_photos
 import torch
 from tqdm import tqdm
-from train_lite import GENERAL_NAMES, freeze_early_stages, parameter_groups
+from train_lite import GENERAL_NAMES
 from transformers import set_seed
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
@@ -31,6 +31,8 @@ from fclm_hf.data import (
     open_source,
 )
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
+from fclm_hf.training.lite import freeze_early_stages
+from fclm_hf.training.optimisation import parameter_groups
 
 
 ROWS = {
@@ -71,7 +73,7 @@ def train(args: argparse.Namespace, alignment: str, seed: int) -> FCLMForImageMa
     freeze_early_stages(student, 2)
     settings = TrainingSettings(distillation="none", alignment=alignment)
     learner = ForegroundConsistentLearner(student, settings=settings).to(memory_format=torch.channels_last).train()
-    groups = parameter_groups(student, args.learning_rate, encoder_factor=0.2)
+    groups = parameter_groups(student, args.learning_rate, encoder_factor=0.2, weight_decay=0.02)
     auxiliary = [p for name, p in learner.named_parameters() if not name.startswith("student.")]
     optimizer = torch.optim.AdamW([*groups, {"params": auxiliary, "lr": args.learning_rate}])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / args.steps)

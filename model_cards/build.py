@@ -11,6 +11,7 @@ whose sources and licences are counted; --training is a note on the run. Both ar
 
 import argparse
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -50,7 +51,11 @@ TAGS = ["fclm", "image-matting", "referring-matting"]
 def measure_lite(data: Path, runs: Path, folder: Path) -> None:
     """Replaces the summaries, the comparison and the facts of the checkpoint in `folder`."""
     pictures = []
+    fingerprint = fingerprint_checkpoint(str(CHECKPOINT))
     for name in SHOWN:
+        earlier = runs / name / LITE
+        if (earlier / "method.json").is_file() and read_json(earlier / "method.json")["fingerprint"] != fingerprint:
+            shutil.rmtree(earlier)  # of another checkpoint; the baselines' results still hold
         options = EvaluationOptions(
             data=str(data / name),
             out=runs / name,
@@ -76,7 +81,7 @@ def measure_lite(data: Path, runs: Path, folder: Path) -> None:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "bytes": sum(path.stat().st_size for path in CHECKPOINT.glob("*.safetensors")),
             "vocabulary": model.config.text_config.vocab_size,
-            "fingerprint": fingerprint_checkpoint(str(CHECKPOINT)),
+            "fingerprint": fingerprint,
         },
     )
 

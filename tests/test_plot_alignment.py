@@ -19,10 +19,11 @@ plot = load_script("plot_alignment")
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory) -> dict[str, str]:
-    """Two checkpoints of other weights, and a training set as build_training_set.py writes it."""
+    """Two checkpoints, one in half precision, and a training set as build_training_set.py writes it."""
     root = tmp_path_factory.mktemp("alignment")
     for seed, name in enumerate(("before", "after")):
-        tiny_model(seed).save_pretrained(root / name)
+        model = tiny_model(seed)
+        (model if name == "before" else model.bfloat16()).save_pretrained(root / name)
         tiny_processor().save_pretrained(root / name)
     data = root / "data"
     data.mkdir()
@@ -38,7 +39,7 @@ def arguments(tmp_path_factory) -> dict[str, str]:
     return {"--before": str(root / "before"), "--after": str(root / "after"), "--data": str(data), **small}
 
 
-def run(arguments: dict[str, str], **changed: str) -> dict[str, float]:
+def run(arguments: dict[str, str], **changed: str) -> dict[str, dict[str, float]]:
     options = {**arguments, **{f"--{name}": value for name, value in changed.items()}}
     return plot.main([part for option in options.items() for part in option])
 
@@ -47,8 +48,9 @@ def test_figure_and_numbers(arguments, tmp_path, capsys):
     output = tmp_path / "new" / "figure.png"
     scores = run(arguments, output=str(output))
     printed = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert printed == {"separability": scores, "tokens": 30, "images": 4}
-    assert list(scores) == ["before", "after"] and all(0 <= score <= 1 for score in scores.values())
+    assert printed == {**scores, "tokens": 30, "images": 4}
+    assert list(scores) == ["before", "after"]
+    assert all(0 <= value <= 1 for score in scores.values() for value in score.values())
     with Image.open(output) as figure:
         pixels = np.asarray(figure.convert("RGB"))
         assert figure.format == "PNG" and figure.width > figure.height > 300
@@ -64,13 +66,23 @@ def test_the_same_checkpoint_twice_gives_the_same_number(arguments, tmp_path):
     assert scores["before"] == scores["after"]
 
 
-def test_separability_knows_domains_apart_from_domains_alike():
+def test_numbers_know_domains_apart_from_domains_alike():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(10), 40)
     alike = rng.normal(size=(2, 400, 8))
     apart = alike + np.array([0, 3])[:, None, None]
     assert abs(plot.measure_separability(alike, groups) - 0.5) < 0.1
     assert plot.measure_separability(apart, groups) > 0.95
+    assert abs(plot.measure_neighbours(alike) - 0.5) < 0.1 and plot.measure_neighbours(apart) > 0.95
+
+
+def test_neighbours_see_what_no_line_tells_apart():
+    """Each pair has a direction of its own; A and B lie apart along it, the other way round in every second pair."""
+    rng = np.random.default_rng(0)
+    groups, directions = np.repeat(np.arange(8), 40), 4 * np.eye(16)
+    tokens = directions[None, groups] + 0.2 * rng.normal(size=(2, 320, 16))
+    tokens += np.array([1, -1])[:, None, None] * np.where(groups % 2, 1, -1)[:, None] * directions[8 + groups]
+    assert plot.measure_neighbours(tokens) > 0.95 and plot.measure_separability(tokens, groups) < 0.75
 
 
 def test_tokens_are_the_foreground_of_the_last_map(arguments):
