@@ -50,7 +50,7 @@ def start(config: Path, out: Path, *flags: str, processes: int = 1, script: Path
     """Trains in another process, or in several by `script`."""
     command = COMMAND
     if processes > 1:
-        # not `accelerate launch --cpu`: without an MPI it starts one process, whatever the number asked for
+        # on a CPU `accelerate launch` starts several processes through MPI only
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         command = [*launch, str(script)]
     arguments = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.logging import get_logger
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import broadcast, gather_object, set_seed
 from huggingface_hub import HfApi
 from huggingface_hub.utils import httpx
 from tqdm import tqdm
@@ -192,6 +192,10 @@ class Trainer:
         self.student.config.encoder_size = self.encoder_size
         if not self.optimizer.step_was_skipped:
             self.schedule.step()
+            for (
+                buffer
+            ) in self.student.buffers():  # statistics of batch norms, which each process takes of its own images
+                buffer.copy_(broadcast(buffer.clone()))
             if self.averaged is not None:
                 self.averaged.update_parameters(self.student)
         self.feed.finish_step()
