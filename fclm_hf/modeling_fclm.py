@@ -31,7 +31,7 @@ class FCLMModelOutput(ModelOutput):
 
     object_features: torch.FloatTensor | None = None
     detail_basis: torch.FloatTensor | None = None
-    pixel_mask: torch.BoolTensor | None = None
+    pixel_mask: torch.ByteTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
     prompt_embeds: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
@@ -315,7 +315,7 @@ class FCLMModel(FCLMPreTrainedModel):
         return FCLMModelOutput(
             object_features=features.view(batch, objects, *features.shape[1:]),
             detail_basis=image_embeddings.detail_basis,
-            pixel_mask=image_embeddings.pixel_mask,
+            pixel_mask=image_embeddings.pixel_mask.to(torch.uint8),
             coarse_logits=coarse_logits.view(batch, objects, *coarse_logits.shape[1:]),
             prompt_embeds=context.view(batch, objects, -1),
             image_sizes=image_embeddings.image_sizes,
@@ -390,7 +390,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        valid = outputs.pixel_mask
+        valid = outputs.pixel_mask.bool()
         logits = self.head(outputs.object_features, outputs.detail_basis, outputs.coarse_logits)
         logits = logits[..., : valid.shape[-2], : valid.shape[-1]]
         if object_mask is not None:

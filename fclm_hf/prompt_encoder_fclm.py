@@ -18,7 +18,9 @@ class FCLMPromptEncoder(nn.Module):
         super().__init__()
         self.dense_prompts = config.dense_prompts
         # a parameter, though it never learns: random buffers cannot be restored on the meta device
-        self.fourier_matrix = nn.Parameter(torch.zeros(2, config.hidden_size // 2), requires_grad=False)
+        self.fourier_matrix = nn.Parameter(
+            torch.zeros(2, config.hidden_size // 2, dtype=torch.float32), requires_grad=False
+        )
         # background point, foreground point, top-left corner, bottom-right corner
         self.kind_embed = nn.Embedding(4, config.hidden_size)
         self.context_query = nn.Embedding(1, config.hidden_size)
