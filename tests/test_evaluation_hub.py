@@ -43,9 +43,15 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
         )
     )
     columns = {"photo": Image(), "matte": Image(), "text": Value("string"), "id": Value("string")}
+
+    def read(
+        folder: str,
+    ) -> list[dict[str, bytes | None]]:  # without paths the files, and their luck, are always the same
+        return [{"bytes": (files / folder / f"{stem}.png").read_bytes(), "path": None} for stem in stems]
+
     data = {
-        "photo": [str(files / "image" / f"{stem}.png") for stem in stems],
-        "matte": [str(files / "alpha" / f"{stem}.png") for stem in stems],
+        "photo": read("image"),
+        "matte": read("alpha"),
         "text": ["low"] * 5,
         "id": stems,
     }
@@ -66,9 +72,9 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
     options = EvaluationOptions(
         str(files), tmp_path / "local", models=[str(tmp_path / "model")], prompts=["box", "text"], workers=0
     )
-    for streamed, read in zip(summary["results"], evaluate(options)["results"], strict=True):
-        assert streamed["objects"] == read["objects"] == 5
-        for name, value in read["measures"].items():
+    for streamed, local in zip(summary["results"], evaluate(options)["results"], strict=True):
+        assert streamed["objects"] == local["objects"] == 5
+        for name, value in local["measures"].items():
             assert streamed["measures"][name] == pytest.approx(value, rel=1e-5)
         assert streamed["method"] == "tiny-model" and len(streamed["fingerprint"]) == 40
     assert (tmp_path / "out" / "tiny-model" / "text" / "parts" / "p3.json").is_file()

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 from .messages import Request
 
 
+COMMIT_ID = re.compile(r"\b[0-9a-f]{40}\b")
+
+
 @dataclass
 class Faults:
     """
     Shares of the requests that go wrong.
 
     The n-th request for the same thing (method, target and range) has the same fate in every run, whatever other
-    threads do meanwhile.
+    threads do meanwhile. Commit ids in a target do not count: they are others in every run.
 
     Args:
         drop: share whose connection is closed: after half of a body that is downloaded, else without an answer.
@@ -47,7 +50,8 @@ class Faults:
             turn = self._asked[thing] = self._asked[thing] + 1
             if self.times is not None and self._failed[target] >= self.times:
                 return None
-            digest = hashlib.sha256(f"{self.seed} {turn} {thing}".encode()).digest()
+            lasting = COMMIT_ID.sub("", thing)
+            digest = hashlib.sha256(f"{self.seed} {turn} {lasting}".encode()).digest()
             luck = int.from_bytes(digest[:8], "big") / 2**64
             for kind, share in (("drop", self.drop), ("stall", self.stall), ("error", self.error)):
                 if luck < share:
