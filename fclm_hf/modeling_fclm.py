@@ -17,7 +17,7 @@ from .decoder_fclm import FCLMMatteHead, FCLMObjectDecoder
 from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder
 from .loss_fclm import matting_loss, segmentation_loss
 from .prompt_encoder_fclm import FCLMPromptEncoder
-from .resampling_fclm import interpolation_weights, resample, valid_pixels
+from .resampling_fclm import find_image_sizes, interpolation_weights, resample, valid_pixels
 
 
 @dataclass
@@ -150,13 +150,6 @@ class FCLMModel(FCLMPreTrainedModel):
         canvas = resample(pixel_values, rows, columns)
         return canvas * valid_pixels(sizes * scale[:, None], canvas_height, canvas_width)
 
-    @staticmethod
-    def _image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-        batch, _, height, width = pixel_values.shape
-        if pixel_mask is None:
-            return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
-        return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
-
     def get_feature_maps(
         self,
         pixel_values: torch.FloatTensor,
@@ -171,7 +164,7 @@ class FCLMModel(FCLMPreTrainedModel):
         """
         if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
             kwargs = {"output_hidden_states": False, "output_attentions": False}
-        canvas = self.draw_canvas(pixel_values, self._image_sizes(pixel_values, pixel_mask))
+        canvas = self.draw_canvas(pixel_values, find_image_sizes(pixel_values, pixel_mask))
         return self.backbone(canvas, return_dict=True, **kwargs)
 
     def get_image_embeddings(
@@ -189,7 +182,7 @@ class FCLMModel(FCLMPreTrainedModel):
             feature_maps: those of [`FCLMModel.get_feature_maps`], where they are at hand already.
         """
         height, width = pixel_values.shape[-2:]
-        image_sizes = self._image_sizes(pixel_values, pixel_mask)
+        image_sizes = find_image_sizes(pixel_values, pixel_mask)
         if feature_maps is None:
             outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
         else:

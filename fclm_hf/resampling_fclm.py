@@ -28,6 +28,17 @@ def resample(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> t
     return maps.view(batch, rows.shape[1], channels, -1).transpose(1, 2)
 
 
+def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """Heights and widths (batch, 2) of the images inside `pixel_values` (batch, channels, height, width).
+
+    `pixel_mask` (batch, height, width) is 1 on the image and 0 on padding at the bottom and right; `None` for none.
+    """
+    batch, _, height, width = pixel_values.shape
+    if pixel_mask is None:
+        return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
+    return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
+
+
 def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: int = 1) -> torch.Tensor:
     """bool (batch, 1, height, width): cells of a `stride` grid that start inside the image. `sizes` is (batch, 2)."""
     rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
@@ -35,4 +46,4 @@ def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: int = 1) 
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-__all__ = ["interpolation_weights", "resample", "valid_pixels"]
+__all__ = ["find_image_sizes", "interpolation_weights", "resample", "valid_pixels"]

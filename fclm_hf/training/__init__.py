@@ -5,13 +5,12 @@ from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gra
 from .distillation import DepthAwareDistillation
 from .exchange import exchange_tokens
 from .learner import ForegroundConsistentLearner
-from .presets import PROMPT_TEMPLATE, SEEDS, TrainingPreset, load_preset, make_optimizer
+from .presets import SEEDS, TrainingPreset, load_preset, make_optimizer
 from .settings import TrainingSettings
 from .transport import foreground_transport_loss
 
 
 __all__ = [
-    "PROMPT_TEMPLATE",
     "SEEDS",
     "DepthAwareDistillation",
     "DomainDiscriminator",

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
 from ..modeling_fclm import FCLMForImageMatting
+from ..resampling_fclm import find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .distillation import DISTILLATION_IMAGES, DepthAwareDistillation
 from .exchange import FeatureMaps, exchange_tokens
@@ -148,7 +149,7 @@ class ForegroundConsistentLearner(nn.Module):
         inputs = self._prepare_inputs(batch)
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask", None)
         maps = tuple(model.get_feature_maps(pixel_values, pixel_mask).feature_maps)
-        image_sizes = model._image_sizes(pixel_values, pixel_mask)
+        image_sizes = find_image_sizes(pixel_values, pixel_mask)
         masks = self._draw_masks(batch, image_sizes[: len(image_sizes) // 2])
 
         exchanged = maps

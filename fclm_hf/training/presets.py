@@ -25,7 +25,6 @@ BACKBONES = {"matting-small": "facebook/dinov2-small", "dis-base": "facebook/din
 TEXT_ENCODER = "openai/clip-vit-base-patch32"
 TEACHER = "depth-anything/Depth-Anything-V2-Large-hf"
 LEARNING_RATE = 1e-5
-PROMPT_TEMPLATE = "a photo of {}."
 SEEDS = (0, 1, 2)
 
 _WEIGHT_FILES = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
@@ -148,4 +147,4 @@ def make_optimizer(model: nn.Module, learning_rate: float = LEARNING_RATE) -> to
     return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
 
 
-__all__ = ["PROMPT_TEMPLATE", "SEEDS", "TrainingPreset", "load_preset", "make_optimizer"]
+__all__ = ["SEEDS", "TrainingPreset", "load_preset", "make_optimizer"]
