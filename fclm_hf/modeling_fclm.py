@@ -1,5 +1,6 @@
 """FCLM: backbone + prompt encoder + Object-Oriented Decoder -> a full-resolution alpha matte per prompted object."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecod
 from .loss_fclm import matting_loss, segmentation_loss
 from .prompt_encoder_fclm import FCLMPromptEncoder
 from .resampling_fclm import find_image_sizes, interpolation_weights, resample, valid_pixels
+
+
+TENSOR_ALIGNMENT = 64  # bytes
 
 
 @dataclass
@@ -58,6 +62,18 @@ class FCLMImageMattingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
+def align_tensors(model: nn.Module) -> None:
+    """Moves weights on the CPU that lie as in their file to memory of their own, aligned as torch's allocator does.
+
+    Vectorised kernels add in another order where a tensor is aligned otherwise; so a reloaded model gives the same
+    mattes as the saved one to the bit.
+    """
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        is_plain = type(tensor.data) is torch.Tensor and tensor.device.type == "cpu"
+        if is_plain and tensor.data_ptr() % TENSOR_ALIGNMENT:
+            tensor.data = tensor.data.clone()
+
+
 class FCLMPreTrainedModel(PreTrainedModel):
     config: FCLMConfig
     base_model_prefix = "model"
@@ -74,6 +90,12 @@ class FCLMPreTrainedModel(PreTrainedModel):
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         return True  # transformers looks for the attention interface in this file only; it is in decoder_fclm.py
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs) -> "FCLMPreTrainedModel":
+        loaded = super().from_pretrained(*args, **kwargs)
+        align_tensors(loaded[0] if isinstance(loaded, tuple) else loaded)
+        return loaded
 
     @classmethod
     def is_custom_code(cls) -> bool:
@@ -197,7 +219,7 @@ class FCLMModel(FCLMPreTrainedModel):
             fine_map=fine_map,
             detail_maps=tuple(detail_maps),
             detail_basis=detail_basis.contiguous(),
-            pixel_mask=valid,
+            pixel_mask=valid.to(torch.uint8),
             image_sizes=image_sizes,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -308,7 +330,7 @@ class FCLMModel(FCLMPreTrainedModel):
         return FCLMModelOutput(
             object_features=features.view(batch, objects, *features.shape[1:]),
             detail_basis=image_embeddings.detail_basis,
-            pixel_mask=image_embeddings.pixel_mask.to(torch.uint8),
+            pixel_mask=image_embeddings.pixel_mask,
             coarse_logits=coarse_logits.view(batch, objects, *coarse_logits.shape[1:]),
             prompt_embeds=context.view(batch, objects, -1),
             image_sizes=image_embeddings.image_sizes,
@@ -383,15 +405,15 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        valid = outputs.pixel_mask.bool()
+        valid = outputs.pixel_mask
         logits = self.head(outputs.object_features, outputs.detail_basis, outputs.coarse_logits)
         logits = logits[..., : valid.shape[-2], : valid.shape[-1]]
         if object_mask is not None:
-            valid = valid & object_mask[..., None, None].bool()
+            valid = valid * object_mask[..., None, None].to(valid.dtype)
         alphas = logits.float().sigmoid() * valid
         loss = None
         if labels is not None:
-            loss = self._compute_loss(logits, alphas, labels, outputs.coarse_logits, valid)
+            loss = self._compute_loss(logits, alphas, labels, outputs.coarse_logits, valid.bool())
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,

@@ -61,11 +61,5 @@ def test_pipeline_round_trip(matting, tmp_path):
     assert weights.keys() == same.keys() and all(torch.equal(weights[name], same[name]) for name in weights)
     photo = Image.open(PHOTOS / "cat.jpg")
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
-    # not to the bit: weights that lie in memory as in the file are aligned otherwise, and added in another order
-    torch.testing.assert_close(first["predicted_alpha"], second["predicted_alpha"], rtol=0, atol=1e-5)
-    difference = np.asarray(first["cutout"]).astype(int) - np.asarray(second["cutout"])
-    assert np.abs(difference[..., 3]).max() <= 1
-    again.save_pretrained(tmp_path / "twice")
-    third = pipeline("referring-matting", model=str(tmp_path / "twice"))(photo, input_points=[[220, 150]])
-    assert torch.equal(second["predicted_alpha"], third["predicted_alpha"])  # both as they lie in a file
-    assert np.array_equal(second["cutout"], third["cutout"])
+    assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
+    assert np.array_equal(first["cutout"], second["cutout"])

@@ -230,9 +230,7 @@ def test_round_trip(pipe: ReferringMattingPipeline, checkpoint: Path, tmp_path: 
         results = [list_objects(each(make_photo(), **prompts, cutout=False)) for each in (original, first, second)]
         for objects in zip(*results, strict=True):
             alphas = [each["predicted_alpha"] for each in objects]
-            for alpha in alphas[1:]:
-                # not to the bit: products of weights that are aligned otherwise may be added up in another order
-                torch.testing.assert_close(alphas[0], alpha, rtol=0, atol=1e-5)
+            assert all(torch.equal(alphas[0], alpha) for alpha in alphas[1:])
 
 
 def test_default_model_is_local(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
