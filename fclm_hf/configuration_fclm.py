@@ -61,6 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "decoder_layers": 3,
         "decoder_attention_heads": 4,
         "attention_downsample_rate": 1,
+        "detail_hidden_sizes": (6, 16, 24, 48),
         "decoder_ffn_dim": 512,
         "coarse_loss_weight": 1.0,
     },
@@ -87,12 +88,12 @@ class FCLMConfig(PreTrainedConfig):
             stride 8.
         hidden_size (`int`, defaults to 256): width of the prompt tokens and of the coarse map.
         fine_hidden_size (`int`, defaults to 64): width of the map at twice the coarse resolution.
-        detail_hidden_sizes (`list[int]`, defaults to `[6, 16, 24, 48]`):
+        detail_hidden_sizes (`list[int]`, defaults to `[6, 16, 16, 32]`):
             Widths of the detail path at strides 1, 2, 4 and 8 of `pixel_values`; the first is the number of full-size
             features in which mattes are locally linear.
         decoder_layers (`int`, defaults to 2): number of transformer decoder layers.
         decoder_attention_heads (`int`, defaults to 8): attention heads of a decoder layer.
-        attention_downsample_rate (`int`, defaults to 2):
+        attention_downsample_rate (`int`, defaults to 4):
             Attention between tokens and image runs in `hidden_size / attention_downsample_rate` channels, as in SAM.
         decoder_ffn_dim (`int`, defaults to 1024): width of the feed-forward block on a decoder layer's tokens.
         image_ffn_dim (`int`, defaults to 256): width of the feed-forward block on a decoder layer's image.
@@ -122,10 +123,10 @@ class FCLMConfig(PreTrainedConfig):
     coarse_level: int = 0
     hidden_size: int = 256
     fine_hidden_size: int = 64
-    detail_hidden_sizes: list[int] | tuple[int, ...] = (6, 16, 24, 48)
+    detail_hidden_sizes: list[int] | tuple[int, ...] = (6, 16, 16, 32)
     decoder_layers: int = 2
     decoder_attention_heads: int = 8
-    attention_downsample_rate: int = 2
+    attention_downsample_rate: int = 4
     decoder_ffn_dim: int = 1024
     image_ffn_dim: int = 256
     hidden_act: str = "gelu"

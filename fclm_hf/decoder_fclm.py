@@ -151,8 +151,8 @@ class FCLMUpsampler(nn.Module):
         maps = self.reduce(maps)
         if self.scale > 1:
             maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        maps = maps[..., :height, :width].unflatten(0, (batch, -1))
-        maps = nn.functional.relu(maps + detail[:, None], inplace=True).flatten(0, 1)
+        maps = maps[..., :height, :width].unflatten(0, (batch, -1)).add_(detail[:, None])
+        maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
         return maps + nn.functional.relu(self.conv(maps), inplace=True)
 
 
@@ -179,13 +179,13 @@ class FCLMMatteHead(nn.Module):
         coefficients = self.coefficients(object_features.flatten(0, 1))
         coarse = enlarge(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
         offset = enlarge(coefficients[:, -1:] + coarse, 4)
-        slopes = enlarge(coefficients[:, :-1], 2).unflatten(0, (batch, objects)).unsqueeze(3)
-        basis = basis.unflatten(1, (-1, 4)).unsqueeze(1)
-        logits = slopes[:, :, 0] * basis[:, :, 0]
-        # feature by feature: their product for all at once would be the largest tensor of the model
-        for feature in range(1, basis.shape[2]):
-            logits = torch.addcmul(logits, slopes[:, :, feature], basis[:, :, feature])
-        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), 2) + offset
+        # feature by feature: slopes or products of all at once would be the largest tensors of the model
+        slopes = (enlarge(slope, 2).unflatten(0, (batch, objects)) for slope in coefficients[:, :-1].split(1, dim=1))
+        features = basis.unflatten(1, (-1, 4)).unsqueeze(1).unbind(2)
+        logits = next(slopes) * features[0]
+        for slope, feature in zip(slopes, features[1:], strict=True):
+            logits = logits.addcmul_(slope, feature)
+        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), 2).add_(offset)
         return logits.view(batch, objects, *logits.shape[-2:])
 
 

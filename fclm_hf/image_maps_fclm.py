@@ -26,7 +26,7 @@ class FCLMImageEmbeddings(ModelOutput):
     fine_map: torch.FloatTensor | None = None
     detail_maps: tuple[torch.FloatTensor, ...] | None = None
     detail_basis: torch.FloatTensor | None = None
-    pixel_mask: torch.BoolTensor | None = None
+    pixel_mask: torch.ByteTensor | None = None
     image_sizes: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
