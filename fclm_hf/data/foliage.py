@@ -1,5 +1,7 @@
 """Procedural plants and bunches: what has many thin parts and gaps, which collections of cut-outs lack."""
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 
@@ -20,7 +22,7 @@ def _leaf(tip: np.ndarray, base: np.ndarray, width: float, bend: float) -> np.nd
 
 
 def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
-    """A plant of 20 to 160 leaves on stems that start at the bottom, some with blossoms.
+    """A plant of 20 to 500 leaves on stems that start at the bottom, some with blossoms, some in a pot.
 
     Args:
         rng: source of randomness.
@@ -42,19 +44,24 @@ def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
         cv2.fillPoly(alpha, points, 255, cv2.LINE_AA, SUBPIXEL)
 
     stems = int(rng.integers(3, 14))
-    leaves = int(rng.integers(20, 160))
+    leaves = int(np.exp(rng.uniform(np.log(20), np.log(500))))
     angles = rng.normal(size=stems) * fan / 2
     tips = root + reach * rng.uniform(0.5, 1.0, (stems, 1)) * np.stack([np.sin(angles), -np.cos(angles)], axis=1)
     for tip in tips:
         paint(_leaf(tip, root, rng.uniform(0.004, 0.012), rng.normal() * 0.2), hue - 5, saturation, 90)
+    shade, light = rng.uniform(10, 80), rng.uniform(60, 150)
+    gloss = rng.uniform(0, 40)
     for depth in np.sort(rng.random(leaves)):  # leaves in front are lighter
         stem = tips[rng.integers(stems)] - root
         base = root + stem * rng.uniform(0.15, 1.0)
         angle = np.arctan2(stem[1], stem[0]) + rng.normal() * 0.9
         tip = base + length * rng.uniform(0.4, 1.3) * np.array([np.cos(angle), np.sin(angle)])
-        value = 60 + 130 * depth + rng.normal() * 25
+        tone = hue + rng.normal() * 4, saturation + rng.normal() * 20, shade + light * depth + rng.normal() * 20
         outline = _leaf(tip, base, width * rng.uniform(0.6, 1.4), rng.normal() * 0.4)
-        paint(outline, hue + rng.normal() * 4, saturation + rng.normal() * 20, value)
+        paint(outline, *tone)
+        half = len(outline) // 2  # one side of the midrib catches more light
+        midrib = (outline[:half] + outline[: half - 1 : -1]) / 2
+        paint(np.concatenate([outline[:half], midrib[::-1]]), *tone[:2], tone[2] + gloss)
     if rng.random() < 0.4:
         blossom_hue, petals = rng.uniform(0, 180), int(rng.integers(4, 9))
         for tip in tips:
@@ -62,8 +69,30 @@ def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
             for angle in turn + 2 * np.pi * np.arange(petals) / petals:
                 outline = _leaf(tip + petal * np.array([np.cos(angle), np.sin(angle)]), tip, 0.3, 0.0)
                 paint(outline, blossom_hue + rng.normal() * 4, 200, 190 + rng.normal() * 30)
+    if rng.random() < 0.3:
+        pot = size * rng.uniform(0.12, 0.3), size * rng.uniform(0.1, 0.2), rng.uniform(0.6, 1.0)
+        _paint_pot(paint, root, *pot, rng)
     colours = np.where(alpha[..., None] > 0, colours, colours[alpha > 0].mean(0).astype(np.uint8))
     return Foreground(colours, alpha.astype(np.float32) / 255, ("plant",), (False, False, False, True))
+
+
+def _paint_pot(
+    paint: Callable[..., None],
+    root: np.ndarray,
+    half: float,
+    height: float,
+    taper: float,
+    rng: np.random.Generator,
+) -> None:
+    """A pot in vertical stripes, lit from one side; `half` its width at the top, `taper` that at the bottom over it."""
+    hue, saturation, value = rng.uniform(0, 180), rng.uniform(0, 200), rng.uniform(60, 220)
+    slope = rng.normal() * 0.4
+    top = root[1] - height * 0.7
+    for left in np.linspace(-1, 1, 13)[:-1]:
+        right = left + 1 / 6
+        corners = [(left, top), (right, top), (right * taper, top + height), (left * taper, top + height)]
+        outline = np.array([[root[0] + across * half, down] for across, down in corners])
+        paint(outline, hue, saturation, value * (1 + slope * left) * (1 - 0.3 * left**2))
 
 
 def bunch(foreground: Foreground, rng: np.random.Generator, size: int = 320) -> Foreground:
