@@ -102,6 +102,9 @@ def test_webdataset_with_fields_of_json_and_a_column_per_object(tmp_path):
     assert [len(sample.content.alphas) for sample in read(SourceConfig(str(tmp_path), "instances", columns))] == [2] * 4
 
 
+GENERAL_NAMES = {"beast": ["animal"], "object 0": ["ball", "object 0"], "object 9": ["nothing"]}
+
+
 def test_a_training_set_of_this_project_filtered_and_with_general_names(tmp_path):
     entries = []
     for number in range(6):
@@ -110,9 +113,10 @@ def test_a_training_set_of_this_project_filtered_and_with_general_names(tmp_path
         entries.append({"file": f"{number}.webp", "name": f"object {number}", **kept})
     (tmp_path / "foregrounds.json").write_text(json.dumps(entries))
     (tmp_path / "backgrounds.json").write_text(json.dumps([{"file": "0.webp"}]))
-    config = SourceConfig(str(tmp_path), "rgba", keep={"source": ["a"]}, general_names={"beast": ["animal"]})
+    config = SourceConfig(str(tmp_path), "rgba", keep={"source": ["a"]}, general_names=GENERAL_NAMES)
     contents = [sample.content for sample in read(config)]
-    assert sorted(content.names for content in contents) == [(f"object {number}", "animal") for number in range(4)]
+    names = [("object 0", "ball", "animal"), *((f"object {number}", "animal") for number in (1, 2, 3))]
+    assert sorted(content.names for content in contents) == names
     assert all(content.cut_sides == (False, True, False, False) for content in contents)
     (background,) = read(SourceConfig(str(tmp_path), "background"))
     assert background.content.shape == (16, 16, 3)

@@ -74,10 +74,9 @@ def decode_row(source: Source, values: dict[str, Any], epoch: int, backoff: Back
 
 def _make_foreground(source: Source, values: dict[str, Any], data: bytes) -> Foreground:
     colours, alpha = decode_cutout(data)
-    names = _list_strings(values.get("name"))
-    general = source.config.general_names.get(values.get("cls"), ())
+    names = _list_names(source, values.get("name"), values.get("cls"))
     cut_sides = tuple(map(bool, values.get("cut_sides") or (False,) * 4))
-    return Foreground(colours, alpha, (*names, *general), cut_sides, _list_strings(values.get("text")))
+    return Foreground(colours, alpha, names, cut_sides, _list_strings(values.get("text")))
 
 
 def _make_photo(source: Source, values: dict[str, Any], data: bytes, backoff: Backoff) -> Photo:
@@ -95,7 +94,14 @@ def _make_photo(source: Source, values: dict[str, Any], data: bytes, backoff: Ba
             FaultReason.COUNT_MISMATCH, f"{len(cells)} alphas, {len(names)} names, {len(texts)} texts"
         )
     alphas = [decode_alpha(read_bytes(cell, source.base, backoff), image.shape[:2]) for cell in cells]
-    return Photo(image, alphas, [_list_strings(name) for name in names], [_list_strings(text) for text in texts])
+    return Photo(image, alphas, [_list_names(source, name) for name in names], [_list_strings(text) for text in texts])
+
+
+def _list_names(source: Source, written: str | list[str] | None, cls: str | None = None) -> tuple[str, ...]:
+    """The names in a cell and the general ones that go with them, each once."""
+    names = _list_strings(written)
+    general = (each for key in (*names, cls) for each in source.config.general_names.get(key, ()))
+    return tuple(dict.fromkeys((*names, *general)))
 
 
 def _list_strings(value: str | list[str] | None) -> tuple[str, ...]:

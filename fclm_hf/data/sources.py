@@ -51,7 +51,7 @@ class SourceConfig:
         weight: how often the source is drawn, relative to the others.
         streaming: read while training; False downloads the data set first.
         keep: column to values; rows with other values are left out.
-        general_names: from a row's cls to names that also fit it ("animals/mammals": ["animal"]).
+        general_names: from a row's name or cls to names that also fit it ("poodle": ["dog"]).
         shuffle_rows, shuffle_megabytes: rows are shuffled in blocks that hold at most so many encoded rows; two blocks
             are in memory. 1 row keeps the order.
 
