@@ -52,8 +52,7 @@ FIGURES = {
 
 
 def open_pairs(args: argparse.Namespace, processor: FCLMProcessor, seed: int) -> StreamLoader:
-    names = {key: list(values) for key, values in GENERAL_NAMES.items()}
-    foregrounds = open_source(SourceConfig(str(args.train), kind="rgba", general_names=names))
+    foregrounds = open_source(SourceConfig(str(args.train), kind="rgba", general_names=GENERAL_NAMES))
     backgrounds = open_source(SourceConfig(str(args.train), kind="background"))
     stream = TrainingStream(
         [foregrounds],

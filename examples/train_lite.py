@@ -18,6 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -31,24 +32,8 @@ from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
 from fclm_hf.training.optimisation import parameter_groups
 
 
-GENERAL_NAMES = {
-    "People & Body": ("person",),
-    "humans": ("person", "human"),
-    "elves": ("person", "elf"),
-    "dwarves": ("person", "dwarf"),
-    "animals/mammals": ("animal",),
-    "animals/birds": ("bird", "animal"),
-    "animals/fish": ("fish", "animal"),
-    "animals/insects": ("insect", "animal"),
-    "plants/flowers": ("flower", "plant"),
-    "plants/trees": ("tree", "plant"),
-    "plants": ("plant",),
-    "food/fruit": ("fruit", "food"),
-    "food/vegetables": ("vegetable", "food"),
-    "vehicles/auto": ("car", "vehicle"),
-    "monsters": ("monster",),
-    "undead": ("skeleton",),
-}
+SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 
 
@@ -114,9 +99,7 @@ def main() -> None:
     foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
     composition = Composition(foregrounds, Backgrounds(args.data), CompositionSettings(size=args.size))
     config = FCLMConfig.from_preset("lite")
-    names = [
-        name for entry in foregrounds.entries for name in (entry["name"], *GENERAL_NAMES.get(entry.get("cls"), ()))
-    ]
+    names = [name for entry in foregrounds.entries for name in foregrounds.list_names(entry)]
     if args.init:  # its text tower knows the tokens of its own tokenizer
         tokenizer = CLIPTokenizer.from_pretrained(args.init)
     else:

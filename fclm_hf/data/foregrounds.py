@@ -1,8 +1,10 @@
 """Folders of named RGBA foregrounds and of background photos."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,14 +43,14 @@ class Foregrounds:
 
     Args:
         folder: where the images are.
-        general_names: from an entry's `cls` to names that also fit it ("animals/mammals": ("animal",)).
+        general_names: from an entry's name or `cls` to names that also fit it ("poodle": ["dog"]).
         weights: from an entry's `source`, `kind` or `cls` to a factor on how often it is drawn.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        general_names: dict[str, tuple[str, ...]] | None = None,
+        general_names: Mapping[str, Sequence[str]] | None = None,
         weights: dict[str, float] | None = None,
     ):
         self.folder = Path(folder)
@@ -68,9 +70,15 @@ class Foregrounds:
         entry = self.entries[index]
         with Image.open(self.folder / entry["file"]) as image:
             pixels = np.asarray(image.convert("RGBA"))
-        names = (entry["name"], *self.general_names.get(entry.get("cls"), ()))
         cut_sides = tuple(entry.get("truncated_LTRB", (False,) * 4))
+        names = self.list_names(entry)
         return Foreground(pixels[..., :3], pixels[..., 3].astype(np.float32) / 255, names, cut_sides)
+
+    def list_names(self, entry: Mapping[str, Any]) -> tuple[str, ...]:
+        """The entry's own name and the general ones, each once."""
+        name = entry["name"]
+        general = (each for key in (name, entry.get("cls")) for each in self.general_names.get(key, ()))
+        return tuple(dict.fromkeys((name, *general)))
 
     def sample(self, rng: np.random.Generator) -> Foreground:
         return self[int(rng.choice(len(self), p=self.probabilities))]
