@@ -77,9 +77,8 @@ def test_samples_repeat_and_are_in_range(folder):
 
 
 def test_the_image_shows_the_object_where_its_alpha_is(folder):
-    plain = dict.fromkeys(
-        ("distractors", "strands", "photo_texture", "surface_texture", "translucent", "soft_edge", "shadow"), 0.0
-    )
+    names = "plants distractors strands photo_texture surface_texture translucent soft_edge shadow"
+    plain = dict.fromkeys(names.split(), 0.0)
     composition = make_composition(
         folder, **plain, harmonise=0.0, degrade=0.0, letterbox=0.0, object_counts=(1.0, 0.0, 0.0)
     )
