@@ -76,6 +76,16 @@ def test_samples_repeat_and_are_in_range(folder):
         assert sample["alphas"][:, height:].sum() == 0 == sample["alphas"][:, :, width:].sum()
 
 
+def test_the_rearmost_object_may_be_as_large_as_a_single_one(folder):
+    rng = np.random.default_rng(0)
+    large, small = (0.9, 1.0), (0.2, 0.3)
+    settings = {"single_scale": large, "shared_scale": small}
+    always, never = (make_composition(folder, overlaid=share, **settings) for share in (1.0, 0.0))
+    assert always._draw_scales(3, rng) == [large, small, small]
+    assert never._draw_scales(3, rng) == [small] * 3
+    assert always._draw_scales(1, rng) == never._draw_scales(1, rng) == [large]
+
+
 def test_the_image_shows_the_object_where_its_alpha_is(folder):
     names = "plants distractors strands photo_texture surface_texture translucent soft_edge shadow"
     plain = dict.fromkeys(names.split(), 0.0)

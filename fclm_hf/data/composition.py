@@ -15,7 +15,8 @@ class CompositionSettings:
     """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
 
     `twins` is how often all objects of an image are the same one, up to `most_twins` times; `plants` how often an
-    object is a procedural plant, `bunches` several copies of one, `meshes` full of holes; `defocus` how often the
+    object is a procedural plant, `bunches` several copies of one, `meshes` full of holes; `overlaid` how often the
+    rearmost of several objects is as large as a single one, so that the others lie on it; `defocus` how often the
     background is blurred.
     """
 
@@ -28,6 +29,7 @@ class CompositionSettings:
     plants: float = 0.1
     bunches: float = 0.08
     meshes: float = 0.05
+    overlaid: float = 0.3
     distractors: float = 0.35
     strands: float = 0.2
     photo_texture: float = 0.2
@@ -106,13 +108,12 @@ class Composition:
         if twins:
             count = int(rng.integers(2, settings.most_twins + 1))
         foreground = None
-        for _ in range(count):
+        for scale in self._draw_scales(count, rng):
             if foreground is None or not twins:
                 foreground = self._draw_foreground(rng)
                 if foreground.names[0] in taken:
                     continue
                 taken.update(foreground.names)
-            scale = settings.single_scale if count == 1 else settings.shared_scale
             colours, alpha, renamed = self._place(foreground, rng, scale)
             if rng.random() < settings.harmonise:
                 colours = self._harmonise(colours, alpha, background, rng)
@@ -134,6 +135,14 @@ class Composition:
         if not len(kept):
             return None
         return {"image": image, "alphas": alphas[kept], "names": [names[index] for index in kept], "valid": valid}
+
+    def _draw_scales(self, count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
+        """The range of sizes of each of `count` objects, the rearmost first."""
+        settings = self.settings
+        if count == 1:
+            return [settings.single_scale]
+        rearmost = settings.single_scale if rng.random() < settings.overlaid else settings.shared_scale
+        return [rearmost] + [settings.shared_scale] * (count - 1)
 
     def _draw_foreground(self, rng: np.random.Generator) -> Foreground:
         settings = self.settings

@@ -22,7 +22,7 @@ def _leaf(tip: np.ndarray, base: np.ndarray, width: float, bend: float) -> np.nd
 
 
 def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
-    """A plant of 20 to 500 leaves on stems that start at the bottom, some with blossoms, some in a pot.
+    """A plant of 20 to 700 leaves on stems that start at the bottom, some with blossoms, some in a pot.
 
     Args:
         rng: source of randomness.
@@ -44,7 +44,7 @@ def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
         cv2.fillPoly(alpha, points, 255, cv2.LINE_AA, SUBPIXEL)
 
     stems = int(rng.integers(3, 14))
-    leaves = int(np.exp(rng.uniform(np.log(20), np.log(500))))
+    leaves = int(np.exp(rng.uniform(np.log(20), np.log(700))))
     angles = rng.normal(size=stems) * fan / 2
     tips = root + reach * rng.uniform(0.5, 1.0, (stems, 1)) * np.stack([np.sin(angles), -np.cos(angles)], axis=1)
     for tip in tips:

@@ -116,8 +116,7 @@ class PairComposition(Composition):
         settings, size = self.settings, self.settings.size
         behind_a, behind_b = (self._draw_behind(photo, rng) for photo in backgrounds)
         layers, names, texts = [], [], []
-        for foreground in foregrounds:
-            scale = settings.single_scale if len(foregrounds) == 1 else settings.shared_scale
+        for foreground, scale in zip(foregrounds, self._draw_scales(len(foregrounds), rng), strict=True):
             colours, alpha, is_replaced = self._place(foreground, rng, scale)
             layers.append((colours, alpha))
             names.append(() if is_replaced or twins else foreground.names)
