@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from transformers.image_utils import ChannelDimension
 
 
 ACCEPTED_IMAGES = (
-    "a URL, a path, bytes, a base64 string or data URL, a PIL image, a numpy array or a torch tensor "
+    "a URL, a path, bytes, an open file, a base64 string or data URL, a PIL image, a numpy array or a torch tensor "
     "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels"
 )
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -32,8 +32,9 @@ def load_image(image: Any, name: str = "image", input_data_format: str | Channel
     bit, of an animation the first frame is taken.
 
     Args:
-        image: a URL, a path (`str` or `os.PathLike`), bytes, a base64 string or data URL, a PIL image, a numpy array or
-            a torch tensor (H, W), (H, W, C) or (C, H, W): uint8 in 0..255, uint16 in 0..65535, float in 0..1, bool.
+        image: a URL, a path (`str` or `os.PathLike`), bytes, a file opened in binary mode, a base64 string or data URL,
+            a PIL image, a numpy array or a torch tensor (H, W), (H, W, C) or (C, H, W): uint8 in 0..255, uint16 in
+            0..65535, float in 0..1, bool.
         name (`str`, defaults to `"image"`): how errors call an image that has no name of its own.
         input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
 
@@ -47,8 +48,8 @@ def load_image(image: Any, name: str = "image", input_data_format: str | Channel
 
 def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | torch.Tensor:
     """
-    The decoded, upright image behind a URL, path, bytes, base64 string or PIL image, in its own mode; arrays and
-    tensors are handed through. Errors: see [`load_image`].
+    The decoded, upright image behind a URL, path, bytes, open file, base64 string or PIL image, in its own mode; arrays
+    and tensors are handed through. Errors: see [`load_image`].
     """
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return image
@@ -58,9 +59,16 @@ def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | to
         return _decode(lambda: Image.open(BytesIO(image)), f"{name} ({len(image)} bytes)")
     if isinstance(image, os.PathLike):
         return _open_path(os.fspath(image))
+    if is_open_file(image):
+        return _decode(lambda: Image.open(BytesIO(image.read())), str(getattr(image, "name", name)))
     if isinstance(image, str):
         return _open_string(image, name)
     raise TypeError(f"{name} must be {ACCEPTED_IMAGES}, got {type(image).__name__}.")
+
+
+def is_open_file(image: Any) -> bool:
+    """Whether `image` is read like a file: an open one, `BytesIO`, an upload of a web framework."""
+    return callable(getattr(image, "read", None))
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -136,6 +144,8 @@ def convert_to_tensor(
             tensor = tensor.permute(2, 0, 1)
         tensor = _check_floats(tensor, name) if keep_float and tensor.is_floating_point() else _scale(tensor, name)
     if do_convert_rgb:
+        if tensor.shape[0] not in (1, 3, 4):
+            raise ValueError(f"{name} has {tensor.shape[0]} channels, accepted are 1, 3 or 4 with do_convert_rgb.")
         tensor = _composite(tensor)
         tensor = tensor.expand(3, -1, -1)
     return tensor.contiguous()
@@ -194,6 +204,8 @@ def _decode(opener: Callable[[], Image.Image], name: str) -> Image.Image:
         ) from error
     except (MemoryError, Image.DecompressionBombWarning):  # the latter only where the user made it an error
         raise
+    except UnidentifiedImageError as error:  # it names nothing but the address of a buffer
+        raise ValueError(f"{name} is not an image that PIL can read, or is truncated.") from error
     except Exception as error:
         raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {error}") from error
     try:

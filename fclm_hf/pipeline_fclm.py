@@ -16,7 +16,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import make_cutout
-from .image_utils_fclm import load_image, open_image
+from .image_utils_fclm import is_open_file, load_image, open_image
 from .prompts_fclm import to_lists
 
 
@@ -49,7 +49,7 @@ class ReferringMattingPipeline(Pipeline):
     >>> matting([{"image": "cat.jpg", "text": "a cat"}, "dog.jpg"], batch_size=2)
     ```
 
-    What it takes: an image (URL, path, bytes, PIL image, array, tensor), a dict `{"image": ..., "text": ...,
+    What it takes: an image (URL, path, bytes, open file, PIL image, array, tensor), a dict `{"image": ..., "text": ...,
     "input_points": ..., "input_labels": ..., "input_boxes": ...}` that brings its own prompts, or a list, generator or
     dataset of these. Prompts of the call go to every image that does not bring its own of that kind.
 
@@ -108,7 +108,7 @@ class ReferringMattingPipeline(Pipeline):
             if not images:
                 return []
             images = [_Sample(index, each) for index, each in enumerate(images)]
-        elif isinstance(images, Iterable) and not isinstance(images, (*_ONE_IMAGE, Dataset)):
+        elif isinstance(images, Iterable) and not (isinstance(images, (*_ONE_IMAGE, Dataset)) or is_open_file(images)):
             images = (_Sample(index, each) for index, each in enumerate(images))
         return super().__call__(images, **kwargs)
 
@@ -119,8 +119,9 @@ class ReferringMattingPipeline(Pipeline):
             raise TypeError(
                 f"Unknown arguments {sorted(unknown)}, accepted are {sorted(places)}, batch_size, num_workers."
             )
-        if kwargs.get("objects_per_pass") is not None and kwargs["objects_per_pass"] < 1:
-            raise ValueError(f"objects_per_pass must be at least 1, got {kwargs['objects_per_pass']}.")
+        objects = kwargs.get("objects_per_pass")
+        if objects is not None and not (isinstance(objects, int) and objects >= 1):
+            raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in kwargs.items():
             if name in places:

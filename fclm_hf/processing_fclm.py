@@ -46,8 +46,8 @@ class FCLMProcessor(ProcessorMixin):
         object that lacks a kind of prompt; without any prompt the model mattes the salient object.
 
         Args:
-            images: an image (URL, path, bytes, PIL image, array, tensor), or a list of images. Without images, `text`
-                alone gives the tokenizer's own output.
+            images: an image (URL, path, bytes, open file, PIL image, array, tensor), or a list of images. Without
+                images, `text` alone gives the tokenizer's own output.
             text: str for every image, list with one per image, or image > object > str.
             input_points: image > object > point > (x, y), inside the image.
             input_labels: image > object > point: 1 foreground (the default), 0 background.

@@ -301,3 +301,19 @@ def test_flattening() -> None:
         flatten_images([[["a"]]])
     with pytest.raises(TypeError, match="got None"):
         flatten_images(["a", None])
+
+
+def test_open_files(photo: Path, pixels: np.ndarray) -> None:
+    data = photo.read_bytes()
+    with photo.open("rb") as file:
+        assert np.array_equal(as_array(file), pixels)
+    assert np.array_equal(as_array(BytesIO(data)), pixels)
+    with photo.open() as text, pytest.raises(ValueError, match=r"photo\.png is not an image"):
+        load_image(text)
+    with pytest.raises(ValueError, match=r"image 3 is not an image that PIL can read, or is truncated"):
+        load_image(BytesIO(data[:9]), name="image 3")
+
+
+def test_channels_that_make_no_colours(pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"image 2 has 12 channels, accepted are 1, 3 or 4"):
+        load_image(pixels, name="image 2", input_data_format="channels_first")

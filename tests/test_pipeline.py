@@ -1,6 +1,7 @@
 """The pipeline: what it takes and gives, and that batches, chunks and precision do not change the result."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def test_containers(pipe: ReferringMattingPipeline, checkpoint: Path) -> None:
 
     for images in (tuple(photos), iter(photos), map(Image.Image.copy, photos), Photos(), np.stack(photos)):
         assert [result["alpha"].tobytes() for result in pipe(images, cutout=False, batch_size=2)] == expected
+    file = BytesIO()
+    photos[0].save(file, "PNG")
+    file.seek(0)
+    assert pipe(file, cutout=False)["alpha"].tobytes() == expected[0]  # one image, though it is iterable
     assert pipe([]) == []
     assert len(pipe([photos[0]])) == 1  # a list in, a list out
     preset = pipeline("referring-matting", model=str(checkpoint), text="cat", cutout=False)
@@ -203,6 +208,7 @@ def test_errors_name_the_culprit(pipe: ReferringMattingPipeline, tmp_path: Path)
         (photo, {"input_boxes": [[[[BOX]]]]}, "must be 4 numbers"),
         (photo, {"text": ""}, "is empty"),
         (photo, {"objects_per_pass": 0}, "objects_per_pass must be at least 1"),
+        (photo, {"objects_per_pass": "2"}, "objects_per_pass must be at least 1, got '2'"),
     ]:
         with pytest.raises(ValueError, match=problem):
             pipe(images, **prompts)
