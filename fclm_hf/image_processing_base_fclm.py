@@ -173,15 +173,20 @@ class FCLMImageProcessorBase:
 
 
 def _check_target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
-    sizes = target_sizes.tolist() if hasattr(target_sizes, "tolist") else list(target_sizes)
+    sizes = target_sizes.tolist() if hasattr(target_sizes, "tolist") else target_sizes
+    if not isinstance(sizes, (list, tuple)):
+        raise ValueError(f"target_sizes must hold (height, width) of each image, got {target_sizes!r}.")
     if len(sizes) != count:
         raise ValueError(f"target_sizes holds {len(sizes)} sizes, but outputs.alphas holds {count} images.")
     checked = []
     for index, size in enumerate(sizes):
-        pair = [int(side) for side in size] if hasattr(size, "__len__") and len(size) == 2 else []
-        if not pair or min(pair) < 1:
+        try:
+            height, width = (int(side) for side in size)
+        except (OverflowError, TypeError, ValueError):  # no two finite numbers
+            height = width = 0
+        if min(height, width) < 1:
             raise ValueError(f"target_sizes[{index}] must be (height, width) of at least 1 pixel, got {size}.")
-        checked.append((pair[0], pair[1]))
+        checked.append((height, width))
     return checked
 
 

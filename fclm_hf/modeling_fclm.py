@@ -18,6 +18,7 @@ from .decoder_fclm import FCLMMatteHead, FCLMObjectDecoder
 from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder
 from .loss_fclm import matting_loss, segmentation_loss
 from .prompt_encoder_fclm import FCLMPromptEncoder
+from .prompt_shapes_fclm import count_objects
 from .resampling_fclm import find_image_sizes, interpolation_weights, resample, valid_pixels
 
 
@@ -186,7 +187,8 @@ class FCLMModel(FCLMPreTrainedModel):
         """
         if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
             kwargs = {"output_hidden_states": False, "output_attentions": False}
-        canvas = self.draw_canvas(pixel_values, find_image_sizes(pixel_values, pixel_mask))
+        image_sizes = find_image_sizes(pixel_values, pixel_mask)
+        canvas = self.draw_canvas(pixel_values.to(self.detail_path.basis.weight.dtype), image_sizes)
         return self.backbone(canvas, return_dict=True, **kwargs)
 
     def get_image_embeddings(
@@ -205,6 +207,7 @@ class FCLMModel(FCLMPreTrainedModel):
         """
         height, width = pixel_values.shape[-2:]
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
+        pixel_values = pixel_values.to(self.detail_path.basis.weight.dtype)
         if feature_maps is None:
             outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
         else:
@@ -235,16 +238,16 @@ class FCLMModel(FCLMPreTrainedModel):
         return outputs
 
     def _embed_text(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, objects: int
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, batch: int, objects: int
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if input_ids is None:
             return None, None
-        batch, length = input_ids.shape[0], input_ids.shape[-1]
-        input_ids = input_ids.view(batch, -1, length).expand(batch, objects, length).reshape(-1, length)
+        given_batch, length = input_ids.shape[0], input_ids.shape[-1]
+        input_ids = input_ids.view(given_batch, -1, length).expand(batch, objects, length).reshape(-1, length)
         if attention_mask is None:
             given = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
         else:
-            mask = attention_mask.view(batch, -1, length).expand(batch, objects, length)
+            mask = attention_mask.view(given_batch, -1, length).expand(batch, objects, length)
             given = mask.reshape(-1, length).any(-1)
         # CLIP's attention is causal and pools at the end token, so padding behind it needs no mask
         return self.text_model(input_ids=input_ids, return_dict=True).text_embeds, given
@@ -266,21 +269,11 @@ class FCLMModel(FCLMPreTrainedModel):
         """See [`FCLMForImageMatting.forward`] for the arguments."""
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Exactly one of pixel_values and image_embeddings is needed.")
-        if input_labels is not None and input_points is None:
-            raise ValueError("input_labels were given without input_points.")
+        batch = len(pixel_values if image_embeddings is None else image_embeddings.coarse_map)
+        objects = count_objects(batch, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask)
         if image_embeddings is None:
             image_embeddings = self.get_image_embeddings(pixel_values, pixel_mask, **kwargs)
-        batch = image_embeddings.coarse_map.shape[0]
         device = image_embeddings.coarse_map.device
-        text_objects = input_ids.shape[1] if input_ids is not None and input_ids.dim() == 3 else 1
-        counts = {
-            "input_points": 1 if input_points is None else input_points.shape[1],
-            "input_boxes": 1 if input_boxes is None else input_boxes.shape[1],
-            "input_ids": text_objects,
-        }
-        objects = max(counts.values())
-        if any(count not in (1, objects) for count in counts.values()):
-            raise ValueError(f"The prompts disagree on the number of objects per image: {counts}.")
         if input_points is None:
             input_points = torch.zeros(batch, objects, 1, 2, device=device)
             input_labels = torch.full((batch, objects, 1), FCLMPromptEncoder.point_padding, device=device)
@@ -300,7 +293,7 @@ class FCLMModel(FCLMPreTrainedModel):
         points = points.expand(batch, objects, -1, 2).flatten(0, 1)
         labels = input_labels.expand(batch, objects, -1).flatten(0, 1)
         boxes = boxes.expand(batch, objects, 4).flatten(0, 1)
-        text_embeds, text_given = self._embed_text(input_ids, attention_mask, objects)
+        text_embeds, text_given = self._embed_text(input_ids, attention_mask, batch, objects)
 
         encoder = self.prompt_encoder
         tokens, token_positions, attended = encoder(points, labels, boxes, text_embeds, text_given)
@@ -377,7 +370,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         """Any mix of prompts, or none. Coordinates are in pixels of `pixel_values`; the processor converts them.
 
         Args:
-            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
+            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right; of any float type.
             pixel_mask: (batch, height, width), 1 on the image and 0 on padding.
             input_points: (batch, objects, points, 2) as x, y.
             input_labels: (batch, objects, points): 1 foreground, 0 background, -10 padding. Default: all 1.
@@ -389,8 +382,8 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             labels: true alphas (batch, objects, height, width) in [0, 1].
 
         Raises:
-            ValueError: neither or both of `pixel_values` and `image_embeddings`; prompts that disagree on the number
-                of objects; labels of another shape than the alphas.
+            ValueError: neither or both of `pixel_values` and `image_embeddings`; an argument of the wrong shape;
+                prompts that disagree on the number of objects; labels of another shape than the alphas.
         """
         outputs: FCLMModelOutput = self.model(
             pixel_values,

@@ -16,6 +16,21 @@ class FCLMProcessorKwargs(ProcessingKwargs, total=False):
     """Arguments of the image processor and of the tokenizer; FCLM has no others."""
 
 
+class FCLMBatchFeature(BatchFeature):
+    """What [`FCLMProcessor`] gives: `to(dtype)` casts only pixel_values, as bfloat16 rounds coordinates beyond 256."""
+
+    def to(self, *args: Any, **kwargs: Any) -> "FCLMBatchFeature":
+        """See `BatchFeature.to`."""
+        exact = {
+            name: value
+            for name, value in self.items()
+            if name != "pixel_values" and isinstance(value, torch.Tensor) and value.is_floating_point()
+        }
+        super().to(*args, **kwargs)
+        self.data.update({name: value.to(self.data[name].device) for name, value in exact.items()})
+        return self
+
+
 class FCLMProcessor(ProcessorMixin):
     """
     Image processor and CLIP tokenizer of FCLM in one.
@@ -118,8 +133,8 @@ class FCLMProcessor(ProcessorMixin):
                 tokens = {name: values[:, 0] for name, values in tokens.items()}
             features.update(tokens)
         if getattr(return_tensors, "value", return_tensors) == "np":
-            return BatchFeature({name: values.cpu().numpy() for name, values in features.items()})
-        return features
+            return FCLMBatchFeature({name: values.cpu().numpy() for name, values in features.items()})
+        return FCLMBatchFeature(dict(features))
 
     def post_process_image_matting(self, outputs: Any, target_sizes: Any = None) -> list[dict[str, torch.Tensor]]:
         """See [`FCLMImageProcessor.post_process_image_matting`]."""

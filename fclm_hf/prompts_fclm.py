@@ -209,6 +209,10 @@ def _check_text(value: Any, name: str, size: Size | None) -> str:
         raise ValueError(f"{_locate(name)} must be a str or None, got {_show(value)}: accepted is {NESTING['text']}.")
     if not value.strip():
         raise ValueError(f"{_locate(name)} is empty: {_show(value)}. Use None for an object without text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise ValueError(f"{_locate(name)} is no valid Unicode: {_show(value)}.") from error
     return value
 
 

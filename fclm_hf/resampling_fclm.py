@@ -33,7 +33,13 @@ def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
 
     `pixel_mask` (batch, height, width) is 1 on the image and 0 on padding at the bottom and right; `None` for none.
     """
+    if pixel_values.dim() != 4:
+        raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, accepted is (batch, 3, height, width).")
     batch, _, height, width = pixel_values.shape
+    if pixel_mask is not None and pixel_mask.shape != (batch, height, width):
+        raise ValueError(
+            f"pixel_mask has shape {tuple(pixel_mask.shape)}, accepted is that of the images, {(batch, height, width)}."
+        )
     if pixel_mask is None:
         return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
     return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()

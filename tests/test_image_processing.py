@@ -207,7 +207,15 @@ def test_post_processing_undoes_the_processing(processor) -> None:
     assert plain[1]["alpha"].max() == 1
     nothing = SimpleNamespace(alphas=torch.zeros(1, 2, 8, 8), object_mask=torch.tensor([[False, False]]))
     assert processor.post_process_image_matting(nothing, [(30, 40)])[0]["alpha"].shape == (0, 30, 40)
-    for sizes in ([(5, 5)], [(5, 5), (0, 3)], [(5, 5), (3,)], [5, 5]):
+    for sizes in (
+        [(5, 5)],
+        [(5, 5), (0, 3)],
+        [(5, 5), (3,)],
+        [5, 5],
+        5,
+        [(5, 5), (float("nan"), 5)],
+        [(5, 5), ("a", "b")],
+    ):
         with pytest.raises(ValueError, match="target_sizes"):
             processor.post_process_image_matting(outputs, sizes)
 

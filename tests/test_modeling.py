@@ -161,6 +161,21 @@ def test_half_precision_stays_close(dtype):
 
 
 @torch.no_grad()
+def test_pixels_of_any_float_type():
+    model, image = tiny_model().to(torch.bfloat16), torch.randn(1, 3, 56, 56)
+    expected = model(image.to(torch.bfloat16), **prompts()).alphas
+    torch.testing.assert_close(model(image, **prompts()).alphas, expected, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_prompts_for_one_image_go_to_all():
+    model, images = tiny_model(), torch.randn(1, 3, 56, 56).expand(2, -1, -1, -1)
+    alphas = model(images, **prompts()).alphas
+    torch.testing.assert_close(alphas[:1], model(images[:1], **prompts()).alphas, rtol=0, atol=1e-5)
+    torch.testing.assert_close(alphas[:1], alphas[1:], rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
 def test_half_precision_keeps_coordinates_in_fp32(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     model = AutoModelForImageMatting.from_pretrained(tmp_path, dtype=torch.bfloat16)
@@ -224,12 +239,21 @@ def test_device_map_on_the_cpu(tmp_path):
         ({"input_labels": torch.ones(1, 1, 1)}, "input_labels were given without input_points"),
         ({"input_points": torch.zeros(1, 2, 1, 2), "input_boxes": torch.zeros(1, 3, 4)}, "number of objects"),
         ({"labels": torch.zeros(1, 1, 20, 20)}, "labels must have the shape of the alphas"),
+        ({"pixel_values": torch.zeros(3, 56, 56)}, r"pixel_values has shape \(3, 56, 56\), accepted is \(batch, 3"),
+        ({"pixel_mask": torch.ones(1, 50, 56)}, "pixel_mask has shape"),
+        ({"input_boxes": torch.zeros(1, 4)}, r"input_boxes has shape \(1, 4\), accepted is \(batch, objects, 4\)"),
+        ({"input_boxes": torch.zeros(2, 1, 4)}, "for 1 images"),
+        ({"input_points": torch.zeros(1, 2, 2)}, "input_points has shape"),
+        ({"input_points": torch.zeros(1, 1, 2, 2), "input_labels": torch.ones(1, 1, 3)}, "input_labels has shape"),
+        ({"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 4)}, "attention_mask has shape"),
+        ({"attention_mask": torch.ones(1, 4)}, "without input_ids"),
+        ({"object_mask": torch.ones(1)}, "object_mask has shape"),
     ],
 )
 def test_bad_calls(arguments, message):
     image = {"pixel_values": torch.zeros(1, 3, 56, 56)} if arguments else {}
     with pytest.raises(ValueError, match=message):
-        tiny_model()(**image, **arguments)
+        tiny_model()(**{**image, **arguments})
 
 
 @pytest.mark.parametrize(

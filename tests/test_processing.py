@@ -118,6 +118,17 @@ def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
     assert {type(value) for value in inputs.values()} == {np.ndarray}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_casting_leaves_coordinates_exact(processor: FCLMProcessor, image: Image.Image, dtype: torch.dtype) -> None:
+    alpha = np.full((HEIGHT, WIDTH), 0.7, np.float32)
+    prompts = {"input_points": [[[[180.3, 90.7]]]], "input_boxes": [[[0.1, 0, 199.3, 5]]], "segmentation_maps": alpha}
+    inputs = processor(image, **prompts)
+    expected = {name: value.clone() for name, value in inputs.items()}
+    assert inputs.to("cpu", dtype) is inputs and inputs["pixel_values"].dtype == dtype
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected.keys() - {"pixel_values"})
+    assert inputs.to("meta")["input_points"].device.type == "meta"
+
+
 def test_labels_agree_with_the_prompts(processor: FCLMProcessor, image: Image.Image) -> None:
     alpha = np.full((HEIGHT, WIDTH), 128, np.uint8)
     inputs = processor([image, image], text=[["low", "er"], "low"], segmentation_maps=[[alpha, alpha], alpha])
@@ -190,6 +201,7 @@ BAD_PROMPTS = [
     ({"text": ["low", "er"]}, r"text holds 2 texts, but there are 1 images.*\[\['low', 'er'\]\]"),
     ({"text": []}, "text holds"),
     ({"text": b"low"}, "text is b'low'"),
+    ({"text": "\ud800"}, r"text\[0\]\[0\].*no valid Unicode"),
 ]
 
 
