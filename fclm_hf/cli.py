@@ -3,39 +3,29 @@
 import contextlib
 import enum
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 import typer
 from typer.core import TyperCommand
 
 from .evaluation.command import evaluate
+from .jobs import OPAQUE_FORMATS, TRANSPARENT_FORMATS, Job, plan_jobs
 
 
 if TYPE_CHECKING:
     from PIL import Image
 
-INPUT_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
-TRANSPARENT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".png": ("PNG", {}),
-    ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
-    ".webp": ("WEBP", {"lossless": True}),
-}
-OPAQUE_FORMATS = {**TRANSPARENT_FORMATS, ".jpg": ("JPEG", {"quality": 95}), ".jpeg": ("JPEG", {"quality": 95})}
 COORDINATES = {"--box": ("X0", "Y0", "X1", "Y1"), "--point": ("X", "Y"), "--negative-point": ("X", "Y")}
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
 
 
 class DType(str, enum.Enum):
+    """What a model can compute in."""
+
     float32 = "float32"
     float16 = "float16"
     bfloat16 = "bfloat16"
@@ -59,14 +49,6 @@ class CoordinateCommand(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
-@dataclass(frozen=True)
-class Job:
-    """An image, and the files that its objects are written to."""
-
-    source: str | Path
-    targets: list[Path]
-
-
 @app.callback()
 def fclm() -> None:
     """Cut any object out of a photo by its name, a click or a box."""
@@ -74,7 +56,9 @@ def fclm() -> None:
 
 @app.command(cls=CoordinateCommand, no_args_is_help=True)
 def matte(
-    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders (searched deeply) or URLs.")],
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders (searched deeply), patterns or URLs.")
+    ],
     out: Annotated[str, typer.Option("-o", "--out", help="File for one image, else a folder for <name>.png files.")],
     text: Annotated[list[str] | None, typer.Option(help="What to cut out. Repeat it for several objects.")] = None,
     box: Annotated[
@@ -194,6 +178,7 @@ def collect_prompts(
 
 
 def parse_numbers(value: str, option: str) -> list[float]:
+    """The numbers that an option takes, separated by spaces or commas."""
     names = COORDINATES[option]
     try:
         numbers = [float(each) for each in value.replace(",", " ").split()]
@@ -202,68 +187,6 @@ def parse_numbers(value: str, option: str) -> list[float]:
     if len(numbers) != len(names):
         raise typer.BadParameter(f"{option} takes {len(names)} numbers, {' '.join(names)}, got {value!r}.")
     return numbers
-
-
-def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]) -> list[Job]:
-    """What is read and written: checked before any work, so that no input and no other output gets overwritten."""
-    target, suffix = Path(out), Path(out).suffix.lower()
-    alone = len(images) == 1 and not Path(images[0]).is_dir()
-    if suffix in INPUT_SUFFIXES | formats.keys() and not target.is_dir() and not out.endswith(("/", os.sep)):
-        if not alone:
-            raise typer.BadParameter(f"-o {out} is a file, but several images need a folder.")
-        if suffix not in formats:
-            raise typer.BadParameter(f"-o {out}: accepted for this output are {', '.join(formats)}.")
-        found = [(source, target) for source, _ in find_images(images[0], target)]
-    else:
-        found = list(find_outputs(images, target))
-    jobs = [Job(source, number_objects(path, objects)) for source, path in found]
-    if not jobs:
-        raise typer.BadParameter(f"No image in {', '.join(images)}.")
-    sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
-    writers: dict[Path, str | Path] = {}
-    for job in jobs:
-        for path in job.targets:
-            if path.resolve() in sources:
-                raise typer.BadParameter(f"{path} is one of the inputs and would be overwritten: choose another -o.")
-            if path in writers:
-                raise typer.BadParameter(f"{writers[path]} and {job.source} would both be written to {path}.")
-            writers[path] = job.source
-    return jobs
-
-
-def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Each image with its place in the output folder; a.jpg beside a.png gives a.jpg.png and a.png.png."""
-    several_folders = sum(Path(image).is_dir() for image in images) > 1
-    found = []
-    for image in images:
-        prefix = Path(Path(image).resolve().name) if several_folders and Path(image).is_dir() else Path()
-        found += [(source, prefix / relative) for source, relative in find_images(image, folder)]
-    stems = Counter(relative.with_suffix("") for _, relative in found)
-    for source, relative in found:
-        name = relative.name if stems[relative.with_suffix("")] > 1 else relative.stem
-        yield source, folder / relative.parent / f"{name}.png"
-
-
-def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Images behind an argument, with their paths relative to it. Hidden files and earlier outputs are left out."""
-    if image.startswith(("http://", "https://")):
-        yield image, Path(Path(unquote(urlsplit(image).path)).name or "image")
-    elif not (root := Path(image)).is_dir():
-        yield root, Path(root.name)
-    else:
-        inside = root.resolve() in out.resolve().parents
-        for path in sorted(root.rglob("*")):
-            relative = path.relative_to(root)
-            hidden = any(part.startswith(".") for part in relative.parts)
-            earlier = inside and out.resolve() in path.resolve().parents
-            if path.suffix.lower() in INPUT_SUFFIXES and path.is_file() and not hidden and not earlier:
-                yield path, relative
-
-
-def number_objects(path: Path, objects: int) -> list[Path]:
-    if objects == 1:
-        return [path]
-    return [path.with_name(f"{path.stem}_{number}{path.suffix}") for number in range(1, objects + 1)]
 
 
 def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, Any]], "Image.Image"]:
@@ -294,6 +217,7 @@ def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, An
 
 
 def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable[..., Any]:
+    """The pipeline, or one red line that tells why there is none."""
     from transformers import pipeline
     from transformers.utils import logging
 
@@ -375,6 +299,7 @@ def write_image(image: "Image.Image", path: Path) -> None:
 
 
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
+    """What failed, in red on standard error; the file that was written, or how many images were done."""
     for source, problem in failures.items():
         typer.secho(f"{source}: {problem}", fg="red", err=True)
     done = [job for job in waiting if str(job.source) not in failures]

@@ -129,6 +129,16 @@ def test_matte_and_background(photo: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(Image.open(tmp_path / name)), expected, atol=1.5)
 
 
+def test_patterns_that_no_shell_expanded(tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/deep/b.png", "in/c.jpg", "in/[d].png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        make_photo().save(tmp_path / name)
+    assert "2 done" in run(tmp_path / "in" / "**" / "[ab].png", "-o", tmp_path / "out")
+    run(tmp_path / "in" / "[d].png", "-o", tmp_path / "out")  # a name before a pattern
+    assert list_files(tmp_path / "out") == ["[d].png", "a.png", "b.png"]
+    assert "does not exist" in run(tmp_path / "in" / "*.tif", "-o", tmp_path / "out", code=1)
+
+
 def test_url(photo: Path, tmp_path: Path) -> None:
     with serve(photo.parent) as address:
         run(f"{address}/photo.jpg?size=large", photo, "-o", tmp_path / "out", code=2)  # both would be photo.png
@@ -151,6 +161,8 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         ([photo, "-o", "o", "--box", 1, 2, "--point", 3, 4], "--box takes 4 numbers"),
         ([photo, "-o", "o", "--text", "a", "--text", "b", "--point", 1, 2], "different numbers of objects"),
         ([photo, "-o", "o", "--alpha", "--background", "red"], "exclude each other"),
+        ([photo, "-o", photo / "out"], "photo.jpg is a file, not a folder"),
+        ([tmp_path, "-o", photo / "deep" / "er"], "photo.jpg is a file, not a folder"),
         ([photo, "-o", "o", "--background", "no colour"], "neither a colour nor an image"),
     ]:
         output = run(*words, code=2)
@@ -213,3 +225,9 @@ while True:
 def test_console_script() -> None:
     result = subprocess.run([sys.executable, "-m", "fclm_hf.cli", "--help"], capture_output=True, text=True, check=True)
     assert "matte" in result.stdout
+
+
+def test_help_does_not_wait_for_what_other_commands_import() -> None:
+    script = "import sys, fclm_hf.cli; print({'datasets', 'pandas', 'timm'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
