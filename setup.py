@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["fclm_hf", "fclm_hf.*"]),
-    package_data={"fclm_hf": ["checkpoints/**/*", "training/README.md"]},
+    package_data={"fclm_hf": ["checkpoints/**/*", "py.typed", "training/README.md"]},
     entry_points={"console_scripts": ["fclm = fclm_hf.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
