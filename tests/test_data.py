@@ -145,3 +145,14 @@ def test_batches_are_complete_and_repeat_whatever_the_workers(folder):
 def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="neither foregrounds.json nor images"):
         Foregrounds(tmp_path)
+
+
+def test_foregrounds_that_show_nothing_are_an_error(folder, tmp_path):
+    Image.new("RGBA", (20, 20), (9, 9, 9, 0)).save(tmp_path / "clear.png")
+    with pytest.raises(ValueError, match=r"clear\.png is transparent everywhere"):
+        Foregrounds(tmp_path)[0]
+    with pytest.raises(ValueError, match="showed no object of at least min_area = 2.0"):
+        make_composition(folder, min_area=2.0).sample(np.random.default_rng(0))
+    (tmp_path / "foregrounds.json").write_text(json.dumps([{"file": "clear.png"}]))
+    with pytest.raises(ValueError, match=r"foregrounds\.json: entry 0 lacks name"):
+        Foregrounds(tmp_path)

@@ -10,6 +10,9 @@ from .foregrounds import Backgrounds, Foreground, Foregrounds
 from .strands import add_strands
 
 
+MOST_ATTEMPTS = 200  # only reached where no foreground can ever show enough
+
+
 @dataclass
 class CompositionSettings:
     """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
@@ -90,11 +93,18 @@ class Composition:
         Returns:
             `image` (size, size, 3) uint8, `alphas` (objects, size, size) float32 in [0, 1] (visible parts), `names`:
             a tuple of names per object, empty where its surface no longer fits its name, `valid` (height, width).
+
+        Raises:
+            ValueError: an image that cannot be used, or objects that never show enough of themselves.
         """
-        while True:
+        for _ in range(MOST_ATTEMPTS):
             sample = self._try_sample(rng)
             if sample is not None:
                 return sample
+        raise ValueError(
+            f"{MOST_ATTEMPTS} composites showed no object of at least min_area = {self.settings.min_area} of the image:"
+            " the foregrounds have hardly an opaque pixel, or the settings make them too small."
+        )
 
     def _try_sample(self, rng: np.random.Generator) -> dict[str, object] | None:
         settings = self.settings

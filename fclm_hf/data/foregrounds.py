@@ -28,10 +28,14 @@ class Foreground:
     texts: tuple[str, ...] = ()
 
 
-def _read_index(folder: Path, name: str) -> list[dict]:
+def _read_index(folder: Path, name: str, keys: tuple[str, ...]) -> list[dict]:
     index = folder / name
     if index.is_file():
-        return json.loads(index.read_text())
+        entries = json.loads(index.read_text())
+        for number, entry in enumerate(entries):
+            if lacking := [key for key in keys if not entry.get(key)]:
+                raise ValueError(f"{index}: entry {number} lacks {' and '.join(lacking)}: {entry}.")
+        return entries
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"{folder} holds neither {name} nor images ({', '.join(sorted(IMAGE_SUFFIXES))}).")
@@ -45,6 +49,9 @@ class Foregrounds:
         folder: where the images are.
         general_names: from an entry's name or `cls` to names that also fit it ("poodle": ["dog"]).
         weights: from an entry's `source`, `kind` or `cls` to a factor on how often it is drawn.
+
+    Raises:
+        ValueError: no images, or an entry without file or name; on reading, an image that is transparent everywhere.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class Foregrounds:
         weights: dict[str, float] | None = None,
     ):
         self.folder = Path(folder)
-        self.entries = _read_index(self.folder, "foregrounds.json")
+        self.entries = _read_index(self.folder, "foregrounds.json", ("file", "name"))
         self.general_names = general_names or {}
         weights = weights or {}
         factors = [
@@ -70,6 +77,8 @@ class Foregrounds:
         entry = self.entries[index]
         with Image.open(self.folder / entry["file"]) as image:
             pixels = np.asarray(image.convert("RGBA"))
+        if not pixels[..., 3].any():
+            raise ValueError(f"{self.folder / entry['file']} is transparent everywhere: it shows no object.")
         cut_sides = tuple(entry.get("truncated_LTRB", (False,) * 4))
         names = self.list_names(entry)
         return Foreground(pixels[..., :3], pixels[..., 3].astype(np.float32) / 255, names, cut_sides)
@@ -81,6 +90,7 @@ class Foregrounds:
         return tuple(dict.fromkeys((name, *general)))
 
     def sample(self, rng: np.random.Generator) -> Foreground:
+        """One of them, by the weights."""
         return self[int(rng.choice(len(self), p=self.probabilities))]
 
 
@@ -89,7 +99,7 @@ class Backgrounds:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self.entries = _read_index(self.folder, "backgrounds.json")
+        self.entries = _read_index(self.folder, "backgrounds.json", ("file",))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -100,4 +110,5 @@ class Backgrounds:
             return np.asarray(image.convert("RGB"))
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """One of them: (H, W, 3) uint8."""
         return self[int(rng.integers(len(self)))]

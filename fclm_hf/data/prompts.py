@@ -37,6 +37,7 @@ def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, floa
 
 
 def sample_box(alpha: np.ndarray, rng: np.random.Generator, jitter: float) -> list[float]:
+    """x0, y0, x1, y1 around `alpha` (H, W), half of the time moved by `jitter` (deviation, share of a side)."""
     x0, y0, x1, y1 = bounding_box(alpha)
     height, width = alpha.shape
     if rng.random() < 0.5:
