@@ -60,12 +60,7 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
         "config_name": options.config_name,
         "columns": options.columns,
         "protocol": protocol_name,
-        "template": options.template,
-        "point": options.point,
-        "known_words": options.known_words,
-        "longest_edge": options.longest_edge,
-        "config_overrides": options.config_overrides,
-        "dtype": options.dtype,
+        **options.list_settings(),
     }
     check_settings(options.out / "settings.json", settings, "Choose another folder for other settings.")
     methods = [Method(options, *method, protocol_name) for method in options.list_methods()]
