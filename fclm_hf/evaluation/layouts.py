@@ -69,26 +69,34 @@ def _choose_split(layout: str, found: list[str], split: str | None) -> str:
     return split
 
 
-def list_images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def list_images(folder: Path, pattern: str = "*") -> list[Path]:
+    """Images in a folder, sorted; none where there is no such folder."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def index_images(folder: Path, pattern: str = "*") -> dict[str, Path]:
+    """
+    Images by their paths in `folder`, without suffix.
+
+    Raises ValueError when two have one name.
+    """
+    images: dict[str, Path] = {}
+    for path in list_images(folder, pattern):
+        name = path.relative_to(folder).as_posix().removesuffix(path.suffix)
+        if name in images:
+            raise ValueError(f"{folder} holds both {images[name].name} and {path.name}: which one counts is not clear.")
+        images[name] = path
+    return images
 
 
 def _match(folder: Path, stem: str, images: dict[str, Path]) -> Path:
     if stem not in images:
         raise ValueError(f"data: {folder} has no image named {stem}.")
     return images[stem]
-
-
-def index_images(folder: Path) -> dict[str, Path]:
-    """Images by their names without suffix."""
-    images: dict[str, Path] = {}
-    for path in list_images(folder):
-        if path.stem in images:
-            raise ValueError(f"{folder} holds both {images[path.stem].name} and {path.name}: which one is not clear.")
-        images[path.stem] = path
-    return images
 
 
 def _read_json(path: Path) -> Any:
@@ -141,18 +149,10 @@ def _split_him2k(folder: Path) -> list[str]:
 def _read_him2k(folder: Path, split: str) -> list[Sample]:
     root = folder / "images" / split
     images = index_images(root)
-    mattes = {name: list_images(folder / "alphas" / split / name) for name in _list_folders(folder / "alphas" / split)}
-    return [
-        Sample(
-            name, _match(root, name, images), tuple(Target(f"{name}/{path.stem}", path, cls="person") for path in paths)
-        )
-        for name, paths in mattes.items()
-        if paths
-    ]
-
-
-def _list_folders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    photos: dict[str, list[Target]] = {}
+    for name, matte in index_images(folder / "alphas" / split, "*/*").items():
+        photos.setdefault(matte.parent.name, []).append(Target(name, matte, cls="person"))
+    return [Sample(photo, _match(root, photo, images), tuple(targets)) for photo, targets in photos.items()]
 
 
 def _split_dis5k(folder: Path) -> list[str]:
