@@ -56,6 +56,23 @@ def test_dis5k_and_its_splits(tmp_path: Path) -> None:
         open_folder(root, split="test")
 
 
+def test_two_files_of_one_name_and_lonely_mattes_are_errors(tmp_path: Path) -> None:
+    data = write_alphamatting(tmp_path / "a")
+    save(matte(20, 20), data / "input_training_lowres" / "GT01.bmp")
+    with pytest.raises(ValueError, match="holds both GT01.bmp and GT01.png"):
+        open_folder(data)
+    data = write_him2k(tmp_path / "b")
+    (data / "images" / "natural" / "one.jpg").unlink()
+    with pytest.raises(ValueError, match="natural has no image named one"):
+        open_folder(data)
+
+
+def test_files_of_the_finder_are_no_images(tmp_path: Path) -> None:
+    data = write_alphamatting(tmp_path)
+    (data / "gt_training_lowres" / "._GT01.png").write_bytes(b"Mac OS X")
+    assert open_folder(data).length == 2
+
+
 def test_alphamatting_has_trimaps(tmp_path: Path) -> None:
     benchmark = open_folder(write_alphamatting(tmp_path))
     assert [sample.name for sample in benchmark.samples] == ["GT01", "GT02"]
@@ -89,11 +106,45 @@ def test_wrong_folders(tmp_path: Path) -> None:
         open_folder(tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("metadata.csv", "image,alpha\n", "has no rows"),
+        ("metadata.csv", "\ufeffimage,alpha\nimage/p0.png\n", "row 0 has no alpha"),
+        ("metadata.csv", "image,alpha,box\nimage/p0.png,alpha/p0.png,1 2 3\n", "row 0: box must be 4 finite numbers"),
+        ("metadata.csv", "image,alpha,point\nimage/p0.png,alpha/p0.png,1 nan\n", "point must be 2 finite numbers"),
+        ("metadata.csv", "image,alpha,point\nimage/p0.png,alpha/p0.png,centre\n", "row 0 has no point, but 'centre'"),
+        (
+            "metadata.jsonl",
+            '{"image": "image/p0.png", "alpha": "alpha/p0.png"}\n{"image": "b"}\n',
+            "row 1 has no alpha",
+        ),
+        ("metadata.jsonl", '["image/p0.png"]\n', "must hold an object per line"),
+        ("metadata.jsonl", "{\n", "cannot be read"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, name: str, text: str, message: str) -> None:
+    write_folders(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"data: .*{message}"):
+        list(open_rows(str(tmp_path), {}, None, None).samples)
+
+
+def test_folders_have_no_splits(tmp_path: Path) -> None:
+    write_folders(tmp_path)
+    with pytest.raises(ValueError, match="split: the folder .* has none, got 'test'"):
+        open_rows(str(tmp_path), {}, "test", None)
+    with pytest.raises(ValueError, match="config_name: the folder .* has none, got 'big'"):
+        open_rows(str(tmp_path), {}, None, "big")
+
+
 def test_folders_of_images_and_mattes(tmp_path: Path) -> None:
     write_folders(tmp_path, "original", "mask")
     benchmark = open_rows(str(tmp_path), {"image": "original", "alpha": "mask"}, None, None)
     assert [sample.name for sample in benchmark.samples] == [f"p{number}" for number in range(5)]
-    with pytest.raises(ValueError, match="Folders found: mask, original"):
+    with pytest.raises(
+        ValueError, match="no folders named 'image' for image and 'alpha'.* Folders found: mask, original"
+    ):
         open_rows(str(tmp_path), {}, None, None)
     (tmp_path / "mask" / "p3.png").unlink()
     with pytest.raises(ValueError, match="1 files.*no partner.*p3"):

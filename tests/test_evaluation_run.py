@@ -23,6 +23,7 @@ from tiny_model import tiny_model, tiny_processor
 
 from fclm_hf.evaluation import EvaluationOptions, evaluate, runner
 from fclm_hf.evaluation.options import name_sources
+from fclm_hf.evaluation.summary import list_remarks
 from fclm_hf.metrics import InstanceMattingQuality, connectivity_error, sad
 
 
@@ -113,6 +114,42 @@ def test_perfect_and_missing_predictions(tmp_path: Path) -> None:
     assert 0 < result["measures"]["sad_trimap"] < result["measures"]["sad"]
     rows = parquet.read_table(tmp_path / "out" / "mine" / "box" / "rows.parquet").to_pylist()
     assert [(row["target"], row["missing"], row["sad"] == 0) for row in rows] == [("GT01", 0, True), ("GT02", 1, False)]
+
+
+def test_names_of_predictions(tmp_path: Path) -> None:
+    """Suffixes in capitals are found, files of no object named, and one name must not stand for two files."""
+    data, mine = write_alphamatting(tmp_path / "data"), tmp_path / "mine"
+    mine.mkdir()
+    for name in ("GT01.PNG", "GT03.png"):
+        shutil.copy(data / "gt_training_lowres" / "GT01.png", mine / name)
+    (mine / "notes.txt").write_text("of another program")
+    summary = run(data, tmp_path / "out", predictions=[mine])
+    (result,) = summary["results"]
+    assert (result["missing"], result["unused"], result["trimaps"]) == (1, ["GT03"], 2)
+    assert list(list_remarks(summary)) == [
+        "mine: 1 of 2 mattes are missing: they count as empty or as missed",
+        "mine: 1 mattes belong to no object that was asked for, the first is GT03",
+    ]
+    shutil.copy(mine / "GT01.PNG", mine / "GT01.bmp")
+    with pytest.raises(ValueError, match="holds both GT01.PNG and GT01.bmp"):
+        run(data, tmp_path / "out2", predictions=[mine])
+
+
+def test_trimaps_of_some_images(tmp_path: Path) -> None:
+    data, mine = write_alphamatting(tmp_path / "data"), tmp_path / "mine"
+    mine.mkdir()
+    shutil.copy(data / "gt_training_lowres" / "GT01.png", mine)
+    both = run(data, tmp_path / "both", predictions=[mine])["results"][0]["measures"]
+    folder = data / "trimap_training_lowres" / "Trimap1"
+    (folder / "GT01.png").unlink()
+    summary = run(data, tmp_path / "one", predictions=[mine])
+    measures = summary["results"][0]["measures"]
+    assert measures["sad"] == both["sad"]
+    assert measures["sad_trimap"] == pytest.approx(2 * both["sad_trimap"]) and both["sad_trimap"] > 0
+    assert list(list_remarks(summary))[-1] == "mine: figures of trimaps are of 1 of 2 objects"
+    Image.open(folder / "GT02.png").point(lambda value: min(value, 127)).save(folder / "GT02.png")
+    with pytest.raises(ValueError, match=r"trimap of GT02 must hold only 0, 128 and 255, got \[127\]"):
+        run(data, tmp_path / "wrong", baselines=["box-as-mask"])
 
 
 def test_missing_and_false_instances(tmp_path: Path) -> None:
@@ -247,6 +284,8 @@ BAD = [
     ({"baselines": ["grabcut"], "prompts": ["box", "none"], "protocol": "instances"}, "without a prompt"),
     ({"models": ["nowhere"]}, "nowhere"),
     ({"baselines": ["grabcut"], "layout": "dis5k"}, "has not the layout dis5k"),
+    ({"baselines": ["grabcut"], "layout": "dis5k", "columns": {"image": "im"}}, "columns: layout dis5k has its own"),
+    ({"baselines": ["grabcut"], "split": "test"}, "split: the folder .* has none"),
 ]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fclm_hf.metrics import (
     InstanceMattingQuality,
@@ -34,6 +35,13 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (GOOD[None], ValueError, r"\(height, width\)"),
     (GOOD[0], ValueError, r"\(height, width\)"),
     (np.zeros((0, 5)), ValueError, "at least one pixel"),
+    (GOOD + 0.50001, ValueError, "got 1.00001"),
+    (np.ma.masked_array(GOOD, GOOD > 0), TypeError, "masked"),
+    (GOOD.astype(complex), TypeError, "complex128"),
+    (GOOD.astype(object), TypeError, "object"),
+    (torch.zeros(4, 5, device="meta"), TypeError, "dense tensor with data"),
+    (torch.tensor(GOOD).to_sparse(), TypeError, "dense tensor with data"),
+    (Image.new("L", (5, 4)), TypeError, "numpy array or a torch tensor, got Image"),
 ]
 
 
@@ -68,9 +76,10 @@ def test_bad_trimaps(function: Callable[..., float], trimap: Any, error: type[Ex
         function(GOOD, GOOD, trimap)
 
 
-def test_unknown_variant() -> None:
+@pytest.mark.parametrize("function", [connectivity_error, gradient_error])
+def test_unknown_variant(function: Callable[..., float]) -> None:
     with pytest.raises(ValueError, match="variant.*official, gca.*'other'"):
-        connectivity_error(GOOD, GOOD, variant="other")
+        function(GOOD, GOOD, variant="other")
 
 
 def test_bad_instances() -> None:
@@ -103,3 +112,21 @@ def test_dull_mattes_have_defined_values(shape: tuple[int, int]) -> None:
 def test_half_precision_and_gradients_are_accepted() -> None:
     half = torch.full((4, 5), 0.5, dtype=torch.bfloat16, requires_grad=True)
     assert mad(half, torch.zeros(4, 5, dtype=torch.float16)) == 0.5
+
+
+def test_layout_in_memory_does_not_matter() -> None:
+    """Above all the byte order of scientific file formats, which OpenCV does not know."""
+    generator = np.random.default_rng(0)
+    pred, target = (np.rint(255 * generator.random((12, 15))) / 255 for _ in range(2))
+    for function in FUNCTIONS:
+        expected = function(pred, target)
+        for dtype in (">f4", ">f8", np.longdouble):
+            assert function(pred.astype(dtype), target) == pytest.approx(expected, rel=1e-6)
+        views = np.asfortranarray(pred), pred[::-1, ::-1].copy()[::-1, ::-1], np.repeat(pred, 2, 1)[:, ::2]
+        assert all(function(view, target) == expected for view in views)
+        assert type(expected) is float
+    stacks = pred[None], target[None]
+    first, second = InstanceMattingQuality(), InstanceMattingQuality()
+    first.update(*stacks)
+    second.update(stacks[0].astype(">f8"), stacks[1].astype(">f8"))
+    assert first.compute() == second.compute()

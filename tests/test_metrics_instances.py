@@ -1,5 +1,7 @@
 """IMQ: crops against whole images, and counts worked out by hand."""
 
+import pickle
+
 import numpy as np
 import pytest
 from metric_inputs import disc, load_oracles
@@ -16,6 +18,12 @@ def measure(pred: np.ndarray, target: np.ndarray, iou_threshold: float = 0.5) ->
     quality = InstanceMattingQuality(iou_threshold)
     quality.update(pred, target)
     return quality.compute()
+
+
+def measured_rows(pred: np.ndarray, target: np.ndarray, iou_threshold: float) -> list[dict]:
+    quality = InstanceMattingQuality(iou_threshold)
+    quality.update(pred, target)
+    return quality.rows
 
 
 def draw(shift: float, radius: float) -> np.ndarray:
@@ -90,12 +98,32 @@ def test_data_set_counts_add_up() -> None:
     assert whole.compute()["fn"] == 5
 
 
+def test_order_and_process_do_not_change_a_digit() -> None:
+    generator = np.random.default_rng(0)
+    whole = InstanceMattingQuality()
+    parts = []
+    for number in range(9):
+        target = draw(0, generator.uniform(10, 20))[: number % 6]
+        pred = draw(generator.uniform(0, 4), generator.uniform(10, 20)) * generator.uniform(0.5, 1)
+        pred = pred[: generator.integers(0, 6)]
+        whole.update(pred, target)
+        parts.append(InstanceMattingQuality(rows=measured_rows(pred, target, 0.5)))
+    expected = whole.compute()
+    for _ in range(5):
+        merged = InstanceMattingQuality()
+        for index in generator.permutation(9):
+            merged.merge(pickle.loads(pickle.dumps(parts[index])))
+        assert merged.compute() == expected
+
+
 def test_rows_serve_a_higher_threshold() -> None:
     pred, target = draw(4, 12), draw(0, 14)
     quality = InstanceMattingQuality(0.5)
     quality.update(pred, target)
     assert InstanceMattingQuality(0.75, quality.rows).compute() == measure(pred, target, 0.75)
     assert measure(pred, target, 0.75)["tp"] < quality.compute()["tp"]
+    with pytest.raises(ValueError, match="rows were measured at 0.75"):
+        InstanceMattingQuality(0.5, measured_rows(pred, target, 0.75))
 
 
 def test_bad_thresholds_and_merges() -> None:

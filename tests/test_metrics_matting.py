@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from metric_inputs import disc, load_oracles, random_pair
+from scipy.ndimage import gaussian_filter
 
 from fclm_hf.metrics import MaskMetrics, MattingMetrics, connectivity_error, gradient_error, mad, mask_iou, mse, sad
 
@@ -33,6 +34,23 @@ def test_gradient_filters_what_scipy_filters(kind: str) -> None:
         pred, target = random_pair(generator, kind)
         expected = oracles.gradient_by_filters(pred, target) / 1000
         assert gradient_error(pred, target) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_variants_of_the_gradient(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(25):
+        pred, target = random_pair(generator, kind)
+        pred = 0.25 + 0.5 * pred  # which the official measure stretches back
+        magnitudes = [oracles.magnitude_by_filters(alpha) for alpha in (pred, target)]
+        expected = np.square(magnitudes[0] - magnitudes[1]).sum() / 1000
+        assert gradient_error(pred, target, variant="gca") == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        plain = [
+            np.hypot(*(gaussian_filter(alpha, 1.4, order=order) for order in ((0, 1), (1, 0))))
+            for alpha in (pred, target)
+        ]
+        expected = np.square(plain[0] - plain[1]).sum() / 10
+        assert gradient_error(pred, target, variant="p3m") == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_large_objects_of_equal_rank() -> None:
@@ -112,6 +130,21 @@ def test_accumulator_means_do_not_depend_on_order_or_process() -> None:
     assert MattingMetrics(gca=True, rows=json.loads(json.dumps(whole.rows))).compute() == whole.compute()
     assert whole.compute()["sad"] == pytest.approx(np.mean([sad(*pair) for pair in pairs]))
     assert set(whole.compute()) == {"sad", "mse", "mad", "gradient", "connectivity", "connectivity_gca"}
+
+
+def test_a_measure_of_some_images_is_a_mean_over_those() -> None:
+    rows = [{"sad": 1.0}, {"sad": 3.0, "sad_trimap": 2.0}, {"sad": 2.0, "sad_trimap": 1.0}]
+    assert MattingMetrics(rows=rows).compute() == {"sad": 2.0, "sad_trimap": 1.5}
+
+
+def test_reset_forgets() -> None:
+    metrics = MattingMetrics()
+    metrics.update(np.ones((4, 5)), np.zeros((4, 5)))
+    metrics.reset()
+    with pytest.raises(ValueError, match="never called"):
+        metrics.compute()
+    metrics.update(np.ones((4, 5)), np.ones((4, 5)))
+    assert metrics.compute()["sad"] == 0
 
 
 def test_accumulators_of_different_options_do_not_merge() -> None:

@@ -46,7 +46,8 @@ def test_mattes(name: str, dtype: type) -> None:
     for key, function in ALPHA_FUNCTIONS.items():
         measured[key] = function(pred, target)
         measured[f"{key}_trimap"] = function(pred, target, trimap)
-    measured["connectivity_gca"] = connectivity_error(pred, target, variant="gca")
+    for key in ("gradient", "connectivity"):
+        measured[f"{key}_gca"] = ALPHA_FUNCTIONS[key](pred, target, variant="gca")
     assert_agree(measured, {key: EXPECTED["pairs"][name][key] for key in measured})
 
 

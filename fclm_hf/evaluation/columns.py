@@ -6,12 +6,13 @@ and trimap that is given.
 
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..data.connections import Backoff, single_reads
-from .layouts import IMAGE_SUFFIXES, Benchmark
+from .layouts import Benchmark, index_images
 from .samples import Sample, Target
 
 
@@ -19,6 +20,7 @@ REQUIRED = ("image", "alpha")
 OPTIONAL = ("id", "text", "cls", "box", "point", "trimap")
 ROLES = (*REQUIRED, *OPTIONAL)
 FILES = ("image", "alpha", "trimap")
+NUMBERS = {"box": 4, "point": 2}
 TABLES = ("metadata.jsonl", "metadata.csv")
 
 
@@ -37,18 +39,22 @@ def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_n
     folder = Path(data)
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
     if table is not None:
+        _check_no_split(data, split, config_name)
         rows: list[dict[str, Any]] = _read_table(table)
-        found = _match_columns(columns, rows[0] if rows else {}, str(table))
+        names = dict.fromkeys(name for row in rows for name in row)
+        found = _match_columns(columns, names, str(table))
         return Benchmark("columns", "matting", _TableSamples(rows, found, folder), len(rows))
     subfolders = {role: folder / columns.get(role, role) for role in FILES}
     if subfolders["image"].is_dir() and subfolders["alpha"].is_dir():
+        _check_no_split(data, split, config_name)
         samples = _read_subfolders(subfolders)
         return Benchmark("columns", "matting", samples, len(samples))
     if folder.is_dir() and not any(folder.glob("**/*.parquet")):
         children = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise ValueError(
-            f"data: {data} holds no known benchmark, no {' or '.join(TABLES)}, no Parquet files, and no folders for"
-            f" image and alpha. Folders found: {', '.join(children) or 'none'}; name them with columns."
+            f"data: {data} holds no known benchmark, no {' or '.join(TABLES)}, no Parquet files, and no folders named"
+            f" {subfolders['image'].name!r} for image and {subfolders['alpha'].name!r} for alpha. Folders found:"
+            f" {', '.join(children) or 'none'}; name them with columns."
         )
     return _open_stream(data, columns, split, config_name)
 
@@ -112,7 +118,7 @@ class _TableSamples:
 
     def __iter__(self) -> Iterator[Sample]:
         for index, row in enumerate(self.rows):
-            values = {role: row[column] for role, column in self.columns.items()}
+            values = {role: row.get(column) for role, column in self.columns.items()}
             yield make_sample(values, index, self.folder)
 
 
@@ -143,12 +149,15 @@ def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
         return None
     if role in FILES:
         return folder / cell if folder is not None and isinstance(cell, str) else cell
-    if role in ("box", "point"):
+    if role in NUMBERS:
         numbers = cell.replace(",", " ").split() if isinstance(cell, str) else cell
         try:
-            return tuple(float(number) for number in numbers)
+            values = tuple(float(number) for number in numbers)
         except (TypeError, ValueError) as error:
             raise ValueError(f"data: {place} has no {role}, but {cell!r}.") from error
+        if len(values) != NUMBERS[role] or not all(map(math.isfinite, values)):
+            raise ValueError(f"data: {place}: {role} must be {NUMBERS[role]} finite numbers, got {cell!r}.")
+        return values
     return str(cell)
 
 
@@ -159,12 +168,22 @@ def _find_stem(image: Any) -> str | None:
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                return list(csv.DictReader(file))
-            return [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a mark of the byte order
+            table = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, filter(str.strip, file))
+            rows = list(table)
+    except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"data: {path} cannot be read: {error}") from error
+    if not rows:
+        raise ValueError(f"data: {path} has no rows.")
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"data: {path} must hold an object per line, from column to cell.")
+    return rows
+
+
+def _check_no_split(data: str, split: str | None, config_name: str | None) -> None:
+    for name, value in (("split", split), ("config_name", config_name)):
+        if value is not None:
+            raise ValueError(f"{name}: the folder {data} has none, got {value!r}.")
 
 
 def _match_columns(columns: Mapping[str, str], found: Mapping[str, Any], data: str) -> dict[str, str]:
@@ -177,18 +196,13 @@ def _match_columns(columns: Mapping[str, str], found: Mapping[str, Any], data: s
 
 
 def _read_subfolders(folders: dict[str, Path]) -> list[Sample]:
-    files = {
-        role: {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
-        for role, folder in folders.items()
-        if folder.is_dir()
-    }
+    files = {role: index_images(folder) for role, folder in folders.items()}
     if lonely := sorted(files["image"].keys() ^ files["alpha"].keys()):
         raise ValueError(
             f"data: {len(lonely)} files of {folders['image']} and {folders['alpha']} have no partner of the same name,"
             f" the first is {lonely[0]}."
         )
-    trimaps = files.get("trimap", {})
     return [
-        Sample(stem, path, (Target(stem, files["alpha"][stem], trimap=trimaps.get(stem)),))
+        Sample(stem, path, (Target(stem, files["alpha"][stem], trimap=files["trimap"].get(stem)),))
         for stem, path in files["image"].items()
     ]

@@ -18,7 +18,9 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Folder or Hub repository; repeat it for runs by several seeds. Default: fclm-lite."),
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="text, point, box or none. Repeat it for several.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="text, point, box or none. Repeat it for several. Default: box.")
+    ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="box-as-mask, grabcut or closed-form, from the same boxes.")
     ] = None,
@@ -55,7 +57,14 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda:0, mps, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of the model: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
-    """Measure checkpoints, or mattes that other programs made, as the field does. A stopped run goes on."""
+    """
+    Measure checkpoints, or mattes that other programs made, as the field does.
+
+    -o gets summary.json and, per method and kind of prompt, a table of single images. A stopped run goes on.
+
+    Predictions bear the names of the true mattes (GT01.png; the instances of a photo lie in a folder of its name) and
+    are of the photo's size. Missing ones count as empty, missing instances as missed.
+    """
     from transformers.utils import logging
 
     from .. import LITE_CHECKPOINT
@@ -97,7 +106,7 @@ def evaluate(
         typer.echo("This shard is done; the last one writes the summary.")
         return
     print_table(*summary.make_table(result))
-    for line in summary.describe_skipped(result):
+    for line in summary.list_remarks(result):
         typer.secho(line, fg="yellow", err=True)
     typer.echo(options.out / "summary.json")
 

@@ -69,22 +69,34 @@ def _choose_split(layout: str, found: list[str], split: str | None) -> str:
     return split
 
 
-def list_images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+def list_images(folder: Path, pattern: str = "*") -> list[Path]:
+    """Images in a folder, sorted; none where there is no such folder."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
 
 
-def _match(folder: Path, stem: str, among: dict[str, Path] | None = None) -> Path:
-    """The image of a name in any format."""
-    path = among.get(stem) if among is not None else next((p for p in list_images(folder) if p.stem == stem), None)
-    if path is None:
+def index_images(folder: Path, pattern: str = "*") -> dict[str, Path]:
+    """
+    Images by their paths in `folder`, without suffix.
+
+    Raises ValueError when two have one name.
+    """
+    images: dict[str, Path] = {}
+    for path in list_images(folder, pattern):
+        name = path.relative_to(folder).as_posix().removesuffix(path.suffix)
+        if name in images:
+            raise ValueError(f"{folder} holds both {images[name].name} and {path.name}: which one counts is not clear.")
+        images[name] = path
+    return images
+
+
+def _match(folder: Path, stem: str, images: dict[str, Path]) -> Path:
+    if stem not in images:
         raise ValueError(f"data: {folder} has no image named {stem}.")
-    return path
-
-
-def _index(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in list_images(folder)}
+    return images[stem]
 
 
 def _read_json(path: Path) -> Any:
@@ -110,7 +122,7 @@ def _read_refmatte(folder: Path, split: str) -> list[Sample]:
     labels = _read_json(path)
     chosen_path = folder / "eval_index_expression.json"
     chosen = _read_json(chosen_path) if chosen_path.is_file() else {}
-    images = _index(folder / "image_all") or _index(folder / "image")
+    images = index_images(folder / "image_all") or index_images(folder / "image")
     photos: dict[str, list[Target]] = {}
     for matte in list_images(folder / "mask"):
         label = labels.get(matte.stem)
@@ -135,13 +147,12 @@ def _split_him2k(folder: Path) -> list[str]:
 
 
 def _read_him2k(folder: Path, split: str) -> list[Sample]:
-    samples = []
-    for image in list_images(folder / "images" / split):
-        mattes = list_images(folder / "alphas" / split / image.stem)
-        if mattes:
-            targets = [Target(f"{image.stem}/{matte.stem}", matte, cls="person") for matte in mattes]
-            samples.append(Sample(image.stem, image, tuple(targets)))
-    return samples
+    root = folder / "images" / split
+    images = index_images(root)
+    photos: dict[str, list[Target]] = {}
+    for name, matte in index_images(folder / "alphas" / split, "*/*").items():
+        photos.setdefault(matte.parent.name, []).append(Target(name, matte, cls="person"))
+    return [Sample(photo, _match(root, photo, images), tuple(targets)) for photo, targets in photos.items()]
 
 
 def _split_dis5k(folder: Path) -> list[str]:
@@ -155,7 +166,7 @@ def _read_dis5k(folder: Path, split: str) -> list[Sample]:
     if split == "DIS-TE":
         return [sample for part in DIS_TEST_SPLITS for sample in _read_dis5k(folder, part)]
     root = folder if (folder / "im").is_dir() else folder / split
-    images = _index(root / "im")
+    images = index_images(root / "im")
     samples = []
     for matte in list_images(root / "gt"):
         target = Target(matte.stem, matte, cls=_read_dis_class(matte.stem))
@@ -176,8 +187,8 @@ def _split_alphamatting(folder: Path) -> list[str]:
 
 
 def _read_alphamatting(folder: Path, split: str) -> list[Sample]:
-    images = _index(folder / f"input_training_{split}")
-    trimaps = _index(folder / f"trimap_training_{split}" / "Trimap1")
+    images = index_images(folder / f"input_training_{split}")
+    trimaps = index_images(folder / f"trimap_training_{split}" / "Trimap1")
     samples = []
     for matte in list_images(folder / f"gt_training_{split}"):
         target = Target(matte.stem, matte, trimap=trimaps.get(matte.stem))

@@ -100,6 +100,11 @@ class EvaluationOptions:
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"out must be a folder, {self.out} is a file.")
 
+    def list_settings(self) -> dict[str, Any]:
+        """What decides how methods are asked and run, for the record."""
+        names = ("template", "point", "known_words", "longest_edge", "config_overrides", "dtype")
+        return {name: getattr(self, name) for name in names}
+
     def list_methods(self) -> list[tuple[str, str, str]]:
         """Kind (checkpoint, baseline or predictions), source and folder name of each method."""
         predictions = [str(folder) for folder in self.predictions]

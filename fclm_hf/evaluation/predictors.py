@@ -1,6 +1,6 @@
 """Where mattes come from: a checkpoint, a method that needs only a box, or a folder of files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from .baselines import BASELINES
-from .layouts import IMAGE_SUFFIXES, list_images
+from .layouts import index_images
 from .prompts import Prompted
 from .samples import Sample, read_matte
 
@@ -95,24 +95,26 @@ class FolderPredictor:
     Mattes that any other program wrote: `<name of the target>` with any image suffix, of the photo's size.
 
     Instances are all images in `<name of the sample>/`, whatever their names. What is missing is None.
+
+    Raises ValueError when two files have one name.
     """
 
     def __init__(self, folder: Path, instances: bool = False) -> None:
-        self.folder, self.instances = folder, instances
+        self.images, self.instances = index_images(folder, "**/*"), instances
+
+    def list_unused(self, names: Iterable[str]) -> list[str]:
+        """Names of the mattes that belong to none of these targets, or of these samples if they are instances."""
+        known = set(names)
+        return [name for name in self.images if (_find_photo(name) if self.instances else name) not in known]
 
     def predict(self, sample: Sample, image: Image.Image, asked: Asked) -> Mattes:
         size = (image.height, image.width)
         for prompt, objects in asked.items():
             if self.instances:
-                paths: list[Path | None] = list(list_images(self.folder / sample.name))
+                paths = [path for name, path in self.images.items() if _find_photo(name) == sample.name]
             else:
-                paths = [self._find(each.target.name) for each in objects]
+                paths = [self.images.get(each.target.name) for each in objects]
             yield prompt, [None if path is None else read_matte(path, str(path), size) for path in paths]
-
-    def _find(self, name: str) -> Path | None:
-        # not with_suffix: names of DIS5K hold dots
-        candidates = (self.folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
-        return next((path for path in candidates if path.is_file()), None)
 
 
 def fingerprint_checkpoint(source: str) -> str | None:
@@ -143,6 +145,11 @@ def fingerprint_folder(folder: Path) -> str:
             status = path.stat()
             digest.update(f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _find_photo(name: str) -> str:
+    """ "photo/00" is an instance of "photo"."""
+    return name.rpartition("/")[0]
 
 
 def _nest(prompt: str, objects: list[Prompted]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.inputs import TRIMAP_VALUES
 from .columns import open_rows
 from .layouts import Benchmark, iterate_limited, open_folder
 from .options import EvaluationOptions
@@ -60,12 +61,7 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
         "config_name": options.config_name,
         "columns": options.columns,
         "protocol": protocol_name,
-        "template": options.template,
-        "point": options.point,
-        "known_words": options.known_words,
-        "longest_edge": options.longest_edge,
-        "config_overrides": options.config_overrides,
-        "dtype": options.dtype,
+        **options.list_settings(),
     }
     check_settings(options.out / "settings.json", settings, "Choose another folder for other settings.")
     methods = [Method(options, *method, protocol_name) for method in options.list_methods()]
@@ -84,12 +80,15 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
 def open_benchmark(options: EvaluationOptions) -> Benchmark:
     """Raises ValueError when there is no such data set."""
     folder = Path(options.data)
+    if options.layout not in ("auto", "columns"):
+        if not folder.is_dir():
+            raise ValueError(f"data: {options.data} must be a folder for layout {options.layout}.")
+        if options.columns:
+            raise ValueError(f"columns: layout {options.layout} has its own, got {options.columns}.")
     if folder.is_dir() and options.layout != "columns" and not options.columns:
         benchmark = open_folder(folder, options.layout, options.split)
         if benchmark is not None:
             return benchmark
-    elif options.layout not in ("auto", "columns"):
-        raise ValueError(f"data: {options.data} must be a folder for layout {options.layout}.")
     return open_rows(options.data, options.columns, options.split, options.config_name)
 
 
@@ -102,10 +101,18 @@ def check_feasible(options: EvaluationOptions, benchmark: Benchmark, protocol: s
         raise ImportError('The baseline closed-form needs pymatting: pip install "fclm-hf[eval]".')
     if options.known_words and (options.predictions or not options.models):
         raise ValueError("known_words needs the vocabulary of a checkpoint: predictions and baselines have none.")
+    if isinstance(benchmark.samples, list):
+        check_names([sample.name for sample in benchmark.samples])
     if "text" in options.prompts and isinstance(benchmark.samples, list):
         targets = (target for sample in benchmark.samples for target in sample.targets)
         if all(target.text is None and target.cls is None for target in targets):
             raise ValueError(f"prompts: {options.data} names no object, so text cannot be a prompt.")
+
+
+def check_names(names: list[str]) -> None:
+    """Raises ValueError unless all samples differ in their names."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"data: {len(twice)} names stand for several samples, the first is {twice[0]!r}.")
 
 
 class Method:
@@ -156,8 +163,7 @@ class Method:
                     rules = PromptRules(self.options.template, self.options.point, predictor.vocabulary)
             self._run_sample(predictor, sample, {prompt: folders[prompt] for prompt in pending}, rules, pool)
         pool.finish()
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"data: {len(twice)} names stand for several samples, the first is {twice[0]!r}.")
+        check_names(names)
         return names
 
     def _run_sample(
@@ -225,14 +231,27 @@ class Method:
             "images": sum(bool(part["rows"]) for part in parts.values()),
             "objects": sum(row["targets"] for row in rows) if self.protocol.per_image else len(rows),
             "missing": sum(sum(part["missing"]) for part in parts.values()),
+            "unused": self._list_unused(parts),
+            "trimaps": sum("sad_trimap" in row for row in rows),
             "skipped": dict(sorted(skipped.items())),
             "measures": self.protocol.summarise(rows),
         }
 
+    def _list_unused(self, parts: dict[str, dict[str, Any]]) -> list[str]:
+        """Predictions for what is not in the data set: most often a sign of wrong names."""
+        if self.kind != "predictions" or self.options.limit is not None:
+            return []
+        return self.load().list_unused(name for part in parts.values() for name in part["targets"])
+
 
 def _read_trimap(prompted: Prompted, size: tuple[int, int]) -> np.ndarray | None:
-    source = prompted.target.trimap
-    return None if source is None else read_matte(source, f"the trimap of {prompted.target.name}", size)
+    source, name = prompted.target.trimap, f"the trimap of {prompted.target.name}"
+    if source is None:
+        return None
+    trimap = read_matte(source, name, size)
+    if wrong := set(np.unique(trimap).tolist()) - set(TRIMAP_VALUES):
+        raise ValueError(f"{name} must hold only 0, 128 and 255, got {sorted(wrong)[:5]}.")
+    return trimap
 
 
 def _make_table(parts: dict[str, dict[str, Any]], protocol: Protocol) -> Iterator[dict[str, Any]]:

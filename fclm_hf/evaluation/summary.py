@@ -28,14 +28,7 @@ def make_summary(
             "protocol": protocol,
             "limit": options.limit,
         },
-        "settings": {
-            "template": options.template,
-            "point": options.point,
-            "known_words": options.known_words,
-            "longest_edge": options.longest_edge,
-            "config_overrides": options.config_overrides,
-            "dtype": options.dtype,
-        },
+        "settings": options.list_settings(),
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "scipy")},
         "python": platform.python_version(),
         "results": results,
@@ -89,8 +82,16 @@ def format_figure(value: float | None) -> str:
     return f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
 
 
-def describe_skipped(summary: dict[str, Any]) -> Iterator[str]:
+def list_remarks(summary: dict[str, Any]) -> Iterator[str]:
+    """What the table does not show, or hides in a column."""
     for result in summary["results"]:
+        method, objects = result["method"], result["objects"]
         if result["skipped"]:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in result["skipped"].items())
-            yield f"{result['method']}: {result['prompt']} cannot name some objects ({reasons})"
+            yield f"{method}: {result['prompt']} cannot name some objects ({reasons})"
+        if result["missing"]:
+            yield f"{method}: {result['missing']} of {objects} mattes are missing: they count as empty or as missed"
+        if unused := result["unused"]:
+            yield f"{method}: {len(unused)} mattes belong to no object that was asked for, the first is {unused[0]}"
+        if 0 < result["trimaps"] < objects:
+            yield f"{method}: figures of trimaps are of {result['trimaps']} of {objects} objects"

@@ -14,7 +14,8 @@ class MetricAccumulator:
 
     `rows` holds what was measured, as dicts of numbers and lists that survive JSON unchanged. Rows of several processes
     can be joined with `merge`, or handed to a new accumulator. The order of the rows has no influence on the result,
-    not even on its last digit, because sums are exact before they are rounded once.
+    not even on its last digit, because sums are exact before they are rounded once. A measure that only some rows have
+    is a mean over those.
     """
 
     def __init__(self, rows: Iterable[dict[str, Any]] = ()) -> None:
@@ -37,7 +38,8 @@ class MetricAccumulator:
         return self._reduce()
 
     def _reduce(self) -> dict[str, float]:
-        return {name: mean(row[name] for row in self.rows) for name in self.rows[0]}
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return {name: mean(row[name] for row in self.rows if name in row) for name in names}
 
     def _options(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "rows"}

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .inputs import CHUNK, load_pair, load_trimap, overwrite_known
+from .inputs import CHUNK, check_variant, load_pair, load_trimap, overwrite_known
 
 
 VARIANTS = ("official", "gca")
@@ -34,8 +34,7 @@ def connectivity_error(pred: Any, target: Any, trimap: Any = None, variant: str 
     Raises:
         TypeError, ValueError: see `load_mattes` and `load_trimap` in `inputs.py`; or `variant` is unknown.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}.")
+    check_variant(variant, VARIANTS)
     pred, target = load_pair(pred, target)
     if trimap is not None:
         trimap = load_trimap(trimap, pred.shape)

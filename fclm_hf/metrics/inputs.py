@@ -11,6 +11,12 @@ SHAPES = {2: "(height, width)", 3: "(objects, height, width)"}
 CHUNK = 1 << 15  # elements that a core's cache holds through several passes
 
 
+def check_variant(variant: str, accepted: tuple[str, ...]) -> None:
+    """Raises ValueError unless `variant` is accepted."""
+    if variant not in accepted:
+        raise ValueError(f"variant must be one of {', '.join(accepted)}, got {variant!r}.")
+
+
 def load_pair(pred: Any, target: Any, ndim: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Both mattes as float32 or float64 arrays of `ndim` axes and one size; see [`load_mattes`] for the errors."""
     pred, target = load_mattes(pred, "pred", ndim), load_mattes(target, "target", ndim)
@@ -31,11 +37,10 @@ def load_mattes(values: Any, name: str, ndim: int = 2) -> np.ndarray:
     if array.dtype.kind != "f":
         hint = "; divide 8-bit values by 255 first" if array.dtype == np.uint8 else ""
         raise TypeError(f"{name} must hold floats in [0, 1], got {array.dtype}{hint}.")
-    if array.dtype.itemsize != 4:
-        array = array.astype(np.float32 if array.dtype.itemsize < 4 else np.float64, copy=False)
     if array.ndim != ndim or 0 in array.shape[-2:]:
         raise ValueError(f"{name} must be of shape {SHAPES[ndim]} with at least one pixel, got {array.shape}.")
-    array = np.ascontiguousarray(array)
+    # also of another byte order, which OpenCV takes for the machine's own
+    array = np.ascontiguousarray(array, np.float32 if array.dtype.itemsize <= 4 else np.float64)
     _check_range(array, name)
     return array
 
@@ -69,11 +74,16 @@ def overwrite_known(pred: np.ndarray, trimap: np.ndarray) -> np.ndarray:
 
 def _to_array(values: Any, name: str) -> np.ndarray:
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        narrow = values.is_floating_point() and values.dtype.itemsize < 4  # numpy lacks bfloat16 and 8-bit floats
+        try:
+            values = (values.float() if narrow else values).numpy(force=True)
+        except (TypeError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a dense tensor with data: {error}") from error
     if not isinstance(values, np.ndarray):
         raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(values).__name__}.")
-    return values
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be a masked array: measures count all pixels, or those of a trimap.")
+    return np.asarray(values)
 
 
 def _check_range(array: np.ndarray, name: str) -> None:
@@ -82,5 +92,5 @@ def _check_range(array: np.ndarray, name: str) -> None:
         chunk = flat[start : start + CHUNK]
         low, high = chunk.min(), chunk.max()
         if not (low >= 0 and high <= 1):  # also true of NaN
-            what = "NaN" if np.isnan(low + high) else f"{float(low if low < 0 else high):g}"
+            what = "NaN" if np.isnan(low + high) else repr(float(low if low < 0 else high))
             raise ValueError(f"{name} must be in [0, 1], got {what}.")

@@ -40,6 +40,10 @@ class InstanceMattingQuality(MetricAccumulator):
         if not 0 < iou_threshold <= 1:
             raise ValueError(f"iou_threshold must be in (0, 1], got {iou_threshold}.")
         super().__init__(rows)
+        if lacking := [row["iou_threshold"] for row in self.rows if row["iou_threshold"] > iou_threshold]:
+            raise ValueError(
+                f"rows were measured at {max(lacking)}: they lack pairs for iou_threshold {iou_threshold}."
+            )
         self.iou_threshold = float(iou_threshold)
 
     def update(self, pred: Any, target: Any) -> None:
@@ -61,7 +65,8 @@ class InstanceMattingQuality(MetricAccumulator):
             for i, j in zip(*linear_sum_assignment(1 - iou), strict=True)
             if iou[i, j] >= self.iou_threshold
         ]
-        self.rows.append({"predictions": len(pred), "targets": len(target), "pairs": pairs})
+        counts = {"predictions": len(pred), "targets": len(target)}
+        self.rows.append({"iou_threshold": self.iou_threshold, **counts, "pairs": pairs})
 
     def compute(self) -> dict[str, float]:
         """Keys imq_mad, imq_mse, imq_grad, imq_conn, imq_iou (S = IoU), rq (S = 1) in percent; counts tp, fp, fn."""

@@ -20,7 +20,7 @@ def mask_iou(pred: Any, target: Any) -> float:
     """
     pred, target = (matte > 0.5 for matte in load_pair(pred, target))
     union = np.count_nonzero(pred | target)
-    return np.count_nonzero(pred & target) / union if union else 1.0
+    return float(np.count_nonzero(pred & target) / union) if union else 1.0
 
 
 class MaskMetrics(MetricAccumulator):
