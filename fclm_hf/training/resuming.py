@@ -106,7 +106,7 @@ def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Pa
     path = checkpoints.find(name)
     if path is not None:
         state = read_checkpoint(path, mmap=True)
-        refuse_other_arguments(state["arguments"], select_lasting(arguments), path, state["step"])
+        refuse_other_arguments(state.get("arguments", {}), select_lasting(arguments), path, state["step"])
     return path
 
 
