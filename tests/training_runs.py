@@ -1,17 +1,28 @@
-"""A tiny run: model, data and YAML, and the command that trains in a process of its own."""
+"""A tiny run: model, data and YAML, and the processes that train."""
 
+import contextlib
+import multiprocessing
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import psutil
 import yaml
 from tiny_model import tiny_model, tiny_processor
 from training_sets import background_rows, cutout_rows, write_parquet
 
 
-COMMAND = [sys.executable, "-m", "fclm_hf.training.command"]
-SCRIPT = Path(__file__).parents[1] / "examples" / "train_fclm.py"
+# imports what training needs once, for all runs
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["fclm_hf.training.loop", "fclm_hf.training.lite", "fclm_hf.training.command"])
+TIMEOUT = 900
 
 
 def write_run(folder: Path, **fields) -> Path:
@@ -46,27 +57,103 @@ def write_run(folder: Path, **fields) -> Path:
     return path
 
 
-def start(config: Path, out: Path, *flags: str, processes: int = 1, script: Path = SCRIPT) -> subprocess.Popen:
-    """Trains in another process, or in several by `script`."""
-    command = COMMAND
-    if processes > 1:
-        # on a CPU `accelerate launch` starts several processes through MPI only
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [*launch, str(script)]
-    arguments = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
+class Run:
+    """
+    Training in processes of its own, begun at once.
+
+    Args:
+        config, out: the YAML file and the folder of the run.
+        flags: further flags.
+        processes: how many train together.
+        prepare: called in each of them before.
+    """
+
+    def __init__(
+        self, config: Path, out: Path, *flags: str, processes: int = 1, prepare: Callable[[], None] | None = None
+    ) -> None:
+        self.out = out
+        self.log = config.parent / f"{out.name}.log"
+        self.log.write_text("")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
+        self.processes: list[BaseProcess] = []
+        for rank in range(processes):
+            environment = {"ACCELERATE_USE_CPU": "true"}
+            if processes > 1:
+                environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            self.processes.append(FORKS.Process(target=_train, args=(words, environment, self.log, prepare)))
+            self.processes[-1].start()
+
+    @property
+    def is_alive(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def finish(self) -> str:
+        """Waits for its end, which must be a good one; returns what it printed."""
+        assert self.wait() == {0}, self.output
+        return self.output
+
+    def wait(self) -> set[int]:
+        """Waits for its end; returns the exit codes."""
+        for process in self.processes:
+            process.join(TIMEOUT)
+        return {process.exitcode for process in self.processes}
+
+    def end(self, number: int) -> set[int]:
+        """Sends a signal to its processes, with SIGKILL also to their workers; returns the exit codes."""
+        targets = [psutil.Process(process.pid) for process in self.processes]
+        if number == signal.SIGKILL:
+            targets += [child for target in targets for child in target.children(recursive=True)]
+        for target in targets:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                target.send_signal(number)
+        return self.wait()
+
+
+def wait_until(condition: Callable[[], object], run: Run) -> None:
+    while not condition():
+        assert run.is_alive, run.output
+        time.sleep(0.001)
+
+
+def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], None] | None) -> None:
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    from fclm_hf.training.command import main
+
+    try:
+        if prepare is not None:
+            prepare()
+        code = main(words)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def launch(script: Path, config: Path, out: Path, processes: int) -> str:
+    """Runs a script in several processes, as torchrun does; returns what they printed."""
+    # on a CPU `accelerate launch` starts several processes through MPI only
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [*command, *arguments],
+    run = subprocess.run(
+        [*command, str(script), str(config), "--output_dir", str(out)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
+        timeout=TIMEOUT,
     )
-
-
-def finish(process: subprocess.Popen) -> str:
-    output, _ = process.communicate(timeout=900)
-    assert process.returncode == 0, output
-    return output
+    assert run.returncode == 0, run.stdout
+    return run.stdout

@@ -179,11 +179,15 @@ class Arguments:
     data: DataArguments
     run: RunArguments
 
-    def to_yaml(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """Field to value, as plain numbers, strings, lists and dicts."""
         plain = json.loads(json.dumps({**asdict(self.model), **asdict(self.data), **asdict(self.run)}))
         for name in RESERVED_SETTINGS:
             plain["settings"].pop(name)
-        return yaml.safe_dump(plain, sort_keys=False)
+        return plain
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 class _Parser(HfArgumentParser):

@@ -42,10 +42,24 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """`write` gets a temporary name; the file takes the place of `path` once it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{_UNFINISHED}{path.name}")
-    write(temporary)
-    flush_to_disk(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        flush_to_disk(temporary)
+        os.replace(temporary, path)
+    except Exception:
+        temporary.unlink(missing_ok=True)  # on a full disk it takes the room of what is to be saved next
+        raise
     flush_to_disk(path.parent)
+
+
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # what the file said; torch's own words do not tell
+            raise error.__context__ from None
+        raise
 
 
 class CheckpointFolder:
@@ -54,7 +68,8 @@ class CheckpointFolder:
 
     Args:
         path: the folder.
-        limit: how many are kept; older ones go once a new one is complete.
+        limit: how many are kept; older ones go once a new one is complete, and so do those of later steps, which a run
+            leaves behind that goes on from an earlier one.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -78,9 +93,15 @@ class CheckpointFolder:
         return Path(name)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        write_whole(self._name(step), lambda path: torch.save(state, path))
-        for old in self.list_steps()[: -self.limit]:
-            self._name(old).unlink()
+        """
+        Raises:
+            OSError: it could not be written; what was there before is untouched.
+        """
+        write_whole(self._name(step), lambda path: _save_state(state, path))
+        steps = self.list_steps()
+        kept = [each for each in steps if each <= step][-self.limit :]
+        for each in set(steps) - set(kept):
+            self._name(each).unlink()
 
     def _name(self, step: int) -> Path:
         return self.path / f"step-{step:08d}.pt"

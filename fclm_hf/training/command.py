@@ -1,5 +1,6 @@
 """`fclm train` and `examples/train_fclm.py`."""
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
     """Trains; what prevents it becomes one line. Returns the exit code: 130 or 143 after SIGINT or SIGTERM."""
     try:
         arguments = parse_arguments(argv, program)
-        from .loop import NonFiniteLossError, Trainer, exit_code
+        from .loop import SaveError, Trainer
+        from .nonfinite import NonFiniteLossError
 
         trainer = Trainer(arguments)
     except (ImportError, OSError, StreamError, ValueError) as error:
@@ -19,9 +21,14 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         return 1
     try:
         return exit_code(trainer.train())
-    except (NonFiniteLossError, StreamError) as error:
+    except (NonFiniteLossError, OSError, SaveError, StreamError) as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def exit_code(stop: int) -> int:
+    """What a shell expects of a process that a signal stopped."""
+    return 128 + stop if stop in (signal.SIGINT, signal.SIGTERM) else 0
 
 
 __all__ = ["main"]

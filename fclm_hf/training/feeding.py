@@ -1,12 +1,41 @@
-"""Batches of a stream for the learner, the time spent waiting for them, and the position behind the last step."""
+"""Batches of a stream for the learner, and the position behind the last step."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from transformers import CLIPTokenizer
 
-from ..data import StreamLoader
+from ..data import SourceConfig, StreamLoader, TrainingStream, open_source
+from .arguments import Arguments
+
+
+def open_feed(
+    foregrounds: Sequence[SourceConfig],
+    backgrounds: Sequence[SourceConfig],
+    arguments: Arguments,
+    accelerator: Accelerator,
+    num_workers: int,
+) -> "BatchFeed":
+    """
+    The batches of this process. They need [`BatchFeed.set_processor`] before they are read: a processor comes with the
+    model, which takes longer to load than a wrong source takes to find.
+
+    Raises:
+        ValueError, LostConnectionError: see [`open_source`].
+    """
+    data, run = arguments.data, arguments.run
+    stream = TrainingStream(
+        [open_source(config) for config in foregrounds],
+        [open_source(config) for config in backgrounds],
+        tokenizer=None,
+        pairs=data.make_pair_settings(run.seed),
+        batches=data.make_batch_settings(run.batch_size),
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    return BatchFeed(StreamLoader(stream, num_workers, data.prefetch_factor), accelerator.device)
 
 
 class BatchFeed:
@@ -16,20 +45,16 @@ class BatchFeed:
     Args:
         loader: this process's.
         device: where the tensors go.
-
-    Attributes:
-        waited: seconds spent waiting.
     """
 
     def __init__(self, loader: StreamLoader, device: torch.device | str) -> None:
         self.loader, self.device = loader, device
-        self.set_normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-        self.waited = 0.0
         self._batches: Any = None
         self._position = loader.state_dict()
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Those of the image processor; the stream's images are in [-1, 1]."""
+    def set_processor(self, tokenizer: CLIPTokenizer, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Tokenizer, and mean and standard deviation of the pixels; the stream's images are in [-1, 1]."""
+        self.loader.stream.tokenizer = tokenizer
         self.mean, self.std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (mean, std))
 
     def read(self, count: int) -> list[dict[str, Any]]:
@@ -39,12 +64,13 @@ class BatchFeed:
         """
         if self._batches is None:
             self._batches = iter(self.loader)
-        begun = time.perf_counter()
-        try:
-            read = [next(self._batches) for _ in range(count)]
-        finally:
-            self.waited += time.perf_counter() - begun
-        return [self._prepare(batch) for batch in read]
+        return [self._prepare(next(self._batches)) for _ in range(count)]
+
+    def close(self) -> None:
+        """Ends the workers, and reading ahead: a thread of Arrow that outlives the interpreter aborts the process."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
 
     def finish_step(self) -> None:
         """What has been read was used."""
@@ -67,4 +93,4 @@ class BatchFeed:
         return batch
 
 
-__all__ = ["BatchFeed"]
+__all__ = ["BatchFeed", "open_feed"]

@@ -1,20 +1,37 @@
 """Optimiser, learning rates, averaged weights, and one update of the weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
+from accelerate.utils import broadcast
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_scheduler
 
 from .arguments import RunArguments
+from .learner import ForegroundConsistentLearner
+from .settings import PROMPT_KEYS
 
 
 Losses = dict[str, torch.Tensor]
 Batch = dict[str, torch.Tensor]
+
+
+def freeze_unused(learner: ForegroundConsistentLearner) -> None:
+    """
+    Parameters that no loss reaches take no gradient, or several processes would wait for theirs: DINOv2's mask token,
+    and what reads text where the prompts are of another kind.
+    """
+    model = learner.student.model
+    for name, parameter in model.backbone.named_parameters():
+        if name.endswith("mask_token"):
+            parameter.requires_grad_(False)
+    if "input_ids" not in PROMPT_KEYS[learner.settings.prompts]:
+        model.text_model.requires_grad_(False)
+        model.prompt_encoder.text_projection.requires_grad_(False)
 
 
 def parameter_groups(
@@ -49,38 +66,52 @@ def average_weights(student: nn.Module, decay: float) -> AveragedModel | None:
     return averaged.requires_grad_(False)
 
 
+def share_statistics(student: nn.Module) -> None:
+    """All processes take the first one's statistics of batch norms, which each gathers from its own images."""
+    for buffer in student.buffers():
+        buffer.copy_(broadcast(buffer.clone()))
+
+
+def mean_losses(taken: Sequence[Losses]) -> dict[str, float]:
+    """The mean of each loss over the batches of a step, with one wait for the device."""
+    stacked = torch.stack([torch.stack([*losses.values()]).float() for losses in taken])
+    return dict(zip(taken[0], stacked.mean(0).tolist(), strict=True))
+
+
 def take_step(
     accelerator: Accelerator,
     learner: nn.Module,
     optimizer: AcceleratedOptimizer,
     batches: Sequence[Batch],
     max_grad_norm: float,
-    check: Callable[[Losses, Batch], None],
-) -> Losses:
+) -> list[Losses]:
     """
     One update from as many batches as gradients are accumulated over. Under fp16 an overflow skips the update, which
     `optimizer.step_was_skipped` tells, and lowers the scale of the loss.
 
-    Args:
-        check: called with the losses of each batch, before their gradients are computed.
-
     Returns:
-        The mean of each loss over the batches.
+        The losses of each batch.
     """
-    totals: Losses = {}
+    taken: list[Losses] = []
     for batch in batches:
         with accelerator.accumulate(learner):
             with accelerator.autocast():
                 losses = learner(batch)
-            check(losses, batch)
             accelerator.backward(losses["loss"])
             if accelerator.sync_gradients and max_grad_norm:
                 accelerator.clip_grad_norm_(learner.parameters(), max_grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0.0) + loss.detach() / len(batches)
-    return totals
+        taken.append({name: loss.detach() for name, loss in losses.items()})
+    return taken
 
 
-__all__ = ["average_weights", "make_optimization", "parameter_groups", "take_step"]
+__all__ = [
+    "average_weights",
+    "freeze_unused",
+    "make_optimization",
+    "mean_losses",
+    "parameter_groups",
+    "share_statistics",
+    "take_step",
+]

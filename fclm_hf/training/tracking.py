@@ -34,6 +34,44 @@ class Meter:
         self._count, self._sums = state["count"], dict(state["sums"])
 
 
+class Pace:
+    """
+    How fast a run goes.
+
+    Args:
+        samples_per_step: of all processes.
+
+    Attributes:
+        worked, waited: seconds spent on steps and on waiting for their data, in all.
+    """
+
+    def __init__(self, samples_per_step: int) -> None:
+        self._samples_per_step = samples_per_step
+        self.worked = self.waited = 0.0
+        self._steps = 0
+        self._taken = 0, 0.0, 0.0
+
+    def finish_step(self, seconds: float) -> None:
+        self._steps += 1
+        self.worked += seconds
+
+    def take(self) -> dict[str, float]:
+        """Samples per second, and the share of the time that was waited for data, since the last call."""
+        now = self._steps, self.worked, self.waited
+        steps, worked, waited = (new - old for new, old in zip(now, self._taken, strict=True))
+        self._taken = now
+        seconds = worked + waited
+        return {"samples_per_second": steps * self._samples_per_step / seconds, "data_wait": waited / seconds}
+
+    @property
+    def data_wait(self) -> float:
+        """Share in [0, 1] of all the time that was waited for data."""
+        return self.waited / max(self.worked + self.waited, 1e-9)
+
+    def __str__(self) -> str:
+        return f"Data wait: {self.data_wait:.1%} of {self.worked + self.waited:.1f} s"
+
+
 class HistoryTracker(GeneralTracker):
     """`history.jsonl`, a line per entry, and the latest picture of the validation mattes."""
 
@@ -65,7 +103,7 @@ class HistoryTracker(GeneralTracker):
     @on_main_process
     def log_images(self, values: dict[str, np.ndarray], step: int | None = None, **_: Any) -> None:
         for name, images in values.items():
-            Image.fromarray(images[0]).save(self.folder / f"{name}.png")
+            write_whole(self.folder / f"{name}.png", Image.fromarray(images[0]).save)
 
 
 def log_picture(trackers: list[GeneralTracker], picture: np.ndarray, step: int) -> None:
@@ -80,4 +118,4 @@ def log_picture(trackers: list[GeneralTracker], picture: np.ndarray, step: int) 
             tracker.log_images({"validation": picture[None]}, step=step, **options)
 
 
-__all__ = ["HistoryTracker", "Meter", "log_picture"]
+__all__ = ["HistoryTracker", "Meter", "Pace", "log_picture"]
