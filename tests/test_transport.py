@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fclm_hf.training.transport import MIN_EPSILON, foreground_transport_loss, sinkhorn_plan
+from fclm_hf.training.sinkhorn import sinkhorn_plan
+from fclm_hf.training.transport import MIN_EPSILON, foreground_transport_loss
 
 
 ot = pytest.importorskip("ot", reason="POT is the reference")

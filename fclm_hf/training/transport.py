@@ -1,17 +1,13 @@
 """Optimal transport between the foreground tokens of two images (Eq. 5-8)."""
 
-import math
-
 import torch
 from torch import nn
 from transformers.utils.generic import maybe_autocast
 
+from .sinkhorn import sinkhorn_plan
+
 
 MIN_EPSILON = 0.005
-_FIRST_EPSILON = 0.4  # the cost is at most 2: exp(-2 / 0.4) is far from underflow
-_ANNEALING_ITERATIONS = 4  # on each larger epsilon on the way down
-_PLAIN_ITERATIONS = 8  # of a stage, before over-relaxation: more than those of annealing
-_RELAXATION = 1.9
 
 
 def cosine_cost(features_a: torch.Tensor, features_b: torch.Tensor) -> torch.Tensor:
@@ -19,54 +15,6 @@ def cosine_cost(features_a: torch.Tensor, features_b: torch.Tensor) -> torch.Ten
     with maybe_autocast(device_type=features_a.device.type, enabled=False):
         first, second = (nn.functional.normalize(x.float(), dim=-1, eps=1e-6) for x in (features_a, features_b))
         return 1 - first @ second.mT
-
-
-def _anneal(epsilon: float, iterations: int) -> list[tuple[float, int]]:
-    """Stages of (epsilon, iterations): halved from `_FIRST_EPSILON`, most iterations at the end."""
-    halvings = max(0, math.ceil(math.log2(_FIRST_EPSILON / epsilon)))
-    stages = [(epsilon * 2**k, _ANNEALING_ITERATIONS) for k in range(halvings, 0, -1)]
-    return [*stages, (epsilon, max(iterations - _ANNEALING_ITERATIONS * halvings, 2 * _PLAIN_ITERATIONS))]
-
-
-@torch.no_grad()
-def sinkhorn_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float = 0.05, iterations: int = 100) -> torch.Tensor:
-    """Entropic transport plan between uniform marginals (Eq. 6 and 7), by stabilised Sinkhorn scaling in fp32.
-
-    Scaling vectors multiply a kernel that already holds the dual potentials, so that nothing underflows and an
-    iteration is two matrix-vector products. Epsilon is halved down to its value (Schmitzer, 2019), then the updates are
-    over-relaxed (Thibault et al., 2021): 100 iterations come as far as 1,000 plain ones.
-
-    Args:
-        cost: (batch, n, n) in [0, 2].
-        mask: bool (batch, n), the K tokens that carry mass, the same on both sides; each has 1 / K.
-        epsilon: weight of the entropy.
-        iterations: fixed number, over all values of epsilon.
-
-    Returns:
-        fp32 (batch, n, n), 0 outside `mask`; its rows sum to 1 / K exactly, its columns nearly.
-    """
-    with maybe_autocast(device_type=cost.device.type, enabled=False):
-        cost = cost.float()
-        marginal = mask.float() / mask.sum(1, keepdim=True).clamp(min=1)
-        outside = ~(mask[:, :, None] & mask[:, None, :])
-        tiny = torch.finfo(torch.float32).tiny
-
-        def scale(masses: torch.Tensor) -> torch.Tensor:
-            return torch.where(mask, marginal / masses.clamp(min=tiny), 1.0)
-
-        potentials = [torch.zeros_like(marginal), torch.zeros_like(marginal)]
-        for stage_epsilon, count in _anneal(epsilon, iterations):
-            kernel = (potentials[0][:, :, None] + potentials[1][:, None, :] - cost) / stage_epsilon
-            kernel = kernel.masked_fill(outside, -torch.inf).exp()
-            # row vectors on the left: a product with a matrix of one column is several times slower on a CPU
-            rows, columns = torch.ones_like(marginal), torch.ones_like(marginal)
-            for index in range(count):
-                power = _RELAXATION if index >= _PLAIN_ITERATIONS else 1.0
-                rows = rows ** (1 - power) * scale((columns[:, None] @ kernel.mT)[:, 0]) ** power
-                columns = columns ** (1 - power) * scale((rows[:, None] @ kernel)[:, 0]) ** power
-            potentials = [p + stage_epsilon * s.log() for p, s in zip(potentials, (rows, columns), strict=True)]
-        rows = scale((columns[:, None] @ kernel.mT)[:, 0])
-        return rows[:, :, None] * kernel * columns[:, None, :]
 
 
 def _pick_tokens(mask: torch.Tensor, count: int, generator: torch.Generator | None) -> torch.Tensor:
@@ -86,6 +34,10 @@ def foreground_transport_loss(
 ) -> torch.Tensor:
     """Transport cost between the foreground tokens of images A and B (Eq. 5-8), a mean over the batch.
 
+    The cost of the plan that Sinkhorn-Knopp scaling converges to. Against that plan in float64, the result is within
+    1e-4 of its value plus 3e-7, which is what fp32 leaves of 1 - cosine: it shows where A and B nearly coincide. That
+    holds for any tokens we tried (tests/test_transport.py has a part of them) with the default `iterations`.
+
     The plan is a constant of the backward pass (envelope theorem), so that the gradient is that of `sum(plan * cost)`.
     Tokens are masked, not gathered: shapes do not depend on the data and nothing waits for the device. An image
     with fewer than two foreground tokens costs 0.
@@ -94,7 +46,7 @@ def foreground_transport_loss(
         features_a, features_b: (batch, tokens, channels), any dtype.
         mask: (batch, tokens), foreground where > 0 (Eq. 5).
         epsilon: weight of the entropy, at least 0.005, where the result is within 2 % of exact transport.
-        iterations: of Sinkhorn.
+        iterations: see [`sinkhorn_plan`].
         max_tokens: with more tokens than this, a random subset of this size stands for them, foreground first; the
             same places in A and B. The cost matrix has max_tokens^2 entries per image.
         generator: of the random subset.
@@ -125,4 +77,4 @@ def foreground_transport_loss(
     return ((plan * cost).sum((1, 2)) * (mask.sum(1) > 1)).mean()
 
 
-__all__ = ["MIN_EPSILON", "cosine_cost", "foreground_transport_loss", "sinkhorn_plan"]
+__all__ = ["MIN_EPSILON", "cosine_cost", "foreground_transport_loss"]
