@@ -34,15 +34,13 @@ def count_objects(
     """
     if input_labels is not None and input_points is None:
         raise ValueError("input_labels were given without input_points.")
-    if attention_mask is not None and input_ids is None:
-        raise ValueError("attention_mask was given without input_ids.")
     counts = {}
     for name, given, right in (
         ("input_points", input_points, lambda shape: len(shape) == 4 and shape[3] == 2),
         ("input_labels", input_labels, lambda shape: shape == input_points.shape[:3]),
         ("input_boxes", input_boxes, lambda shape: len(shape) == 3 and shape[2] == 4),
         ("input_ids", input_ids, lambda shape: len(shape) in (2, 3)),
-        ("attention_mask", attention_mask, lambda shape: shape == input_ids.shape),
+        ("attention_mask", None if input_ids is None else attention_mask, lambda shape: shape == input_ids.shape),
         ("object_mask", object_mask, lambda shape: len(shape) == 2),
     ):
         if given is None:

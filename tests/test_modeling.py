@@ -246,7 +246,6 @@ def test_device_map_on_the_cpu(tmp_path):
         ({"input_points": torch.zeros(1, 2, 2)}, "input_points has shape"),
         ({"input_points": torch.zeros(1, 1, 2, 2), "input_labels": torch.ones(1, 1, 3)}, "input_labels has shape"),
         ({"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 4)}, "attention_mask has shape"),
-        ({"attention_mask": torch.ones(1, 4)}, "without input_ids"),
         ({"object_mask": torch.ones(1)}, "object_mask has shape"),
     ],
 )
