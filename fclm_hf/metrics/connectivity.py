@@ -132,7 +132,8 @@ def _keep_largest(mask: np.ndarray, area: int, inside: np.ndarray, variant: str)
         if 2 * size > area:
             return (mask == (0 if background >= size else 2)).view(np.uint8)
     _, labels = cv2.connectedComponents(mask, connectivity=4)
-    sizes = np.bincount(labels[mask > 0])
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
     label = int(sizes.argmax())
     return (labels == (0 if background >= sizes[label] else label)).view(np.uint8)
 
