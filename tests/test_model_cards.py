@@ -97,6 +97,19 @@ def test_cards_say_what_a_reader_needs(name: str) -> None:
     assert "/work" not in text and "None" not in text and "{{" not in text
 
 
+def test_lite_card_says_whose_the_photos_are() -> None:
+    text = (CARDS / "fclm-lite" / "README.md").read_text()
+    assert "whether they may be passed on is not known" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_survives_a_round_trip(name: str) -> None:
+    card = ModelCard.load(CARDS / name / "README.md")
+    again = ModelCard(str(ModelCard.from_template(card.data, template_str="---\n{{ card_data }}\n---\n")))
+    assert again.data.to_dict() == card.data.to_dict()
+    assert again.data.eval_results == card.data.eval_results != []
+
+
 def test_tables_and_commands() -> None:
     summary = make_summary(
         make_result("fclm-lite", "checkpoint", "none", sad=60.87, mse=0.1),
