@@ -7,11 +7,12 @@ A checkpoint is a folder or a Hub id; DIR is a training set as examples/build_tr
 object on two backgrounds are composed, A without regard to its background and B in harmony with it, the same pairs for
 both checkpoints. A token is a cell of the encoder's last feature map, foreground where the mean alpha is above 0.
 
-Above each panel, and printed as JSON, stand two numbers of the tokens themselves, not of their t-SNE coordinates. Both
-are 1 where A and B lie apart and about 0.5 where they are mixed.
+Above each panel, and printed as JSON, stand three numbers of the tokens themselves, not of their t-SNE coordinates. The
+first two are 1 where A and B lie apart and about 0.5 where they are mixed.
 
     separability  accuracy of a logistic regression that tells A from B on pairs which it was not fitted to
     neighbours    share of the ten nearest tokens, by cosine, that are of the same image, A or B
+    distance      mean of 1 - cosine between tokens at the same place in A and in B
 """
 
 import argparse
@@ -111,6 +112,12 @@ def measure_neighbours(tokens: np.ndarray) -> float:
     return float((labels[nearest] == labels[:, None]).mean())
 
 
+def measure_distance(tokens: np.ndarray) -> float:
+    """Mean of 1 - cosine, in [0, 2], between each token of A and the one at its place in B."""
+    first, second = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True).clip(1e-6)
+    return float(1 - (first * second).sum(-1).mean())
+
+
 def embed(tokens: np.ndarray, seed: int) -> np.ndarray:
     """t-SNE of A and B together, by cosine as in Eq. 8: (2, tokens, channels) -> (2, tokens, 2)."""
     from sklearn.manifold import TSNE
@@ -176,6 +183,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             scores[name] = {
                 "separability": measure_separability(tokens, groups),
                 "neighbours": measure_neighbours(tokens),
+                "distance": measure_distance(tokens),
             }
             title = ", ".join(f"{key} {value:.3f}" for key, value in scores[name].items())
             panels[f"{name} alignment\n{title}"] = embed(tokens, args.seed)

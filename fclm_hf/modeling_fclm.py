@@ -185,11 +185,15 @@ class FCLMModel(FCLMPreTrainedModel):
             pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
             pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
         """
-        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
-            kwargs = {"output_hidden_states": False, "output_attentions": False}
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
         canvas = self.draw_canvas(pixel_values.to(self.detail_path.basis.weight.dtype), image_sizes)
-        return self.backbone(canvas, return_dict=True, **kwargs)
+        return self.encode_canvas(canvas, **kwargs)
+
+    def encode_canvas(self, canvas: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        """The backbone's `feature_maps` of images that [`~FCLMModel.draw_canvas`] has drawn."""
+        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
+            kwargs = {"output_hidden_states": False, "output_attentions": False}
+        return self.backbone(canvas.to(self.detail_path.basis.weight.dtype), return_dict=True, **kwargs)
 
     def get_image_embeddings(
         self,
@@ -238,19 +242,26 @@ class FCLMModel(FCLMPreTrainedModel):
         return outputs
 
     def _embed_text(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, batch: int, objects: int
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        text_embeds: torch.Tensor | None,
+        batch: int,
+        objects: int,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         if input_ids is None:
+            if text_embeds is not None:
+                raise ValueError("text_embeds were given without input_ids.")
             return None, None
         given_batch, length = input_ids.shape[0], input_ids.shape[-1]
-        input_ids = input_ids.view(given_batch, -1, length).expand(batch, objects, length).reshape(-1, length)
-        if attention_mask is None:
-            given = torch.ones_like(input_ids[:, 0], dtype=torch.bool)
-        else:
-            mask = attention_mask.view(given_batch, -1, length).expand(batch, objects, length)
-            given = mask.reshape(-1, length).any(-1)
-        # CLIP's attention is causal and pools at the end token, so padding behind it needs no mask
-        return self.text_model(input_ids=input_ids, return_dict=True).text_embeds, given
+        if text_embeds is None:
+            # CLIP's attention is causal and pools at the end token, so padding behind it needs no mask
+            text_embeds = self.text_model(input_ids=input_ids.reshape(-1, length), return_dict=True).text_embeds
+        given = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        given = given.view(given_batch, -1, length).any(-1).expand(batch, objects)
+        width = text_embeds.shape[-1]
+        text_embeds = text_embeds.reshape(given_batch, -1, width).expand(batch, objects, width)
+        return text_embeds.reshape(-1, width), given.reshape(-1)
 
     @can_return_tuple
     def forward(
@@ -264,6 +275,7 @@ class FCLMModel(FCLMPreTrainedModel):
         attention_mask: torch.LongTensor | None = None,
         object_mask: torch.BoolTensor | None = None,
         image_embeddings: FCLMImageEmbeddings | None = None,
+        text_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMModelOutput:
         """See [`FCLMForImageMatting.forward`] for the arguments."""
@@ -293,7 +305,7 @@ class FCLMModel(FCLMPreTrainedModel):
         points = points.expand(batch, objects, -1, 2).flatten(0, 1)
         labels = input_labels.expand(batch, objects, -1).flatten(0, 1)
         boxes = boxes.expand(batch, objects, 4).flatten(0, 1)
-        text_embeds, text_given = self._embed_text(input_ids, attention_mask, batch, objects)
+        text_embeds, text_given = self._embed_text(input_ids, attention_mask, text_embeds, batch, objects)
 
         encoder = self.prompt_encoder
         tokens, token_positions, attended = encoder(points, labels, boxes, text_embeds, text_given)
@@ -365,6 +377,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         object_mask: torch.BoolTensor | None = None,
         image_embeddings: FCLMImageEmbeddings | None = None,
         labels: torch.FloatTensor | None = None,
+        text_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageMattingOutput:
         """Any mix of prompts, or none. Coordinates are in pixels of `pixel_values`; the processor converts them.
@@ -380,6 +393,8 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             object_mask: bool (batch, objects), False for padding objects: their alphas are 0 and they have no loss.
             image_embeddings: from [`FCLMModel.get_image_embeddings`], instead of `pixel_values`.
             labels: true alphas (batch, objects, height, width) in [0, 1].
+            text_embeds: what [`FCLMModel.get_text_features`] gives for the texts of `input_ids`, (..., projection_dim);
+                the text tower then does not run.
 
         Raises:
             ValueError: neither or both of `pixel_values` and `image_embeddings`; an argument of the wrong shape;
@@ -395,6 +410,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             attention_mask=attention_mask,
             object_mask=object_mask,
             image_embeddings=image_embeddings,
+            text_embeds=text_embeds,
             return_dict=True,
             **kwargs,
         )

@@ -77,11 +77,16 @@ def test_parts_are_computed_from_the_plain_features():
     assert foreground.sum() not in (0, foreground.numel())
 
 
-def test_encoder_and_teacher_see_each_image_once():
-    learner = make_learner()
-    encoder, teacher = count_images(learner.student.model.backbone), count_images(learner.teacher.model.backbone)
-    learner(make_batch())
+def test_encoder_and_teacher_see_each_image_once_and_the_text_tower_each_text():
+    learner, batch, texts = make_learner(), make_batch(), []
+    model = learner.student.model
+    encoder, teacher = count_images(model.backbone), count_images(learner.teacher.model.backbone)
+    model.text_model.register_forward_pre_hook(
+        lambda _, args, kwargs: texts.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    learner(batch)
     assert encoder == [4] and teacher == [4]
+    assert texts == [(batch["labels"].shape[:2].numel(), batch["input_ids"].shape[-1])]
 
 
 TABLE_4 = {
@@ -146,7 +151,7 @@ def test_rows_of_table_6(row, keys):
     learner, batch, given = make_learner(distillation="none", alignment="none", prompts=row), make_batch(), {}
     learner.student.register_forward_pre_hook(lambda _, args, kwargs: given.update(kwargs), with_kwargs=True)
     learner(batch)
-    assert set(given) - {"image_embeddings", "labels"} == keys
+    assert set(given) - {"image_embeddings", "labels", "text_embeds"} == keys
     assert all(torch.equal(given[key], torch.cat([batch[key]] * 2)) for key in [*keys, "labels"])
 
 
@@ -310,6 +315,9 @@ def test_bad_batches(changes, settings, message):
         ({"exchange_ratio": 25}, "exchange_ratio"),
         ({"transport_epsilon": 0.0}, "transport_epsilon"),
         ({"ot_weight": -1.0}, "ot_weight must not be negative"),
+        ({"depth_threshold": 25.0}, "depth_threshold must be between 0 and 1"),
+        ({"transport_iterations": 0}, "transport_iterations must be at least 1"),
+        ({"transport_max_tokens": 1}, "transport_max_tokens must be at least 2"),
         ({"feature_level": 2}, "feature_level 2: the encoder has 2 feature maps"),
         ({"teacher_size": 100}, "teacher_size must be a positive multiple of 14"),
     ],

@@ -43,6 +43,18 @@ def prompts() -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
+def test_text_embeds_stand_for_the_text_tower(model):
+    pixels, given = torch.randn(2, 3, 44, 61), prompts()
+    text = model.model.get_text_features(given["input_ids"][0]).pooler_output[None]
+    expected = model(pixels, **given)
+    torch.testing.assert_close(model(pixels, **given, text_embeds=text).logits, expected.logits, rtol=0, atol=1e-6)
+    other = model(pixels, **given, text_embeds=text.flip(1)).logits
+    assert (other - expected.logits).abs().max() > 1e-5
+    with pytest.raises(ValueError, match="text_embeds were given without input_ids"):
+        model(pixels, text_embeds=text)
+
+
+@torch.no_grad()
 def test_padding_objects_and_points_do_not_change_a_result(model):
     torch.manual_seed(1)
     small, large = torch.randn(1, 3, 44, 61), torch.randn(1, 3, 70, 52)

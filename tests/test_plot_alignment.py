@@ -76,6 +76,13 @@ def test_numbers_know_domains_apart_from_domains_alike():
     assert abs(plot.measure_neighbours(alike) - 0.5) < 0.1 and plot.measure_neighbours(apart) > 0.95
 
 
+def test_distance_is_that_of_paired_tokens():
+    first = np.eye(4)[None].repeat(2, 0)  # (2, tokens, channels)
+    assert plot.measure_distance(first) == pytest.approx(0)
+    other = np.stack([np.eye(4), 3 * np.eye(4)[[0, 1, 3, 2]]])
+    assert plot.measure_distance(other) == pytest.approx(0.5)
+
+
 def test_neighbours_see_what_no_line_tells_apart():
     """Each pair has a direction of its own; A and B lie apart along it, the other way round in every second pair."""
     rng = np.random.default_rng(0)

@@ -122,6 +122,12 @@ def test_incomplete_checkpoints(build, checkpoints, tmp_path):
     torch.save(weights, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="backbone: the weights of .* lack 1 tensors, the first layernorm.weight"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
+    (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="backbone: the weights of .* cannot be read"):
+        build("matting-small", **{**checkpoints, "backbone": tmp_path})
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="backbone: the weights of .* cannot be read"):
+        build("matting-small", **{**checkpoints, "backbone": tmp_path})
     CLIPModel.from_pretrained(checkpoints["text_encoder"]).save_pretrained(tmp_path / "clip")
     with pytest.raises(ValueError, match="text_encoder: .* holds no tokenizer"):
         build("matting-small", **{**checkpoints, "text_encoder": tmp_path / "clip"})

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from fclm_hf.training.sinkhorn import sinkhorn_plan
+from fclm_hf.training.sinkhorn import iterate_plan, sinkhorn_plan
 from fclm_hf.training.transport import MIN_EPSILON, foreground_transport_loss
 
 
@@ -102,3 +102,11 @@ def test_equal_tokens_give_no_nan():
     for epsilon in EPSILONS:
         plan = sinkhorn_plan(cost, torch.ones(1, 40, dtype=torch.bool), epsilon)
         torch.testing.assert_close(plan.sum(1), torch.full((1, 40), 1 / 40), rtol=1e-4, atol=0)
+
+
+def test_every_operation_of_the_plan_runs_on_the_meta_device():
+    """So no shape and no branch hangs on a value; torch.compile and the meta device themselves see one operation."""
+    cost, mask = torch.empty(2, 9, 9, device="meta"), torch.empty(2, 9, dtype=torch.bool, device="meta")
+    plan, described = (make(cost, mask, 0.05, 100) for make in (iterate_plan, sinkhorn_plan))
+    assert (plan.shape, plan.dtype, plan.device) == (described.shape, described.dtype, described.device)
+    torch.library.opcheck(torch.ops.fclm_hf.sinkhorn_plan, (torch.rand(2, 4, 4), torch.ones(2, 4).bool(), 0.1, 12))

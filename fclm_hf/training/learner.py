@@ -113,6 +113,9 @@ class ForegroundConsistentLearner(nn.Module):
             raise ValueError(f"A and B must be pairs of the same shape, got {shapes}.")
         shared = ("pixel_mask", "labels", "object_mask", *PROMPT_KEYS[settings.prompts])
         inputs = {name: torch.cat([batch[name]] * 2) for name in shared if batch.get(name) is not None}
+        if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
+            text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
+            inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # once for A and B
         return {"pixel_values": torch.cat([batch["pixel_values_a"], batch["pixel_values_b"]]), **inputs}
 
     def _draw_masks(self, batch: Mapping[str, torch.Tensor], image_sizes: torch.Tensor) -> torch.Tensor:
@@ -148,8 +151,9 @@ class ForegroundConsistentLearner(nn.Module):
         settings, model = self.settings, self.student.model
         inputs = self._prepare_inputs(batch)
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask", None)
-        maps = tuple(model.get_feature_maps(pixel_values, pixel_mask).feature_maps)
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
+        canvas = model.draw_canvas(pixel_values, image_sizes)
+        maps = tuple(model.encode_canvas(canvas).feature_maps)
         masks = self._draw_masks(batch, image_sizes[: len(image_sizes) // 2])
 
         exchanged = maps
@@ -165,7 +169,7 @@ class ForegroundConsistentLearner(nn.Module):
         inside, foreground = self._find_tokens(masks, maps[level].shape[-2:])
         losses = {}
         if self.distillation is not None:
-            losses["loss_kd"] = self._distil(maps[level], pixel_values, image_sizes, inside)
+            losses["loss_kd"] = self._distil(maps[level], canvas, inside)
         if self.discriminator is not None:
             losses["loss_adv"], losses["domain_accuracy"] = self._discriminate(maps_for("discriminator")[level], inside)
         if settings.transport:
@@ -186,15 +190,12 @@ class ForegroundConsistentLearner(nn.Module):
         }
         return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
 
-    def _distil(
-        self, features: torch.Tensor, pixel_values: torch.Tensor, image_sizes: torch.Tensor, inside: torch.Tensor
-    ) -> torch.Tensor:
+    def _distil(self, features: torch.Tensor, canvas: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """`loss_kd`: the sum over those of A and B that the row of Table 4 distils."""
         count = features.shape[0] // 2
         images = DISTILLATION_IMAGES[self.settings.distillation]
         chosen = slice(0 if "a" in images else count, 2 * count if "b" in images else count)
-        canvas = self.student.model.draw_canvas(pixel_values[chosen], image_sizes[chosen])
-        targets, depth = self.teacher(canvas)
+        targets, depth = self.teacher(canvas[chosen])
         parts = (x.split(count) for x in (features[chosen], targets, depth))
         return sum(self.distillation(*part, valid=inside) for part in zip(*parts, strict=True))
 

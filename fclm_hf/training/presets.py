@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -61,7 +63,10 @@ def read_config(argument: str, source: str, model_types: tuple[str, ...]) -> Pre
 
 
 def load_weights(argument: str, source: str, model_class: type, **kwargs: Any) -> nn.Module:
-    model, info = model_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32, **kwargs)
+    try:
+        model, info = model_class.from_pretrained(source, output_loading_info=True, dtype=torch.float32, **kwargs)
+    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        raise ValueError(f"{argument}: the weights of {source!r} cannot be read: {error}") from error
     if missing := sorted(info["missing_keys"]):
         raise ValueError(f"{argument}: the weights of {source!r} lack {len(missing)} tensors, the first {missing[0]}.")
     return model
@@ -90,7 +95,8 @@ def load_preset(
         overrides: fields of [`FCLMConfig`].
 
     Raises:
-        ValueError: unknown `name`, or a checkpoint that is missing, of another kind or without weights, by argument.
+        ValueError: unknown `name`, or a checkpoint that is missing, of another kind, or without weights that can be
+            read and are whole, by argument.
     """
     if name not in BACKBONES:
         raise ValueError(f"name must be one of {sorted(BACKBONES)}, got {name!r}.")

@@ -78,6 +78,16 @@ class TrainingSettings:
             raise ValueError(f"exchange_ratio must be in [0, 1], got {self.exchange_ratio}.")
         if self.transport_epsilon < MIN_EPSILON:
             raise ValueError(f"transport_epsilon must be at least {MIN_EPSILON}, got {self.transport_epsilon}.")
+        if not 0 < self.depth_threshold < 1:
+            raise ValueError(f"depth_threshold must be between 0 and 1, got {self.depth_threshold}.")
+        for name, least in (
+            ("discriminator_hidden_size", 1),
+            ("meta_hidden_size", 1),
+            ("transport_iterations", 1),
+            ("transport_max_tokens", 2),
+        ):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}.")
         for name in ("kd_weight", "adv_weight", "ot_weight", "head_weight", "foreground_threshold"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")

@@ -48,6 +48,35 @@ def _solve(plan: torch.Tensor, columns: torch.Tensor, missing: torch.Tensor, ite
     return step
 
 
+def iterate_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:
+    """What [`sinkhorn_plan`] does, operation by operation."""
+    with maybe_autocast(device_type=cost.device.type, enabled=False):
+        rows = mask.float()
+        gain = (-cost.float()).masked_fill(~mask[:, None, :], _BLOCKED)
+        potentials = torch.zeros_like(rows)
+
+        def make_plan(epsilon: float) -> torch.Tensor:
+            return ((gain + potentials[:, None, :]) / epsilon).softmax(2) * rows[:, :, None]
+
+        for stage_epsilon, count in _anneal(epsilon, iterations):
+            plan = make_plan(stage_epsilon)
+            columns = plan.sum(1)  # a product with ones would round more
+            # a column that nothing reaches, or one outside the mask, must not divide by 0
+            step = rows * _solve(plan, columns.clamp(min=1e-30), rows - columns, count)
+            span = step.amax(1, keepdim=True) - step.amin(1, keepdim=True)
+            potentials = potentials + stage_epsilon * step * (_LONGEST_STEP / span.clamp(min=_LONGEST_STEP))
+        return make_plan(epsilon) / rows.sum(1).clamp(min=1)[:, None, None]
+
+
+# one operation to torch.compile, which would take minutes over the thousands that it is made of
+_plan_operation = torch.library.custom_op("fclm_hf::sinkhorn_plan", iterate_plan, mutates_args=())
+
+
+@_plan_operation.register_fake
+def _describe_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:
+    return torch.empty_like(cost, dtype=torch.float32)
+
+
 @torch.no_grad()
 def sinkhorn_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float = 0.05, iterations: int = 100) -> torch.Tensor:
     """Entropic transport plan between uniform marginals (Eq. 6 and 7), in fp32.
@@ -66,22 +95,7 @@ def sinkhorn_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float = 0.05,
     Returns:
         fp32 (batch, n, n), 0 outside `mask`; its rows sum to 1 / K, its columns nearly.
     """
-    with maybe_autocast(device_type=cost.device.type, enabled=False):
-        rows = mask.float()
-        gain = (-cost.float()).masked_fill(~mask[:, None, :], _BLOCKED)
-        potentials = torch.zeros_like(rows)
-
-        def make_plan(epsilon: float) -> torch.Tensor:
-            return ((gain + potentials[:, None, :]) / epsilon).softmax(2) * rows[:, :, None]
-
-        for stage_epsilon, count in _anneal(epsilon, iterations):
-            plan = make_plan(stage_epsilon)
-            columns = plan.sum(1)  # a product with ones would round more
-            # a column that nothing reaches, or one outside the mask, must not divide by 0
-            step = rows * _solve(plan, columns.clamp(min=1e-30), rows - columns, count)
-            span = step.amax(1, keepdim=True) - step.amin(1, keepdim=True)
-            potentials = potentials + stage_epsilon * step * (_LONGEST_STEP / span.clamp(min=_LONGEST_STEP))
-        return make_plan(epsilon) / rows.sum(1).clamp(min=1)[:, None, None]
+    return _plan_operation(cost, mask, epsilon, iterations)
 
 
 __all__ = ["sinkhorn_plan"]
