@@ -66,4 +66,7 @@ def test_a_push_at_the_end_that_fails_is_one_line(hub, tmp_path, monkeypatch, ca
     out = tmp_path / "out"
     with hub.failing(error=1.0, status=500, only="preupload|commit|whoami"):
         assert main([str(config), "--output_dir", str(out), "--push_to_hub", "true"]) == 1
-    assert "500 Server Error" in capsys.readouterr().err and (out / "checkpoints" / "step-00000001.pt").is_file()
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("The run is complete, its upload failed: Server error '500 Internal Server Error'")
+    assert error.endswith(f"Later: fclm push {out / 'last'} out")
+    assert (out / "checkpoints" / "step-00000001.pt").is_file()

@@ -140,7 +140,7 @@ class Trainer:
             StreamError: the data cannot be had any more; a checkpoint has been written.
             NonFiniteLossError: the batch's sample keys are in `nonfinite-*.json`.
             SaveError: a checkpoint could not be written; the one before is still there.
-            OSError: the upload at the end failed.
+            UploadError: the upload at the end failed.
         """
         run = self.arguments.run
         self.history.rewind(self.step)
