@@ -23,6 +23,15 @@ def seed() -> None:
 
 
 @pytest.fixture
+def new_accelerator() -> Iterator[None]:
+    """What runs in the process of the tests leaves no settings behind."""
+    from training_runs import forget_accelerator
+
+    yield
+    forget_accelerator()
+
+
+@pytest.fixture
 def hub(tmp_path: Path) -> Iterator[LocalHub]:
     """A Hub on the loopback device; [`local_hub.client.run_client`] runs clients of it."""
     (tmp_path / "hub").mkdir()

@@ -6,7 +6,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.state import AcceleratorState, GradientState
 from test_learner import make_batch, make_learner
 from training_runs import write_run
 
@@ -21,11 +20,7 @@ from fclm_hf.training.optimisation import average_weights, make_optimization, ta
 RUN = {"output_dir": "unused", "learning_rate": 1e-3}
 
 
-@pytest.fixture(autouse=True)
-def new_accelerator():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
+pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
 def test_fp16_overflow_skips_the_step_and_lowers_the_scale():

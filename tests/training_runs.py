@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import yaml
+from accelerate.state import AcceleratorState, GradientState
 from tiny_model import tiny_model, tiny_processor
 from training_sets import background_rows, cutout_rows, write_parquet
 
@@ -55,6 +56,12 @@ def write_run(folder: Path, **fields) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump({**config, **fields}))
     return path
+
+
+def forget_accelerator() -> None:
+    """Settings of Accelerate are of a whole process: another run in this one may have others."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 class Run:

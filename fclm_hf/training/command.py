@@ -14,6 +14,7 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         arguments = parse_arguments(argv, program)
         from .loop import SaveError, Trainer
         from .nonfinite import NonFiniteLossError
+        from .uploading import UploadError
 
         trainer = Trainer(arguments)
     except (ImportError, OSError, StreamError, ValueError) as error:
@@ -21,7 +22,7 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         return 1
     try:
         return exit_code(trainer.train())
-    except (NonFiniteLossError, OSError, SaveError, StreamError) as error:
+    except (NonFiniteLossError, OSError, SaveError, StreamError, UploadError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -71,6 +71,11 @@ class Trainer:
             log_with=[self.history, *run.trackers],
             project_dir=self.folder,
         )
+        if run.mixed_precision != "no" and not self.accelerator.native_amp:  # Accelerate would go on in fp32
+            device = self.accelerator.device.type
+            raise ValueError(
+                f"mixed_precision {run.mixed_precision} does not work on device {device}: take bf16 or no."
+            )
         self.is_main = self.accelerator.is_main_process
         if run.threads:
             torch.set_num_threads(run.threads)
@@ -135,7 +140,7 @@ class Trainer:
             StreamError: the data cannot be had any more; a checkpoint has been written.
             NonFiniteLossError: the batch's sample keys are in `nonfinite-*.json`.
             SaveError: a checkpoint could not be written; the one before is still there.
-            OSError: the upload at the end failed.
+            UploadError: the upload at the end failed.
         """
         run = self.arguments.run
         self.history.rewind(self.step)
@@ -256,7 +261,8 @@ class Trainer:
         self.step, self.best = state["step"], state["best"]
 
     def _save_weights(self, name: str) -> None:
-        save_weights(self.model, self.processor, self.folder / name, getattr(torch, self.arguments.run.save_dtype))
+        dtype = getattr(torch, self.arguments.run.save_dtype)
+        save_weights(self.model, self.processor, self.folder / name, dtype)
 
     def _write(self, write: Callable[[], None]) -> None:
         """The first process writes; if it cannot, all end with the same error."""
