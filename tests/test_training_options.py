@@ -124,4 +124,4 @@ def test_what_arrives_at_tensorboard(train, tmp_path):
     losses = {event.step: event.value for event in events.Scalars("train/loss")}
     assert losses == pytest.approx({line["step"]: line["train/loss"] for line in history if "train/loss" in line})
     (picture,) = events.Images("validation")
-    assert picture.step == 2 and (picture.width, picture.height) == (3 * 32, 4 * 32)
+    assert picture.step == 2 and (picture.width, picture.height) == (3 * 32, 2 * 32)
