@@ -86,7 +86,7 @@ class HalfOnCpu(Accelerator):
 def test_fp16(train, tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path, validation=[])
     assert main([str(config), "--output_dir", str(tmp_path / "out"), "--mixed_precision", "fp16"]) == 1
-    assert "mixed_precision fp16 does not work on device cpu: take bf16 or no." in capsys.readouterr().err
+    assert "mixed_precision fp16 needs a GPU: take bf16 or no." in capsys.readouterr().err
 
     plain = train("plain")
     monkeypatch.setattr(loop, "Accelerator", HalfOnCpu)
