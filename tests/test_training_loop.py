@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from run_results import assert_same, assert_same_runs, read_curve, read_state
+from tiny_checkpoints import DECODER, save_checkpoints
 from training_runs import Run, launch, wait_until, write_run
 
 
@@ -38,6 +39,27 @@ def test_two_processes_end_with_equal_weights(tmp_path):
     assert read_curve(tmp_path / "out")[0]["step"] == 2
     # neither Arrow's generators nor DistributedDataParallel have anything to say
     assert "Exception ignored" not in output and "Warning" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--settings.prompts", "box"],
+        ["--settings.prompts", "text"],
+        ["--settings.alignment", "none"],
+        ["--gradient_checkpointing", "true", "--mixed_precision", "bf16"],
+        ["--encoder_sizes", "56", "--model", "matting-small"],
+    ],
+)
+def test_two_processes_whatever_is_trained(tmp_path, flags):
+    config = write_run(tmp_path, max_steps=3, log_steps=1)
+    if "matting-small" in flags:  # its encoder has a mask token that nothing uses
+        parts = save_checkpoints(tmp_path / "checkpoints")
+        flags = [*flags, *(word for name, folder in parts.items() for word in (f"--{name}", folder))]
+        flags += [word for name, value in DECODER.items() for word in (f"--config.{name}", str(value))]
+    output = Run(config, tmp_path / "out", *flags, processes=2).finish()
+    assert len(read_curve(tmp_path / "out")) == 4 and "find_unused_parameters" not in output
 
 
 @pytest.mark.slow

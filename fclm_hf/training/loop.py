@@ -72,10 +72,7 @@ class Trainer:
             project_dir=self.folder,
         )
         if run.mixed_precision != "no" and not self.accelerator.native_amp:  # Accelerate would go on in fp32
-            device = self.accelerator.device.type
-            raise ValueError(
-                f"mixed_precision {run.mixed_precision} does not work on device {device}: take bf16 or no."
-            )
+            raise ValueError(f"mixed_precision {run.mixed_precision} needs a GPU: take bf16 or no.")
         self.is_main = self.accelerator.is_main_process
         if run.threads:
             torch.set_num_threads(run.threads)
