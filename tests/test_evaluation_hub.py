@@ -1,5 +1,6 @@
 """A data set and a checkpoint on the local Hub, streamed and measured as if they were on disk."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
 
     summary = run_client(hub, tmp_path / "home", EVALUATE, tmp_path / "out")
     hub.log.clear()
-    with hub.failing(drop=0.2, error=0.2, only="GET /(cdn|datasets)"):
+    # rows only: huggingface_hub asks once for a file of a model that is answered with 503
+    weights = hashlib.sha256((tmp_path / "model" / "model.safetensors").read_bytes()).hexdigest()
+    with hub.failing(drop=0.2, error=0.2, only=f"GET /(cdn/(?!{weights})|datasets)", times=3):
         again = run_client(hub, tmp_path / "other", EVALUATE, tmp_path / "again")
     assert sum(entry.fault in ("drop", "error") for entry in hub.log) >= 2
     assert again == summary
