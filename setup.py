@@ -50,6 +50,7 @@ setup(
             "pytest",
             "ruff",
             "scikit-image",
+            "tensorboard",
             *FIGURES,
             *MATTING,
         ],
