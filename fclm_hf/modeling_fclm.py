@@ -95,7 +95,10 @@ class FCLMPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args, **kwargs) -> "FCLMPreTrainedModel":
         loaded = super().from_pretrained(*args, **kwargs)
-        align_tensors(loaded[0] if isinstance(loaded, tuple) else loaded)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        align_tensors(model)
+        if model.config.freeze_text_encoder:  # loading makes parameters learn again
+            model.base_model.text_model.requires_grad_(False)
         return loaded
 
     @classmethod

@@ -276,6 +276,10 @@ def test_text_tower_learns_what_the_encoder_sees(cutouts: Path, photos: Path, ch
     assert scores["recall@100"] == 1 and scores["recall@1"] <= scores["recall@10"]
 
     before, after = (FCLMForImageMatting.from_pretrained(folder).float() for folder in (checkpoint, output))
+    frozen = FCLMForImageMatting.from_pretrained(output, freeze_text_encoder=True)
+    assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} >= {
+        name for name, _ in frozen.named_parameters() if "text_model" in name
+    }
     names = ["red fox", "badger", "big wheel", "plant"]
     inputs = FCLMProcessor.from_pretrained(output).tokenizer(names, padding=True, return_tensors="pt")
     with torch.no_grad():
