@@ -60,6 +60,7 @@ def test_pipeline_round_trip(matting, tmp_path):
     weights, same = matting.model.state_dict(), again.model.state_dict()
     assert weights.keys() == same.keys() and all(torch.equal(weights[name], same[name]) for name in weights)
     photo = Image.open(PHOTOS / "cat.jpg")
+    matting(photo)  # the first run of a process may differ in its last bits from the next one of the same model
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
     assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
     assert np.array_equal(first["cutout"], second["cutout"])
