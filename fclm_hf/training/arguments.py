@@ -57,7 +57,6 @@ class ModelArguments:
         "Fields of TrainingSettings: --settings.distillation none.", default_factory=dict
     )
     freeze_stages: int = _describe("Stages of lite's encoder that keep their weights, besides the stem.", default=0)
-    restart_text_encoder: bool = _describe("The text tower and its projection start anew.", default=False)
     encoder_sizes: list[int] = _describe("Sides of the encoder's canvas, drawn anew each step.", default_factory=list)
 
     def __post_init__(self) -> None:

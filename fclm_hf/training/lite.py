@@ -58,16 +58,6 @@ def load_imagenet_weights(model: FCLMForImageMatting) -> None:
         raise ValueError(f"The ImageNet weights lack {len(missing)} tensors, the first {missing[0]}.")
 
 
-def restart_text_encoder(model: FCLMForImageMatting) -> None:
-    """
-    New random weights in the text tower and its projection. A small tower that learnt little may have come to give all
-    texts the same embedding, from which it does not recover.
-    """
-    new, own = FCLMForImageMatting(model.config).model, model.model
-    own.text_model.load_state_dict(new.text_model.state_dict())
-    own.prompt_encoder.text_projection.load_state_dict(new.prompt_encoder.text_projection.state_dict())
-
-
 def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
     """
     The stem and the first `stages` stages keep their weights: cheaper steps, and less to overfit. 0 freezes nothing.
@@ -86,4 +76,4 @@ def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
         module.requires_grad_(False)
 
 
-__all__ = ["build_lite", "freeze_early_stages", "load_imagenet_weights", "restart_text_encoder"]
+__all__ = ["build_lite", "freeze_early_stages", "load_imagenet_weights"]

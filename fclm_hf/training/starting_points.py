@@ -7,7 +7,7 @@ from transformers import DepthAnythingForDepthEstimation
 from .. import FCLMForImageMatting, FCLMProcessor
 from ..hub.checkpoints import fetch_checkpoint
 from .arguments import ModelArguments
-from .lite import build_lite, freeze_early_stages, restart_text_encoder
+from .lite import build_lite, freeze_early_stages
 from .presets import BACKBONES, TEACHER, TEXT_ENCODER, TrainingPreset, load_preset, load_weights, read_config
 
 
@@ -39,8 +39,6 @@ def build_starting_point(arguments: ModelArguments) -> TrainingPreset:
         images = processor.image_processor
         settings = replace(settings, image_mean=tuple(images.image_mean), image_std=tuple(images.image_std))
         parts = TrainingPreset(student, depth, settings, processor)
-    if arguments.restart_text_encoder:
-        restart_text_encoder(parts.student)
     freeze_early_stages(parts.student, arguments.freeze_stages)
     multiple = parts.student.config.encoder_multiple
     if wrong := [size for size in arguments.encoder_sizes if size % multiple]:
