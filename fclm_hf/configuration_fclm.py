@@ -64,6 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "detail_hidden_sizes": (6, 16, 24, 48),
         "decoder_ffn_dim": 512,
         "coarse_loss_weight": 1.0,
+        "semantic_head_size": 1280,
     },
 }
 
@@ -102,10 +103,15 @@ class FCLMConfig(PreTrainedConfig):
         layer_norm_eps (`float`, defaults to 1e-6): epsilon of the decoder's layer norms.
         dense_prompts (`bool`, defaults to `True`):
             Paint boxes and clicks as soft maps onto the coarse features, beside the paper's sparse embeddings.
+        semantic_head_size (`int`, *optional*):
+            Hidden width of a head that takes the backbone's last map to the space of the text embeddings; how well each
+            place matches a text is then painted too. Needs `dense_prompts`. `None`: a text is a sparse token only, as
+            in the paper.
         task (`"matting"` or `"segmentation"`, defaults to `"matting"`): picks the head loss of Eq. 9.
         coarse_loss_weight (`float`, defaults to 0.0):
             Weight of BCE + IoU on the coarse logits (deep supervision, not in the paper) in the loss.
-        freeze_text_encoder (`bool`, defaults to `False`): the text tower gets no gradient.
+        freeze_text_encoder (`bool`, defaults to `False`):
+            The text tower gets no gradient, nor does the semantic head, which speaks its language.
         initializer_range (`float`, defaults to 0.02): standard deviation of embeddings at initialisation.
     """
 
@@ -133,6 +139,7 @@ class FCLMConfig(PreTrainedConfig):
     dropout: float | int = 0.0
     layer_norm_eps: float = 1e-6
     dense_prompts: bool = True
+    semantic_head_size: int | None = None
     task: str = "matting"
     coarse_loss_weight: float | int = 0.0
     freeze_text_encoder: bool = False
@@ -157,6 +164,11 @@ class FCLMConfig(PreTrainedConfig):
             raise ValueError(f'task must be "matting" or "segmentation", got {self.task!r}.')
         if self.coarse_level not in (0, 1):
             raise ValueError(f"coarse_level must be 0 or 1, got {self.coarse_level}.")
+        if self.semantic_head_size is not None and (self.semantic_head_size <= 0 or not self.dense_prompts):
+            raise ValueError(
+                f"semantic_head_size must be None or positive, and needs dense_prompts, got {self.semantic_head_size} "
+                f"with dense_prompts={self.dense_prompts}."
+            )
         if len(self.detail_hidden_sizes) != 4:
             raise ValueError(
                 f"detail_hidden_sizes must hold 4 widths (strides 1, 2, 4, 8), got {list(self.detail_hidden_sizes)}."

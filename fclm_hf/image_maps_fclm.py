@@ -17,6 +17,8 @@ class FCLMImageEmbeddings(ModelOutput):
 
     coarse_map (batch, hidden_size, h, w): merged backbone maps.
     fine_map (batch, fine_hidden_size, 2h, 2w): the backbone map before `coarse_level`, projected; `None` with level 0.
+    semantic_map (batch, projection_dim, h, w): the last backbone map in the space of the text embeddings, see
+        [`FCLMSemanticHead`]; `None` without one.
     detail_maps: 3 maps (batch, channels, ~height / s, ~width / s) of the detail path at strides s = 2, 4, 8; the first
         is the basis of the mattes, four pixels to a cell.
     image_sizes (batch, 2): valid height and width inside `pixel_values`.
@@ -24,6 +26,7 @@ class FCLMImageEmbeddings(ModelOutput):
 
     coarse_map: torch.FloatTensor | None = None
     fine_map: torch.FloatTensor | None = None
+    semantic_map: torch.FloatTensor | None = None
     detail_maps: tuple[torch.FloatTensor, ...] | None = None
     detail_basis: torch.FloatTensor | None = None
     pixel_mask: torch.ByteTensor | None = None
@@ -76,6 +79,22 @@ class FCLMPixelDecoder(nn.Module):
                 coarse = nn.functional.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
             coarse = block(coarse + finer)
         return coarse, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
+
+
+class FCLMSemanticHead(nn.Module):
+    """Takes the backbone's last map to the space of the text embeddings: the dot product with one says how well a place
+    matches the text, as in MaskCLIP (Zhou et al. 2022).
+
+    Shaped as an EfficientNet's own head, so that it can start as the classifier of ImageNet's 1000 classes.
+    """
+
+    def __init__(self, config: FCLMConfig, channels: int):
+        super().__init__()
+        self.hidden = nn.Conv2d(channels, config.semantic_head_size, kernel_size=1)
+        self.projection = nn.Conv2d(config.semantic_head_size, config.text_config.projection_dim, kernel_size=1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.projection(nn.functional.relu6(self.hidden(maps)))
 
 
 class FCLMDetailBlock(nn.Module):
@@ -148,4 +167,4 @@ class FCLMDetailPath(nn.Module):
         return maps.masked_fill(~inside, torch.finfo(maps.dtype).min)
 
 
-__all__ = ["FCLMConvBlock", "FCLMDetailPath", "FCLMImageEmbeddings", "FCLMPixelDecoder"]
+__all__ = ["FCLMConvBlock", "FCLMDetailPath", "FCLMImageEmbeddings", "FCLMPixelDecoder", "FCLMSemanticHead"]

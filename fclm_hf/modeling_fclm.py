@@ -15,7 +15,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_fclm import FCLMConfig
 from .decoder_fclm import FCLMMatteHead, FCLMObjectDecoder
-from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder
+from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder, FCLMSemanticHead
 from .loss_fclm import matting_loss, segmentation_loss
 from .prompt_encoder_fclm import FCLMPromptEncoder
 from .prompt_shapes_fclm import count_objects
@@ -98,7 +98,7 @@ class FCLMPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_tensors(model)
         if model.config.freeze_text_encoder:  # loading makes parameters learn again
-            model.base_model.text_model.requires_grad_(False)
+            model.base_model.freeze_text_encoder()
         return loaded
 
     @classmethod
@@ -133,12 +133,21 @@ class FCLMModel(FCLMPreTrainedModel):
         self.backbone = load_backbone(config)
         self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
         self.pixel_decoder = FCLMPixelDecoder(config, list(self.backbone.channels))
+        self.semantic_head = None
+        if config.semantic_head_size is not None:
+            self.semantic_head = FCLMSemanticHead(config, self.backbone.channels[-1])
         self.detail_path = FCLMDetailPath(config)
         self.prompt_encoder = FCLMPromptEncoder(config)
         self.decoder = FCLMObjectDecoder(config)
         self.post_init()
         if config.freeze_text_encoder:
-            self.text_model.requires_grad_(False)
+            self.freeze_text_encoder()
+
+    def freeze_text_encoder(self) -> None:
+        """No gradient for the text tower, nor for the semantic head, which speaks its language."""
+        self.text_model.requires_grad_(False)
+        if self.semantic_head is not None:
+            self.semantic_head.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.text_model.get_input_embeddings()
@@ -221,12 +230,16 @@ class FCLMModel(FCLMPreTrainedModel):
             outputs = BackboneOutput(feature_maps=feature_maps)
         valid = valid_pixels(image_sizes, height, width)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
+        semantic_map = None
+        if self.semantic_head is not None:
+            semantic_map = self.semantic_head(outputs.feature_maps[-1])
         # one cell more than the image needs: what lies behind its border is then the same in every batch
         pixel_values = nn.functional.pad(pixel_values * valid, (0, -width % 8 + 8, 0, -height % 8 + 8))
         detail_basis, *detail_maps = self.detail_path(pixel_values, image_sizes)
         return FCLMImageEmbeddings(
             coarse_map=coarse_map,
             fine_map=fine_map,
+            semantic_map=semantic_map,
             detail_maps=tuple(detail_maps),
             detail_basis=detail_basis.contiguous(),
             pixel_mask=valid.to(torch.uint8),
@@ -316,7 +329,16 @@ class FCLMModel(FCLMPreTrainedModel):
         dtype = image_embeddings.coarse_map.dtype
         coarse_paint = fine_paint = None
         if encoder.dense_prompts:
-            maps = encoder.paint(points, labels, boxes, 2 * height, 2 * width).to(dtype)
+            maps = encoder.paint(points, labels, boxes, 2 * height, 2 * width)
+            semantic_map = image_embeddings.semantic_map
+            if semantic_map is not None:
+                rows, columns = semantic_map.shape[-2:]
+                sizes = image_embeddings.image_sizes * scale[:, None]
+                valid = valid_pixels(sizes, rows, columns, stride=canvas_height / rows)
+                semantic_map, valid = (x.repeat_interleave(objects, dim=0) for x in (semantic_map, valid))
+                text_maps = encoder.paint_text(semantic_map, valid, text_embeds, text_given, 2 * height, 2 * width)
+                maps = torch.cat([maps, text_maps], dim=1)
+            maps = maps.to(dtype)
             coarse_paint, fine_paint = encoder.coarse_paint(maps), encoder.fine_paint(maps)
         whole = torch.full_like(scale, 2 * height), torch.full_like(scale, 2 * width)
         out_height, out_width = image_embeddings.detail_maps[-1].shape[-2:]

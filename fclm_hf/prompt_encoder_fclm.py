@@ -12,11 +12,12 @@ class FCLMPromptEncoder(nn.Module):
     """Visual prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image."""
 
     point_padding = -10
-    num_maps = 8
+    match_limit = 4.0
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
         self.dense_prompts = config.dense_prompts
+        num_maps = 8 if config.semantic_head_size is None else 11
         # a parameter, though it never learns: random buffers cannot be restored on the meta device
         self.fourier_matrix = nn.Parameter(
             torch.zeros(2, config.hidden_size // 2, dtype=torch.float32), requires_grad=False
@@ -26,9 +27,9 @@ class FCLMPromptEncoder(nn.Module):
         self.context_query = nn.Embedding(1, config.hidden_size)
         self.text_projection = nn.Linear(config.text_config.projection_dim, config.hidden_size)
         if config.dense_prompts:
-            self.fine_paint = nn.Conv2d(self.num_maps, config.fine_hidden_size, kernel_size=1)
+            self.fine_paint = nn.Conv2d(num_maps, config.fine_hidden_size, kernel_size=1)
             self.coarse_paint = nn.Sequential(
-                nn.Conv2d(self.num_maps, config.hidden_size // 2, kernel_size=2, stride=2),
+                nn.Conv2d(num_maps, config.hidden_size // 2, kernel_size=2, stride=2),
                 ACT2FN[config.hidden_act],
                 nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
             )
@@ -89,8 +90,8 @@ class FCLMPromptEncoder(nn.Module):
     def paint(
         self, points: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor, height: int, width: int
     ) -> torch.Tensor:
-        """Soft maps (objects, num_maps, height, width) in fp32: box inside, box given, place in the box (x, y), near
-        and around foreground clicks, near and around background clicks."""
+        """Soft maps (objects, 8, height, width) in fp32: box inside, box given, place in the box (x, y), near and
+        around foreground clicks, near and around background clicks."""
         device = points.device
         rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
         columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
@@ -110,6 +111,32 @@ class FCLMPromptEncoder(nn.Module):
             for radius in (0.02, 0.1):
                 maps.append(((-square / (2 * radius**2)).exp() * chosen).amax(1))
         return torch.stack(maps, dim=1)
+
+    def paint_text(
+        self,
+        semantic_map: torch.Tensor,
+        valid: torch.Tensor,
+        text_embeds: torch.Tensor | None,
+        text_given: torch.Tensor | None,
+        height: int,
+        width: int,
+    ) -> torch.Tensor:
+        """Maps (objects, 3, height, width) in fp32: how well a place matches the text, how much worse than the image's
+        best place, text given. All are 0 without a text.
+
+        `semantic_map` (objects, projection_dim, h, w) is compared where `valid` (objects, 1, h, w).
+        """
+        if text_embeds is None:
+            return semantic_map.new_zeros(len(semantic_map), 3, height, width, dtype=torch.float32)
+        device = semantic_map.device
+        text_embeds, text_given = text_embeds.to(device), text_given.to(device)
+        with maybe_autocast(device_type=device.type, enabled=False):
+            direction = nn.functional.normalize(text_embeds.float(), dim=-1)
+            match = torch.einsum("ochw,oc->ohw", semantic_map.float(), direction)[:, None]
+            best = match.masked_fill(~valid, torch.finfo(match.dtype).min).amax((2, 3), keepdim=True)
+            maps = torch.cat([match, match - best], dim=1).clamp(-self.match_limit, self.match_limit)
+            maps = torch.cat([maps, torch.ones_like(match)], dim=1) * text_given.view(-1, 1, 1, 1)
+            return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
 __all__ = ["FCLMPromptEncoder"]

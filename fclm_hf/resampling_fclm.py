@@ -45,7 +45,7 @@ def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None
     return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
 
 
-def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: int = 1) -> torch.Tensor:
+def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: float = 1) -> torch.Tensor:
     """bool (batch, 1, height, width): cells of a `stride` grid that start inside the image. `sizes` is (batch, 2)."""
     rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
     columns = torch.arange(width, device=sizes.device) * stride < sizes[:, 1:]

@@ -23,7 +23,6 @@ def load_script(name: str) -> ModuleType:
 build = load_script("build_training_set")
 evaluation = load_script("evaluate_real_photos")
 benchmark = load_script("benchmark")
-pretraining = load_script("pretrain_text")
 
 
 def draw_disc(size: tuple[int, int], centre: tuple[int, int], radius: int, seed: int = 0) -> Image.Image:
@@ -260,47 +259,6 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     with pytest.raises(SystemExit):
         evaluation.main(arguments)
     assert "lacks objects" in capsys.readouterr().err
-
-
-def test_text_tower_learns_what_the_encoder_sees(cutouts: Path, photos: Path, checkpoint: Path, tmp_path: Path) -> None:
-    import torch
-
-    from fclm_hf import FCLMForImageMatting, FCLMProcessor
-
-    data, output = tmp_path / "set", tmp_path / "taught"
-    build.main(["--out", str(data), "--foregrounds", str(cutouts), "--backgrounds", str(photos)])
-    arguments = ["--data", str(data), "--model", str(checkpoint), "--output", str(output), "--size", "56"]
-    scores = pretraining.main(
-        [*arguments, "--composites", "60", "--steps", "30", "--batch-size", "64", "--threads", "1"]
-    )
-    assert scores["recall@100"] == 1 and scores["recall@1"] <= scores["recall@10"]
-
-    before, after = (FCLMForImageMatting.from_pretrained(folder).float() for folder in (checkpoint, output))
-    frozen = FCLMForImageMatting.from_pretrained(output, freeze_text_encoder=True)
-    assert {name for name, weight in frozen.named_parameters() if not weight.requires_grad} >= {
-        name for name, _ in frozen.named_parameters() if "text_model" in name
-    }
-    names = ["red fox", "badger", "big wheel", "plant"]
-    inputs = FCLMProcessor.from_pretrained(output).tokenizer(names, padding=True, return_tensors="pt")
-    with torch.no_grad():
-        embeds = after.model.get_text_features(**inputs).pooler_output
-        tokens = after.model.prompt_encoder.text_projection(embeds)
-    assert tokens.norm(dim=-1).mean().item() == pytest.approx(10, rel=0.02)
-    assert tokens.mean(0).norm().item() < 0.1
-    for name, weight in before.state_dict().items():
-        if "text_" not in name:
-            assert torch.equal(weight.half(), after.state_dict()[name].half()), name
-
-
-def test_contrast_lets_a_region_be_called_by_any_of_its_names() -> None:
-    import torch
-
-    matches = torch.tensor([[True, True, False], [False, False, True], [False, False, False]])
-    logits = torch.where(matches, 50.0, 0.0)
-    # of two right names each takes half of the probability; a background matches none and counts as a wrong region only
-    assert pretraining.contrast(logits, matches).item() == pytest.approx(np.log(2) / 4, rel=1e-5)
-    logits[2] = 100
-    assert pretraining.contrast(logits, matches).item() == pytest.approx(np.log(2) / 4 + 25, rel=1e-5)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def model(request) -> FCLMForImageMatting:
         return tiny_model()
     pytest.importorskip("timm")
     backbone = {"model_type": "timm_backbone", "backbone": "tf_efficientnet_lite0", "out_indices": [2, 3, 4]}
-    return tiny_model(backbone_config=backbone, coarse_level=1, encoder_size=64)
+    return tiny_model(backbone_config=backbone, coarse_level=1, encoder_size=64, semantic_head_size=None)
 
 
 def pad_points(points: list, labels: list, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -99,6 +99,43 @@ def test_every_mix_of_prompts_matters(model):
             assert torch.isfinite(alphas).all() and alphas.min() >= 0 and alphas.max() <= 1
             assert all((alphas[:, :1] - other).abs().max() > 1e-6 for other in seen), chosen
             seen.append(alphas[:, :1])
+
+
+@torch.no_grad()
+def test_texts_are_painted_where_the_semantic_map_matches_them():
+    model = tiny_model()
+    torch.manual_seed(3)
+    embeddings = model.get_image_embeddings(torch.randn(1, 3, 56, 28))
+    assert embeddings.semantic_map.shape == (1, 24, 4, 4)
+    valid = torch.arange(4).expand(1, 1, 4, 4) < 2  # the canvas is square, the image half as wide
+    texts, given = torch.randn(2, 24), torch.tensor([True, False])
+    encoder = model.model.prompt_encoder
+    match, below, present = encoder.paint_text(
+        embeddings.semantic_map.expand(2, -1, -1, -1), valid.expand(2, -1, -1, -1), texts, given, 4, 4
+    )[0]
+    expected = torch.cosine_similarity(embeddings.semantic_map[0], texts[0, :, None, None], dim=0)
+    expected = expected * embeddings.semantic_map[0].norm(dim=0)
+    torch.testing.assert_close(match, expected.clamp(-4, 4))
+    torch.testing.assert_close(below[:, :2], (expected - expected[:, :2].max())[:, :2].clamp(-4, 4))
+    assert below[:, :2].max() == 0 and present.eq(1).all()
+    assert not encoder.paint_text(embeddings.semantic_map, valid, None, None, 8, 8).any()
+    both = encoder.paint_text(embeddings.semantic_map.expand(2, -1, -1, -1), valid, texts, given, 8, 8)
+    assert both.shape == (2, 3, 8, 8) and both[0].any() and not both[1].any()
+
+    changed = embeddings.semantic_map + torch.randn(1, 24, 1, 1)
+    before = model(image_embeddings=embeddings, **prompts()).logits
+    embeddings.semantic_map = changed
+    assert (model(image_embeddings=embeddings, **prompts()).logits - before).abs().max() > 1e-4
+
+
+def test_a_frozen_text_tower_keeps_its_semantic_head(tmp_path):
+    model = tiny_model(freeze_text_encoder=True)
+    model.save_pretrained(tmp_path)
+    for each in (model, FCLMForImageMatting.from_pretrained(tmp_path)):
+        frozen = {name for name, weight in each.named_parameters() if not weight.requires_grad}
+        assert frozen - {"model.prompt_encoder.fourier_matrix"} == {
+            name for name, _ in each.named_parameters() if "text_model" in name or "semantic_head" in name
+        }
 
 
 @torch.no_grad()
@@ -274,6 +311,8 @@ def test_bad_calls(arguments, message):
         ({"task": "trimap"}, "task"),
         ({"encoder_size": 50}, "encoder_size"),
         ({"coarse_level": 2}, "coarse_level"),
+        ({"semantic_head_size": 0}, "semantic_head_size"),
+        ({"dense_prompts": False}, "semantic_head_size"),
         ({"detail_hidden_sizes": [4, 4, 4]}, "detail_hidden_sizes"),
     ],
 )

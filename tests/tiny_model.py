@@ -36,6 +36,7 @@ TINY_DECODER = {
     "decoder_layers": 2,
     "decoder_attention_heads": 2,
     "decoder_ffn_dim": 37,
+    "semantic_head_size": 12,
 }
 
 

