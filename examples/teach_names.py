@@ -219,7 +219,7 @@ def recall(regions: Regions, embeds: dict[str, torch.Tensor], most: int) -> floa
     scores = regions.features @ torch.stack([*embeds.values()]).T
     order = {name: index for index, name in enumerate(embeds)}
     named = [index for index, called in enumerate(regions.names) if called]
-    own = torch.tensor([order[regions.names[index][0]] for index in named])
+    own = torch.tensor([order[regions.names[index][0]] for index in named], dtype=torch.long)
     better = scores[named] > scores[named, own][:, None]
     return (better.sum(1) < most).float().mean().item()
 
