@@ -10,19 +10,9 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from local_hub import LocalHub
-from local_hub.client import run_client
+from local_hub.client import run_client, upload_data_sets
 from photo_files import make_photo
 
-
-UPLOAD = """
-    import json, sys
-    from pathlib import Path
-    from huggingface_hub import HfApi
-    for folder in map(Path, sys.argv[1:]):
-        repo = HfApi().create_repo(folder.name, repo_type="dataset").repo_id
-        HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset")
-    print("0")
-"""
 
 STREAM = """
     import hashlib, json, sys
@@ -81,8 +71,7 @@ def datasets_hub(hub: LocalHub, tmp_path: Path) -> LocalHub:
         for subfolder in ("data", "train"):
             (folder / subfolder).mkdir(parents=True)
         write(folder)
-    run_client(hub, tmp_path / "home", UPLOAD, *folders)
-    hub.log.clear()
+    upload_data_sets(hub, tmp_path / "home", *folders)
     return hub
 
 

@@ -18,16 +18,6 @@ from training_sets import (
 
 LocalHub = pytest.importorskip("local_hub", reason="needs the local Hub of the tests").LocalHub
 
-UPLOAD = """
-    import sys
-    from pathlib import Path
-    from huggingface_hub import HfApi
-    for folder in map(Path, sys.argv[1:]):
-        repo = HfApi().create_repo(folder.name, repo_type="dataset").repo_id
-        HfApi().upload_folder(folder_path=folder, repo_id=repo, repo_type="dataset")
-    print("0")
-"""
-
 STREAM = """
     import hashlib, json, sys
     from itertools import islice
@@ -62,7 +52,7 @@ STREAM = """
 
 @pytest.fixture
 def sets(hub, tmp_path):
-    from local_hub.client import run_client
+    from local_hub.client import upload_data_sets
 
     folder = tmp_path / "sets"
     write_parquet(folder / "parquet", cutout_rows(40), files=4)
@@ -85,8 +75,7 @@ def sets(hub, tmp_path):
     for row in background_rows(12):
         make_background(row["id"]).save(folder / "image-folder" / "files" / f"{row['id']}.png")
     write_metadata(folder / "image-folder" / "files", [{"file_name": f"{n}.png", "year": n} for n in range(12)])
-    run_client(hub, tmp_path / "home", UPLOAD, *sorted(folder.iterdir()))
-    hub.log.clear()
+    upload_data_sets(hub, tmp_path / "home", *sorted(folder.iterdir()))
     return hub
 
 
