@@ -238,7 +238,14 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if not (args.wordnet / "data.noun").is_file():
+        parser.error(
+            f"--wordnet: {args.wordnet} holds no data.noun; Debian's wordnet-base installs /usr/share/wordnet."
+        )
+    if not 0 <= args.imagenet_share <= 1:
+        parser.error(f"--imagenet-share must be in [0, 1], got {args.imagenet_share}.")
+    return args
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:

@@ -174,3 +174,13 @@ def test_contrast_lets_a_region_be_called_by_any_of_its_names(teaching: ModuleTy
     assert teaching.contrast(logits, matches).item() == pytest.approx(np.log(2) / 4, rel=1e-5)
     logits[2] = 100
     assert teaching.contrast(logits, matches).item() == pytest.approx(np.log(2) / 4 + 25, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"), [(["--wordnet", "nowhere"], "holds no data.noun"), (["--imagenet-share", "2"], "in [0, 1]")]
+)
+def test_bad_arguments(teaching: ModuleType, wordnet: Path, wrong: list[str], message: str, capsys) -> None:
+    arguments = ["--data", "set", "--model", "checkpoint", "--output", "taught", "--wordnet", str(wordnet)]
+    with pytest.raises(SystemExit):
+        teaching.main([*arguments, *wrong])
+    assert message in capsys.readouterr().err
