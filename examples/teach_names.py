@@ -2,7 +2,7 @@
 
     apt-get install wordnet-base
     python examples/teach_names.py --data SET --model CHECKPOINT --output NEW
-    fclm train examples/train_lite.yaml --model NEW --output_dir RUN
+    fclm train examples/train_lite.yaml --model NEW --encoder_factor 0.01 --output_dir RUN
 
 A tower that starts from random weights in matting training comes to give all names the same embedding: to the decoder
 they are noise until it knows them. Here it learns first, from three sources:
