@@ -261,6 +261,26 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     assert "lacks objects" in capsys.readouterr().err
 
 
+def test_matches_of_names(real_photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import measure_matches
+    from tiny_model import tiny_model, tiny_processor
+
+    truth = np.array([[True, True, False], [False, False, False]])
+    assert measure_matches.area_under_roc(np.array([[3.0, 2, 1], [1, 0, 0]]), truth) == 1
+    assert measure_matches.area_under_roc(np.array([[2.0, 0, 1], [1, 1, 1]]), truth) == 0.5
+    assert measure_matches.area_under_roc(np.zeros((2, 3)), truth) == 0.5
+
+    scores = measure_matches.main(["--data", str(real_photos), "--model", str(checkpoint)])
+    assert set(scores) == {"low", "all"} and 0 < scores["low"] == scores["all"] < 1
+    assert "(1)" in capsys.readouterr().out
+    tiny_model(semantic_head_size=None).save_pretrained(tmp_path / "plain")
+    tiny_processor().save_pretrained(tmp_path / "plain")
+    with pytest.raises(SystemExit):
+        measure_matches.main(["--data", str(real_photos), "--model", str(tmp_path / "plain")])
+    assert "no semantic head" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_benchmark_on_small_images(capsys: pytest.CaptureFixture) -> None:
     ballast = np.ones(200_000_000)  # 1.6 GB here must not count in the process that is measured
