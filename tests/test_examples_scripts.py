@@ -23,6 +23,7 @@ def load_script(name: str) -> ModuleType:
 build = load_script("build_training_set")
 evaluation = load_script("evaluate_real_photos")
 benchmark = load_script("benchmark")
+averaging = load_script("average_weights")
 
 
 def draw_disc(size: tuple[int, int], centre: tuple[int, int], radius: int, seed: int = 0) -> Image.Image:
@@ -259,6 +260,35 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     with pytest.raises(SystemExit):
         evaluation.main(arguments)
     assert "lacks objects" in capsys.readouterr().err
+
+
+def test_weights_are_averaged(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    import torch
+    from tiny_model import tiny_model
+
+    from fclm_hf import FCLMForImageMatting
+
+    tiny_model(seed=1).save_pretrained(tmp_path / "other")
+    models = ["--models", str(checkpoint), str(tmp_path / "other")]
+    averaging.main([*models, "--shares", "0.75", "0.25", "--output", str(tmp_path / "mean")])
+    first, second, mean = (
+        FCLMForImageMatting.from_pretrained(folder).float().state_dict()
+        for folder in (checkpoint, tmp_path / "other", tmp_path / "mean")
+    )
+    for name, value in mean.items():
+        torch.testing.assert_close(
+            value, 0.75 * first[name] + 0.25 * second[name], atol=1e-3, rtol=1e-3, check_dtype=False
+        )
+
+    tiny_model(semantic_head_size=None).save_pretrained(tmp_path / "plain")
+    for wrong, message in (
+        ([*models, "--shares", "0.5"], "one for each of the 2 models"),
+        ([*models, "--shares", "0.5", "0.6"], "of sum 1"),
+        ([*models, str(tmp_path / "plain")], "plain have other weights"),
+    ):
+        with pytest.raises(SystemExit):
+            averaging.main([*wrong, "--output", str(tmp_path / "none")])
+        assert message in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 def test_matches_of_names(real_photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
