@@ -290,7 +290,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     scores = {f"recall@{most}": recall(unseen, by_name, most) for most in (1, 10, 100)}
     scores["cosine"] = (embeds[len(names) :] * dictionary.embeds).sum(1).mean().item()
     print(", ".join(f"{name} {value:.3f}" for name, value in scores.items()), f"of {len(names)} names")
-    save_weights(model, processor, args.output, torch.float16)
+    # a tokenizer keeps how it was last called
+    save_weights(model, FCLMProcessor.from_pretrained(args.model), args.output, torch.float16)
     return scores
 
 
