@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from evaluate_real_photos import read_coco
+from PIL import Image
 from scipy.stats import rankdata
 from torch import nn
 
@@ -28,7 +29,9 @@ def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 @torch.inference_mode()
-def match_names(model: FCLMForImageMatting, processor: FCLMProcessor, image, names: list[str]) -> np.ndarray:
+def match_names(
+    model: FCLMForImageMatting, processor: FCLMProcessor, image: Image.Image, names: list[str]
+) -> np.ndarray:
     """Dot products of the semantic map with the `names`, (names, height, width) at the size of `image`."""
     inputs = processor(images=image, text=[names], return_tensors="pt")
     semantic_map = model.get_image_embeddings(inputs["pixel_values"], inputs["pixel_mask"]).semantic_map

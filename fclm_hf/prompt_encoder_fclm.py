@@ -9,7 +9,8 @@ from .configuration_fclm import FCLMConfig
 
 
 class FCLMPromptEncoder(nn.Module):
-    """Visual prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image."""
+    """Prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image; texts are
+    painted where there is a semantic head."""
 
     point_padding = -10
     match_limit = 4.0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_model import tiny_model, tiny_tokenizer
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
 from fclm_hf.training.lite import LOGITS_PER_MATCH, build_lite, load_imagenet_weights
@@ -148,7 +149,7 @@ def test_a_checkpoint_learns_names(teaching: ModuleType, wordnet: Path, training
     arguments = ["--data", str(training_set), "--model", str(plain), "--output", str(output)]
     arguments += ["--wordnet", str(wordnet), "--imagenet-share", "0.5", "--composites", "150", "--size", "64"]
     scores = teaching.main([*arguments, "--steps", "12", "--batch-size", "24", "--threads", "1"])
-    assert set(scores) == {"recall@1", "recall@10", "recall@100", "cosine"} and scores["recall@10"] == 1
+    assert set(scores) == {"recall@1", "recall@10", "recall@100", "cosine"}
 
     after = FCLMForImageMatting.from_pretrained(output).float()
     assert after.config.semantic_head_size == 1280 and after.config.freeze_text_encoder
@@ -165,6 +166,25 @@ def test_a_checkpoint_learns_names(teaching: ModuleType, wordnet: Path, training
     with torch.no_grad():
         fox, cat = after(**inputs).alphas[0]
     torch.testing.assert_close(fox, cat)
+
+
+def test_the_tower_learns_what_names_mean_and_look_like(teaching: ModuleType) -> None:
+    tower = tiny_model().model.text_model.train()
+    generator = torch.Generator().manual_seed(2)
+    directions = torch.nn.functional.normalize(torch.randn(6, 24, generator=generator), dim=-1)
+    dictionary = teaching.Dictionary(["cat", "dog", "cup"], directions[:3], np.full(3, 1 / 3))
+    names = [("fox",), ("low", "elf"), ()] * 20
+    noise = torch.randn(60, 24, generator=generator) / 20
+    regions = teaching.Regions(2 * directions[3:].repeat(20, 1) + noise, names)
+    torch.manual_seed(3)
+    teaching.train_tower(tower, tiny_tokenizer(), dictionary, regions, 250, 24, 3e-3, seed=0)
+    with torch.no_grad():
+        embeds = teaching.embed(tower.eval(), tiny_tokenizer(), ["cat", "dog", "cup", "fox", "low", "elf"])
+    assert (embeds[:3] * dictionary.embeds).sum(1).min() > 0.8
+    by_name = dict(zip(["cat", "dog", "cup", "fox", "low", "elf"], embeds, strict=True))
+    assert teaching.recall(regions, by_name, 2) == 1
+    seen = directions[3:5] @ embeds.T
+    assert seen[0].argmax() == 3 and seen[1, 4:].min() > seen[1, :4].max()
 
 
 def test_contrast_lets_a_region_be_called_by_any_of_its_names(teaching: ModuleType) -> None:
