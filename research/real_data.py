@@ -15,6 +15,7 @@ from fclm_hf.data.batches import collate_prompts
 from fclm_hf.data.composition import Composition, CompositionSettings, jitter_colours
 from fclm_hf.data.foregrounds import Foreground, Foregrounds
 from fclm_hf.data.prompts import PromptSettings, sample_prompt
+from spoiled_masks import spoil_mask
 
 
 HELD_OUT_PERSON_COUNT = 12
@@ -40,6 +41,19 @@ def is_held_out(entry: dict, persons: set[str], backgrounds: set[str]) -> bool:
     if entry["file"].startswith("people/"):
         return entry["file"].split("_")[1] in persons
     return (entry.get("crop_of") or Path(entry["file"]).stem) in backgrounds
+
+
+def read_small(path: Path, side: int) -> np.ndarray:
+    """As `read_rgba`, shrunk to a longest side of `side`; kept in memory."""
+    if path not in _KEPT:
+        pixels = read_rgba(path)
+        if (zoom := side / max(pixels.shape[:2])) < 1:
+            pixels = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+        _KEPT[path] = pixels
+    return _KEPT[path]
+
+
+_KEPT: dict[Path, np.ndarray] = {}
 
 
 def read_rgba(path: Path) -> np.ndarray:
@@ -83,7 +97,7 @@ class CutoutForegrounds:
             return self.set.sample(rng)
         entries = self.people if kind == 1 else self.boss
         entry = entries[int(rng.integers(len(entries)))]
-        pixels = read_rgba(self.folder / entry["file"])
+        pixels = read_small(self.folder / entry["file"], 640)
         colours, alpha = pixels[..., :3], pixels[..., 3].astype(np.float32) / 255
         names, sides = tuple(entry["names"]), tuple(entry["truncated_LTRB"])
         if kind == 1:
@@ -196,7 +210,7 @@ class PhotoSampler:
             prompts.append(prompt), labels.append(target), valid.append(where)
         size = self.size
         below = ((0, size - height), (0, size - width))
-        regions = [(row["names"][i], masks[i] == 1) for i in np.flatnonzero(visible)]
+        regions = [((row["names"][i],), masks[i] == 1) for i in np.flatnonzero(visible)]
         return {
             "image": np.pad(image, (*below, (0, 0))),
             "labels": np.pad(np.stack(labels), ((0, 0), *below)),
@@ -252,7 +266,7 @@ class TrueSampler:
             if rng.random() < automatic:
                 prompts.append({})
                 labels.append(1 - np.prod(1 - alphas, axis=0))
-            elif not taken and rng.random() < self.absent:
+            elif not taken and rng.random() < self.absent / 3:
                 other = [name for name in self.table.names if name not in present]
                 prompts.append({"text": str(rng.choice(self.prompts.templates)).format(str(rng.choice(other)))})
                 labels.append(np.zeros_like(alphas[0]))
@@ -262,8 +276,13 @@ class TrueSampler:
         labels = np.stack(labels).astype(np.float32)
         return {
             "image": sample["image"], "labels": labels, "valid": np.ones(labels.shape, bool), "size": sample["valid"],
-            "prompts": prompts, "regions": [],
+            "prompts": prompts, "regions": [(n, a) for n, a in zip(sample["names"], alphas, strict=True) if n],
         }  # fmt: skip
+
+    def list_names(self) -> list[str]:
+        found = self.composition.foregrounds
+        names = [name for entry in found.set.entries for name in found.set.list_names(entry)]
+        return names + [name for entry in found.people + found.boss for name in entry["names"]] + ["plant"]
 
 
 class MixedBackgrounds:
@@ -284,7 +303,28 @@ class MixedBackgrounds:
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         if self.row is not None:
             return decode(self.row["image"]["bytes"])
-        return cv2.cvtColor(cv2.imread(str(self.paths[int(rng.integers(len(self.paths)))])), cv2.COLOR_BGR2RGB)
+        return read_small(self.paths[int(rng.integers(len(self.paths)))], 960)
+
+
+def add_masks(sample: dict, rng: np.random.Generator, share: float) -> None:
+    """Gives a share of the prompts a spoiled mask of their target, most of these nothing else."""
+    for prompt, target, valid in zip(sample["prompts"], sample["labels"], sample["valid"], strict=True):
+        if rng.random() >= share or not prompt or target.max() < 0.3:
+            continue
+        height, width = sample["size"]
+        unsure = ~valid[:height, :width]
+        mask = spoil_mask(target[:height, :width], rng, unsure if unsure.any() else None)
+        if rng.random() < 0.7:
+            prompt.clear()
+        prompt["mask"] = np.pad(mask, ((0, len(target) - height), (0, len(target) - width)), constant_values=-1)
+
+
+def stack_masks(samples: list[dict]) -> dict[str, torch.Tensor]:
+    if not any("mask" in prompt for s in samples for prompt in s["prompts"]):
+        return {}
+    absent = np.full(samples[0]["labels"].shape[1:], -1, np.float32)
+    masks = np.stack([np.stack([prompt.get("mask", absent) for prompt in s["prompts"]]) for s in samples])
+    return {"input_masks": torch.from_numpy(masks.astype(np.float32))}
 
 
 def collate(samples: list[dict], tokenizer) -> dict:
@@ -296,35 +336,43 @@ def collate(samples: list[dict], tokenizer) -> dict:
     pixels = torch.from_numpy(np.stack([s["image"] for s in samples]).astype(np.float32) / 127.5 - 1)
     pixels = (pixels.permute(0, 3, 1, 2) * pixel_mask[:, None]).contiguous(memory_format=torch.channels_last)
     regions = [(i, name, region) for i, s in enumerate(samples) for name, region in s["regions"]]
-    grids = [cv2.resize(r.astype(np.float32), (size // 32, size // 32), interpolation=cv2.INTER_AREA) for *_, r in regions]
+    grids = [cv2.resize(r.astype(np.float32), (24, 24), interpolation=cv2.INTER_AREA) for *_, r in regions]
     return {
         "inputs": {
             "pixel_values": pixels,
             "pixel_mask": pixel_mask,
             **collate_prompts([s["prompts"] for s in samples], tokenizer),
+            **stack_masks(samples),
         },
         "labels": torch.from_numpy(np.stack([s["labels"] for s in samples])),
         "valid": torch.from_numpy(np.stack([s["valid"] for s in samples])) & pixel_mask[:, None].bool(),
         "region_images": torch.tensor([i for i, *_ in regions], dtype=torch.long),
         "region_names": [name for _, name, _ in regions],
-        "region_grids": torch.from_numpy(np.stack(grids)) if grids else torch.zeros(0, size // 32, size // 32),
+        "region_grids": torch.from_numpy(np.stack(grids)) if grids else torch.zeros(0, 24, 24),
     }
 
 
 class MixedBatches(IterableDataset):
     """Endless (step, {"photos": batch, "cutouts": batch}); the same seed and step give the same batch."""
 
-    def __init__(self, photos: PhotoSampler, cutouts: TrueSampler, tokenizer, counts: tuple[int, int], seed: int, start: int):
+    def __init__(
+        self, photos: PhotoSampler, cutouts: TrueSampler, tokenizer, counts: tuple[int, int], seed: int, start: int,
+        masks: float = 0.0,
+    ):  # fmt: skip
+        self.masks = masks
         self.photos, self.cutouts, self.tokenizer = photos, cutouts, tokenizer
         self.counts, self.seed, self.start = counts, seed, start
 
     def make(self, step: int) -> dict:
         rng = np.random.default_rng([self.seed, step])
         batch = {}
-        if self.counts[0]:
-            batch["photos"] = collate([self.photos(rng) for _ in range(self.counts[0])], self.tokenizer)
-        if self.counts[1]:
-            batch["cutouts"] = collate([self.cutouts(rng) for _ in range(self.counts[1])], self.tokenizer)
+        for kind, draw, count in (("photos", self.photos, self.counts[0]), ("cutouts", self.cutouts, self.counts[1])):
+            if count:
+                samples = [draw(rng) for _ in range(count)]
+                if self.masks:
+                    for sample in samples:
+                        add_masks(sample, rng, self.masks)
+                batch[kind] = collate(samples, self.tokenizer)
         return batch
 
     def __iter__(self) -> Iterator[tuple[int, dict]]:
@@ -350,4 +398,4 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     composition = Composition(foregrounds, backgrounds, settings)
     photos = PhotoSampler(table, args.photo_size, prompts, args.photo_prompts, 0.2, args.absent)
     cutouts = TrueSampler(composition, table, prompts, args.cutout_prompts, 0.22, args.absent, args.on_photos)
-    return MixedBatches(photos, cutouts, tokenizer, (args.photos, args.cutouts), args.seed, start)
+    return MixedBatches(photos, cutouts, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)

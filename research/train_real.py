@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 import yaml
 from timm.layers.conv2d_same import Conv2dSame
@@ -82,6 +83,27 @@ def true_alpha_loss(outputs, labels: torch.Tensor, valid: torch.Tensor) -> dict[
     }
 
 
+def find_clicks(
+    alphas: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor, asked: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points (batch, objects, 2) in the middle of the largest error, and labels (batch, objects), -10 for none."""
+    points = torch.zeros(*asked.shape, 2)
+    labels = torch.full(asked.shape, -10)
+    wrong = ((alphas > 0.5) != (targets > 0.5)) & valid
+    for i, j in asked.nonzero().tolist():
+        truth = (targets[i, j] > 0.5).numpy()
+        depth = [
+            cv2.distanceTransform(np.pad(w.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+            for w in (wrong[i, j].numpy() & ~truth, wrong[i, j].numpy() & truth)
+        ]
+        label = int(depth[1].max() >= depth[0].max())
+        if depth[label].max() >= 2:
+            row, column = np.unravel_index(depth[label].argmax(), depth[label].shape)
+            points[i, j] = torch.tensor([float(column), float(row)])
+            labels[i, j] = label
+    return points, labels
+
+
 class DepthwiseConv(torch.autograd.Function):
     """A depthwise convolution in bf16 with its backward pass in fp32, four times faster on CPUs."""
 
@@ -122,6 +144,7 @@ class Names:
     """Contrast of named regions among the names of the real photos, in the space of the semantic head."""
 
     def __init__(self, model: FCLMForImageMatting, tokenizer, names: list[str]):
+        names = list(dict.fromkeys(names))
         self.index = {name: i for i, name in enumerate(names)}
         tokens = tokenizer(names, padding=True, return_tensors="pt")
         with torch.no_grad():
@@ -135,8 +158,11 @@ class Names:
         maps = semantic_map.float()[batch["region_images"]]
         grids = nn.functional.interpolate(grids[:, None], size=maps.shape[-2:], mode="area")
         means = (maps * grids).sum((2, 3)) / grids.sum((2, 3)).clamp(min=1e-3)
-        goals = torch.tensor([self.index[name] for name in batch["region_names"]])
-        return nn.functional.cross_entropy(4 * means @ self.directions.T, goals, label_smoothing=0.05)
+        logits = 4 * means @ self.directions.T
+        goals = torch.zeros_like(logits)  # several names may fit: their shares together count
+        for goal, fitting in zip(goals, batch["region_names"], strict=True):
+            goal[[self.index[name] for name in fitting]] = 1
+        return (logits.logsumexp(1) - logits.masked_fill(goals == 0, -1e4).logsumexp(1)).mean()
 
 
 class Trainer:
@@ -145,7 +171,7 @@ class Trainer:
         self.model = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
         self.processor = FCLMProcessor.from_pretrained(args.init)
         model = self.model
-        model.config.encoder_size = args.encoder_size
+        self.shipped_size = model.config.encoder_size
         self.frozen = copy.deepcopy(model.model.backbone).eval().requires_grad_(False)
         self.frozen_head = copy.deepcopy(model.model.semantic_head).eval().requires_grad_(False)
         self.taught = FCLMForImageMatting.from_pretrained(args.taught, dtype=torch.float32) if args.taught else None
@@ -195,6 +221,23 @@ class Trainer:
             goal = self.frozen_head(self.frozen(canvas, return_dict=True).feature_maps[-1]).float()
         return ((semantic_map.float() - goal) ** 2).mean() / (goal**2).mean()
 
+    @torch.no_grad()
+    def click(self, embeddings, inputs: dict, batch: dict) -> dict:
+        """One or two rounds as people click: the earlier matte and a click in the middle of its largest error."""
+        asked = (inputs["input_labels"] >= 0).any(-1) | (inputs["input_boxes"][..., 2] > inputs["input_boxes"][..., 0])
+        asked &= batch["labels"].amax((-2, -1)) > 0.3
+        kept = inputs.get("input_masks", torch.full_like(batch["labels"], -1))
+        for _ in range(1 + self.step % 2):
+            alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
+            points, labels = find_clicks(alphas, batch["labels"], batch["valid"], asked)
+            inputs = {
+                **inputs,
+                "input_points": torch.cat([inputs["input_points"], points[:, :, None]], 2),
+                "input_labels": torch.cat([inputs["input_labels"], labels[:, :, None]], 2),
+                "input_masks": torch.where(asked[..., None, None], alphas, kept),
+            }
+        return inputs
+
     def group_losses(self, kind: str, batch: dict, hold: bool) -> dict[str, torch.Tensor]:
         args, model = self.args, self.model
         inputs = dict(batch["inputs"])
@@ -202,6 +245,8 @@ class Trainer:
         self.edges_learn(kind == "cutouts")
         with torch.autocast("cpu", torch.bfloat16):
             embeddings = model.get_image_embeddings(pixel_values, pixel_mask)
+            if self.step % 100 < 100 * args.clicks:
+                inputs = self.click(embeddings, inputs, batch)
             outputs = model(image_embeddings=embeddings, **inputs)
             losses = {}
             if hold and args.hold_weight:
@@ -209,10 +254,10 @@ class Trainer:
         labels, valid = batch["labels"], batch["valid"]
         if kind == "photos":
             losses |= coarse_truth_loss(outputs, labels, valid, args.bce_weight)
-            if args.name_weight:
-                losses["names"] = args.name_weight * self.names.loss(embeddings.semantic_map, batch)
         else:
             losses |= true_alpha_loss(outputs, labels, valid)
+        if args.name_weight:
+            losses[f"names_{kind}"] = args.name_weight * self.names.loss(embeddings.semantic_map, batch)
         return losses
 
     def take_step(self, batches: dict) -> dict[str, float]:
@@ -220,6 +265,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step) * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
+        rng = np.random.default_rng([self.args.seed, self.step])
+        self.model.config.encoder_size = int(rng.choice(self.args.encoder_sizes))
         for kind, batch in batches.items():
             weight = self.args.photo_weight if kind == "photos" else self.args.cutout_weight
             losses = self.group_losses(kind, batch, hold=(self.step % 2 == 0) == (kind == "photos"))
@@ -240,6 +287,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(), "step": self.step,
         }  # fmt: skip
         write_whole(folder / "state.pt", lambda path: torch.save(state, path))
+        self.averaged.module.config.encoder_size = self.shipped_size
         save_weights(self.averaged.module, self.processor, folder / "checkpoint", torch.float16)
         if self.step % self.args.keep_every == 0:
             save_weights(self.averaged.module, self.processor, folder / f"step-{self.step:05d}", torch.float16)
@@ -275,7 +323,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cutout-prompts", type=int, default=2)
     parser.add_argument("--photo-size", type=int, default=384)
     parser.add_argument("--cutout-size", type=int, default=448)
-    parser.add_argument("--encoder-size", type=int, default=384)
+    parser.add_argument("--encoder-sizes", type=int, nargs="+", default=[256, 320, 320, 384], help="drawn each step")
     parser.add_argument("--shares", type=float, nargs=3, default=[0.5, 0.3, 0.2], help="set, people, boss")
     parser.add_argument("--on-photos", type=float, default=0.25, help="composites whose background is a real photo")
     parser.add_argument("--absent", type=float, default=0.05)
@@ -285,6 +333,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bce-weight", type=float, default=0.3)
     parser.add_argument("--name-weight", type=float, default=0.1)
     parser.add_argument("--hold-weight", type=float, default=0.2)
+    parser.add_argument("--masks", type=float, default=0.0, help="share of prompts that get a spoiled mask")
+    parser.add_argument("--clicks", type=float, default=0.0, help="share of steps with clicks in the largest error")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--keep-every", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
@@ -307,7 +357,7 @@ def main() -> None:
         trainer.load(args.output)
     general_names = yaml.safe_load(args.names.read_text(encoding="utf-8"))["sources"][0]["general_names"]
     batches = build_batches(args, trainer.processor.tokenizer, general_names, trainer.step)
-    trainer.names = Names(trainer.model, trainer.processor.tokenizer, batches.photos.table.names)
+    trainer.names = Names(trainer.model, trainer.processor.tokenizer, batches.photos.table.names + batches.cutouts.list_names())
     loader = iter(
         DataLoader(
             batches, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None,

@@ -1,0 +1,214 @@
+"""What issue 11 asks for, of one checkpoint: evaluate_real_photos.py's table, solidity, clicks, absent names, hair, cat.
+
+    python research/measure_real.py --data REAL_DEV --model CHECKPOINT [--cutouts CUTOUTS] [--pictures FOLDER]
+
+The last line is JSON. Solid: share of the alphas above .9 among pixels 5 px or more inside a boxed COCO object. Absent:
+share of COCO photos whose matte for a class that is not in them has a mean below .05. Hair: portraits of the held-out
+persons over held-out backgrounds, sum of absolute differences (thousands) and gradient error in the upper rim.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+import evaluate_real_photos as real
+from fclm_hf import FCLMForImageMatting, FCLMProcessor
+from fclm_hf.metrics import gradient_error, mask_iou, mse, sad
+from real_data import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
+
+
+ABSENT = ("zebra", "airplane", "pizza", "toilet", "umbrella", "boat")
+
+
+def deep_inside(truth: np.ndarray, depth: float = 5) -> np.ndarray:
+    padded = np.pad((truth > 0.5).astype(np.uint8), 1, mode="edge")
+    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] >= depth
+
+
+def next_click(alpha: np.ndarray, truth: np.ndarray) -> tuple[list[float], int]:
+    """The middle of the largest error, and its label."""
+    best = None
+    for label, wrong in ((1, (truth > 0.5) & (alpha <= 0.5)), (0, (truth <= 0.5) & (alpha > 0.5))):
+        depth = cv2.distanceTransform(np.pad(wrong.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        if best is None or depth.max() > best[0]:
+            row, column = np.unravel_index(depth.argmax(), depth.shape)
+            best = depth.max(), [float(column), float(row)], label
+    return best[1], best[2]
+
+
+class Matter:
+    def __init__(self, source: str, encoder_size: int | None):
+        overrides = {} if encoder_size is None else {"encoder_size": encoder_size}
+        self.model = FCLMForImageMatting.from_pretrained(source, dtype=torch.float32, **overrides).eval()
+        self.processor = FCLMProcessor.from_pretrained(source)
+
+    @torch.inference_mode()
+    def encode(self, image: Image.Image) -> None:
+        self.image = image
+        encoded = self.processor(images=image, return_tensors="pt")
+        self.embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
+
+    @torch.inference_mode()
+    def __call__(self, **prompts) -> np.ndarray:
+        inputs = self.processor(images=self.image, return_tensors="pt", **prompts)
+        inputs = {key: value for key, value in inputs.items() if key in real.PROMPT_KEYS}
+        outputs = self.model(image_embeddings=self.embeddings, **inputs)
+        size = [(self.image.height, self.image.width)]
+        return self.processor.post_process_image_matting(outputs, target_sizes=size)[0]["alpha"].float().numpy()
+
+    def by(self, prompt: str, targets: list[real.Target]) -> np.ndarray:
+        return self(**real.Predictor.prompt_inputs(argparse.Namespace(template="{}"), prompt, targets))
+
+
+def mean(values: list[float]) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def measure_coco(matter: Matter, folder: Path, clicks: int) -> dict[str, float]:
+    scores: dict[str, list[float]] = {}
+
+    def add(name: str, value: float) -> None:
+        scores.setdefault(name, []).append(value)
+
+    solid, deep = 0, 0
+    classes = [{o["cls"] for o in e["objects"]} for e in json.loads((folder / "index.json").read_text())]
+    photos = real.read_coco(folder, None, matter.processor.tokenizer.get_vocab())
+    for number, photo in enumerate(photos):
+        matter.encode(photo.image)
+        for prompt in real.PROMPTS:
+            targets = [target for target in photo.targets if target.accepts(prompt)]
+            if not targets:
+                continue
+            for target, alpha in zip(targets, matter.by(prompt, targets), strict=True):
+                add(prompt, mask_iou(alpha, target.truth))
+                if prompt == "box":
+                    inside = deep_inside(target.truth)
+                    solid, deep = solid + int((alpha[inside] > 0.9).sum()), deep + int(inside.sum())
+        for target in photo.targets if clicks > 1 else ():
+            if target.point is None:
+                continue
+            points, labels = [target.point], [1]
+            for count in range(1, clicks + 1):
+                alpha = matter(input_points=[[points]], input_labels=[[labels]])[0]
+                add(f"click{count}", mask_iou(alpha, target.truth))
+                point, label = next_click(alpha, target.truth)
+                points, labels = [*points, point], [*labels, label]
+        absent = [name for name in ABSENT if name not in classes[number]][:2]
+        for alpha in matter(text=[absent]):
+            add("absent", float(alpha.mean() < 0.05))
+    return {name: mean(values) for name, values in scores.items()} | {"solid": round(solid / deep, 4)}
+
+
+def measure_alphamatting(matter: Matter, folder: Path) -> dict[str, float]:
+    scores: dict[str, list[float]] = {}
+    for photo in real.read_alphamatting(folder, None):
+        matter.encode(photo.image)
+        for prompt in real.PROMPTS:
+            alpha = matter.by(prompt, photo.targets)[0]
+            scores.setdefault(f"sad_{prompt}", []).append(sad(alpha, photo.targets[0].truth))
+            scores.setdefault(f"mse_{prompt}", []).append(mse(alpha, photo.targets[0].truth))
+    return {name: mean(values) for name, values in scores.items()} | {
+        "sad_box_each": [round(x, 1) for x in scores["sad_box"]]
+    }
+
+
+def make_portraits(folder: Path, size: int = 640) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(image, alpha) of each held-out person over a held-out background; never to be shown."""
+    index = json.loads((folder / "index.json").read_text())
+    persons, backgrounds = held_out_persons(index), held_out_backgrounds(index)
+    held = [entry for entry in index if is_held_out(entry, persons, backgrounds)]
+    faces = [e for e in held if e["file"].startswith("people/")]
+    scenes = [e for e in held if e["file"].startswith("bg/")]
+    portraits = []
+    for number, person in enumerate(sorted(persons)):
+        face = next(e for e in faces if e["file"].split("_")[1] == person)
+        rgba = read_rgba(folder / face["file"]).astype(np.float32)
+        rng = np.random.default_rng(number)
+        zoom = size * rng.uniform(0.75, 1.0) / max(rgba.shape[:2])
+        rgba = cv2.resize(rgba, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        scene = read_rgba(folder / scenes[number % len(scenes)]["file"])[..., :3].astype(np.float32)
+        side = min(scene.shape[:2])
+        scene = cv2.resize(scene[:side, :side], (size, size), interpolation=cv2.INTER_AREA)
+        height, width = rgba.shape[:2]
+        left = int(rng.integers(size - width + 1))
+        alpha, image = np.zeros((size, size), np.float32), scene
+        alpha[size - height :, left : left + width] = np.clip(rgba[..., 3] / 255, 0, 1)
+        front = np.zeros_like(scene)
+        front[size - height :, left : left + width] = rgba[..., :3]
+        image = front * alpha[..., None] + scene * (1 - alpha[..., None])
+        portraits.append((np.clip(np.rint(image), 0, 255).astype(np.uint8), alpha))
+    return portraits
+
+
+def find_rim(alpha: np.ndarray) -> np.ndarray:
+    """Trimap: 128 within 8 px of a fractional alpha in the upper 70 % of the person."""
+    rows = np.flatnonzero((alpha > 0.5).any(1))
+    soft = ((alpha > 0.02) & (alpha < 0.98)).astype(np.uint8)
+    soft[int(rows[0] + 0.7 * (rows[-1] - rows[0])) :] = 0
+    rim = cv2.dilate(soft, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))) > 0
+    return np.where(rim, 128, np.where(alpha > 0.5, 255, 0)).astype(np.uint8)
+
+
+def measure_hair(matter: Matter, folder: Path) -> dict[str, float]:
+    scores: dict[str, list[float]] = {}
+    for image, alpha in make_portraits(folder):
+        rim = find_rim(alpha)
+        rows, columns = np.flatnonzero((alpha > 0.1).any(1)), np.flatnonzero((alpha > 0.1).any(0))
+        box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+        matter.encode(Image.fromarray(image))
+        for name, prompts in (("box", {"input_boxes": [[box]]}), ("text", {"text": [["person"]]}), ("none", {})):
+            matte = matter(**prompts)[0]
+            scores.setdefault(f"hair_sad_{name}", []).append(sad(matte, alpha, rim))
+            scores.setdefault(f"hair_grad_{name}", []).append(gradient_error(matte, alpha, rim))
+    return {name: mean(values) for name, values in scores.items()}
+
+
+def save_pictures(matter: Matter, folder: Path) -> None:
+    photos = Path(__file__).resolve().parents[1] / "examples" / "photos"
+    folder.mkdir(parents=True, exist_ok=True)
+    tiles = []
+    for name, prompt in (
+        ("cat", {"text": [["cat"]]}),
+        ("cat", {}),
+        ("astronaut", {"input_boxes": [[[20, 4, 436, 512]]]}),
+        ("coffee", {"input_points": [[[[300, 200]]]]}),
+    ):
+        photo = Image.open(photos / f"{name}.jpg").convert("RGB")
+        matter.encode(photo)
+        alpha = matter(**prompt)[0]
+        mixed = np.asarray(photo) * alpha[..., None] + np.array([70, 140, 200]) * (1 - alpha[..., None])
+        pair = np.hstack([np.repeat(alpha[..., None] * 255, 3, -1), mixed]).astype(np.uint8)
+        tiles.append(cv2.resize(pair, (round(pair.shape[1] * 360 / pair.shape[0]), 360), interpolation=cv2.INTER_AREA))
+    width = max(tile.shape[1] for tile in tiles)
+    tiles = [np.pad(tile, ((0, 0), (0, width - tile.shape[1]), (0, 0))) for tile in tiles]
+    Image.fromarray(np.vstack(tiles)).save(folder / "readme.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--cutouts", type=Path)
+    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--encoder-size", type=int)
+    parser.add_argument("--clicks", type=int, default=1)
+    args = parser.parse_args()
+    matter = Matter(args.model, args.encoder_size)
+    results = measure_coco(matter, args.data / "coco", args.clicks)
+    results |= measure_alphamatting(matter, args.data / "alphamatting")
+    if args.cutouts:
+        results |= measure_hair(matter, args.cutouts)
+    if args.pictures:
+        save_pictures(matter, args.pictures)
+    print(json.dumps({"model": args.model, "encoder_size": matter.model.config.encoder_size, **results}))
+
+
+if __name__ == "__main__":
+    main()
