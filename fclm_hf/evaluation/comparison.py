@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw
 from .layouts import Benchmark
 from .prompts import PromptRules, ask
 from .protocols import PROTOCOLS
+from .results import ResultFolder, write_whole
 from .samples import read_image, read_matte
-from .store import ResultFolder, write_whole
 from .summary import format_figure
 
 
@@ -33,8 +33,7 @@ def choose_examples(scores: dict[str, float], higher_is_better: bool) -> dict[st
 
 
 def draw_comparison(benchmark: Benchmark, folder: Path, protocol: str) -> Image.Image:
-    """
-    One row per example of [`choose_examples`]: the photo with its box, the true alpha and the matte.
+    """One row per example of [`choose_examples`]: the photo with its box, the true alpha and the matte.
 
     Args:
         benchmark: what was measured.

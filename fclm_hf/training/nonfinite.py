@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from .checkpoints import write_whole
+from .checkpointing import write_whole
 from .signals import agree
 
 
@@ -23,8 +23,7 @@ def check_losses(
     folder: Path,
     accelerator: Accelerator,
 ) -> None:
-    """
-    Looks at the losses of a step, in all processes at once. Under fp16 a loss may overflow because of its scale: it
+    """Looks at the losses of a step, in all processes at once. Under fp16 a loss may overflow because of its scale: it
     counts only once that has fallen below 1.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 from accelerate.tracking import GeneralTracker, on_main_process
 from PIL import Image
 
-from .checkpoints import write_whole
+from .checkpointing import write_whole
 
 
 class Meter:
@@ -35,8 +35,7 @@ class Meter:
 
 
 class Pace:
-    """
-    How fast a run goes.
+    """How fast a run goes.
 
     Args:
         samples_per_step: of all processes.
