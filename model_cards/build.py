@@ -35,8 +35,8 @@ from fclm_hf.evaluation.card_figures import (
 from fclm_hf.evaluation.comparison import draw_comparison, save_picture, stack_pictures
 from fclm_hf.evaluation.layouts import open_folder
 from fclm_hf.evaluation.predictors import fingerprint_checkpoint
-from fclm_hf.evaluation.results import write_json, write_whole
 from fclm_hf.evaluation.summary import format_figure
+from fclm_hf.utils.files import write_bytes, write_json
 
 
 HERE = Path(__file__).parent
@@ -192,7 +192,7 @@ def find_result(summary: dict[str, Any], method: str, prompt: str) -> dict[str, 
 
 
 def write_card(card: ModelCard, path: Path) -> None:
-    write_whole(path, (str(card).rstrip() + "\n").encode())
+    write_bytes(path, (str(card).rstrip() + "\n").encode())
     print(path)
 
 

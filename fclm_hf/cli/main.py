@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import os
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ..utils.files import write_bytes
 from .evaluate import evaluate
 from .matte_jobs import OPAQUE_FORMATS, TRANSPARENT_FORMATS, Job, plan_jobs
 
@@ -289,13 +289,7 @@ def write_image(image: "Image.Image", path: Path) -> None:
         options = {**options, "icc_profile": profile}
     data = BytesIO()
     image.save(data, name, **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data.getbuffer())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, data.getbuffer())
 
 
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:

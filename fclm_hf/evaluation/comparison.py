@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..utils.files import write_bytes
 from .layouts import Benchmark
 from .prompts import PromptRules, ask
 from .protocols import PROTOCOLS
-from .results import ResultFolder, write_whole
+from .results import ResultFolder
 from .samples import read_image, read_matte
 from .summary import format_figure
 
@@ -102,4 +103,4 @@ def stack_pictures(pictures: list[Image.Image]) -> Image.Image:
 def save_picture(picture: Image.Image, path: Path) -> None:
     data = BytesIO()
     picture.save(data, "JPEG", quality=85)
-    write_whole(path, data.getvalue())
+    write_bytes(path, data.getvalue())

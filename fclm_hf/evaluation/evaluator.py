@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.inputs import TRIMAP_VALUES
+from ..utils.files import write_json
 from .columns import open_rows
 from .layouts import Benchmark, iterate_limited, open_folder
 from .options import EvaluationOptions
@@ -22,7 +23,7 @@ from .predictors import (
 )
 from .prompts import Prompted, PromptRules, ask
 from .protocols import PROTOCOLS, Protocol, Rows
-from .results import ResultFolder, check_settings, write_json, write_rows
+from .results import ResultFolder, check_settings, write_rows
 from .samples import Sample, read_image, read_matte
 from .summary import make_summary
 from .workers import ScoringPool

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -10,23 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..utils.files import write_bytes, write_json
+
 
 ROW_FORMATS = ("parquet", "csv")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Under a temporary name first: whoever finds `path` finds all of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -37,14 +23,14 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(path, text.getvalue().encode())
+        write_bytes(path, text.getvalue().encode())
         return
     import pyarrow
     from pyarrow import parquet
 
     data = BytesIO()
     parquet.write_table(pyarrow.table({name: [row.get(name) for row in rows] for name in names}), data)
-    write_whole(path, data.getvalue())
+    write_bytes(path, data.getvalue())
 
 
 class ResultFolder:
@@ -76,7 +62,7 @@ class ResultFolder:
     def write_matte(self, name: str, matte: np.ndarray) -> None:
         data = BytesIO()
         Image.fromarray(matte).save(data, "PNG")
-        write_whole(self.mattes / f"{name}.png", data.getvalue())
+        write_bytes(self.mattes / f"{name}.png", data.getvalue())
 
     def _find_part(self, sample: str) -> Path:
         return self.path / "parts" / f"{sample}.json"

@@ -12,8 +12,7 @@ from transformers.utils import CONFIG_NAME
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
-from ..utils.folders import check_new_folder, write_folder
-from ..utils.json_files import edit_json
+from ..utils.files import check_new_folder, edit_json, write_folder
 from .cards import find_card, make_card, read_card
 from .checkpoints import check_checkpoint, fetch_checkpoint, find_weights, load_checkpoint
 from .remote_code import add_remote_code

@@ -1,11 +1,8 @@
 """Checkpoints to resume from and weights to use, whole or not at all."""
 
-import os
 import random
 import re
-import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,10 @@ import torch
 
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
-from ..utils.folders import flush_to_disk
+from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
 
 
 _NAME = re.compile(r"step-(\d+)\.pt")
-_UNFINISHED = ".unfinished-"
 
 
 def capture_rng() -> dict[str, Any]:
@@ -37,20 +33,6 @@ def restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` gets a temporary name; the file takes the place of `path` once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{_UNFINISHED}{path.name}")
-    try:
-        write(temporary)
-        flush_to_disk(temporary)
-        os.replace(temporary, path)
-    except Exception:
-        temporary.unlink(missing_ok=True)  # on a full disk it takes the room of what is to be saved next
-        raise
-    flush_to_disk(path.parent)
 
 
 def _save_state(state: dict[str, Any], path: Path) -> None:
@@ -96,7 +78,8 @@ class CheckpointFolder:
         """Raises:
         OSError: it could not be written; what was there before is untouched.
         """
-        write_whole(self._name(step), lambda path: _save_state(state, path))
+        with write_atomically(self._name(step)) as path:
+            _save_state(state, path)
         steps = self.list_steps()
         kept = [each for each in steps if each <= step][-self.limit :]
         for each in set(steps) - set(kept):
@@ -104,12 +87,6 @@ class CheckpointFolder:
 
     def _name(self, step: int) -> Path:
         return self.path / f"step-{step:08d}.pt"
-
-
-def remove_unfinished(folder: Path) -> None:
-    """What a killed run left half written."""
-    for path in [*folder.rglob(f"{_UNFINISHED}*")]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path, dtype: torch.dtype) -> None:
@@ -121,13 +98,13 @@ def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: P
         for name, value in model.state_dict().items()
     }
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{_UNFINISHED}{folder.name}-") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-") as temporary:
         model.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
         for path in Path(temporary).iterdir():
             flush_to_disk(path)
-            os.replace(path, folder / path.name)
+            path.replace(folder / path.name)
     flush_to_disk(folder)
 
 
-__all__ = ["CheckpointFolder", "capture_rng", "remove_unfinished", "restore_rng", "save_weights", "write_whole"]
+__all__ = ["CheckpointFolder", "capture_rng", "restore_rng", "save_weights"]

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from ..data import StreamError
+from ..utils.files import remove_unfinished, write_bytes
 from .arguments import Arguments
-from .checkpointing import CheckpointFolder, remove_unfinished, save_weights, write_whole
+from .checkpointing import CheckpointFolder, save_weights
 from .dataloading import open_feed
 from .hub_upload import create_repository, upload
 from .nonfinite import check_losses
@@ -117,7 +118,7 @@ class Trainer:
         run = self.arguments.run
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
-        write_whole(self.folder / "arguments.yaml", lambda path: path.write_text(self.arguments.to_yaml()))
+        write_bytes(self.folder / "arguments.yaml", self.arguments.to_yaml().encode())
         create_repository(run)
 
     @property
