@@ -16,7 +16,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["fclm_hf", "fclm_hf.*"]),
     package_data={"fclm_hf": ["checkpoints/**/*", "py.typed", "training/README.md"]},
-    entry_points={"console_scripts": ["fclm = fclm_hf.cli:main"]},
+    entry_points={"console_scripts": ["fclm = fclm_hf.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=[
         # named together, so that pip picks builds of the two that match

@@ -6,7 +6,7 @@ accelerate launch examples/train_fclm.py examples/train_lite.yaml --output_dir R
 
 import sys
 
-from fclm_hf.training.command import main
+from fclm_hf.cli.train import main
 
 
 if __name__ == "__main__":

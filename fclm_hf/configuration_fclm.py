@@ -71,8 +71,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @strict
 class FCLMConfig(PreTrainedConfig):
-    r"""
-    Configuration of [`FCLMModel`] and [`FCLMForImageMatting`].
+    r"""Configuration of [`FCLMModel`] and [`FCLMForImageMatting`].
 
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):

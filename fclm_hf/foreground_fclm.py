@@ -19,8 +19,7 @@ _RELIABILITY = 1e-2  # weight that colours of the other layer keep in the local 
 
 
 def estimate_foreground(image: Any, alpha: Any) -> np.ndarray:
-    """
-    Colours F of the foreground in `image = alpha * F + (1 - alpha) * B`.
+    """Colours F of the foreground in `image = alpha * F + (1 - alpha) * B`.
 
     pymatting's multi-level estimator where it is installed, else [`estimate_foreground_multiscale`]. Where alpha is 1,
     the colours are exactly those of the image; where it is 0, those of the foreground nearby.
@@ -52,8 +51,7 @@ def estimate_foreground(image: Any, alpha: Any) -> np.ndarray:
 
 
 def estimate_foreground_multiscale(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """
-    Foreground colours from coarse to fine: at each scale both layers start from their local means, weighted by how much
+    """Foreground colours from coarse to fine: at each scale both layers start from their local means, weighted by how much
     of the layer is visible (as in blur fusion, Forte & Pitié 2021), and are corrected until they explain the image.
 
     Args:
@@ -81,8 +79,7 @@ def estimate_foreground_multiscale(image: np.ndarray, alpha: np.ndarray) -> np.n
 
 
 def make_cutout(image: Any, alpha: Any) -> Image.Image:
-    """
-    The foreground of an image as an RGBA image with decontaminated colours; see [`estimate_foreground`].
+    """The foreground of an image as an RGBA image with decontaminated colours; see [`estimate_foreground`].
 
     Args:
         image: PIL image or array (H, W, 3); a colour profile of a PIL image is kept.

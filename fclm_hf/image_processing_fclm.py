@@ -11,8 +11,7 @@ from .image_processing_base_fclm import FCLMImageProcessorBase, FCLMImageProcess
 
 
 class FCLMImageProcessor(FCLMImageProcessorBase, TorchvisionBackend):
-    """
-    Image processor of FCLM on torchvision; `device="cuda"` in a call does the work there.
+    """Image processor of FCLM on torchvision; `device="cuda"` in a call does the work there.
 
     Gives the same `pixel_values` as [`FCLMImageProcessorPil`] to one grey level in 255.
     """

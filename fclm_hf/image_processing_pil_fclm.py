@@ -12,8 +12,7 @@ from .image_processing_base_fclm import FCLMImageProcessorBase, FCLMImageProcess
 
 
 class FCLMImageProcessorPil(FCLMImageProcessorBase, PilBackend):
-    """
-    Image processor of FCLM on PIL and numpy, for a CPU without torchvision.
+    """Image processor of FCLM on PIL and numpy, for a CPU without torchvision.
 
     Gives the same `pixel_values` as [`FCLMImageProcessor`] to one grey level in 255.
     """

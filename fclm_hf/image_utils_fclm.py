@@ -25,8 +25,7 @@ _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
 
 
 def load_image(image: Any, name: str = "image", input_data_format: str | ChannelDimension | None = None) -> Image.Image:
-    """
-    Any image as an upright 8-bit RGB PIL image.
+    """Any image as an upright 8-bit RGB PIL image.
 
     EXIF rotation is applied, transparency is composited over white, 16-bit, 32-bit and float images are scaled to 8
     bit, of an animation the first frame is taken.
@@ -47,8 +46,7 @@ def load_image(image: Any, name: str = "image", input_data_format: str | Channel
 
 
 def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | torch.Tensor:
-    """
-    The decoded, upright image behind a URL, path, bytes, open file, base64 string or PIL image, in its own mode; arrays
+    """The decoded, upright image behind a URL, path, bytes, open file, base64 string or PIL image, in its own mode; arrays
     and tensors are handed through. Errors: see [`load_image`].
     """
     if isinstance(image, (np.ndarray, torch.Tensor)):
@@ -72,8 +70,7 @@ def is_open_file(image: Any) -> bool:
 
 
 def flatten_images(images: Any) -> list[Any]:
-    """
-    One image, a batch as a 4-dimensional array, a list of these, or a list of lists (one per sample) as a flat list.
+    """One image, a batch as a 4-dimensional array, a list of these, or a list of lists (one per sample) as a flat list.
 
     An empty inner list, a sample without an image, becomes None. Raises ValueError when there is no image at all.
     """
@@ -118,8 +115,7 @@ def convert_to_tensor(
     input_data_format: str | ChannelDimension | None = None,
     name: str = "image",
 ) -> torch.Tensor:
-    """
-    A decoded image as a uint8 tensor (channels, height, width) in 0..255.
+    """A decoded image as a uint8 tensor (channels, height, width) in 0..255.
 
     Args:
         image: PIL image in any mode, or array / tensor (H, W), (H, W, C), (C, H, W); see [`load_image`] for its values.
@@ -239,8 +235,7 @@ def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image
 
 
 def _scale_deep(image: Image.Image) -> np.ndarray:
-    """
-    Grey images of more than 8 bit, scaled to 8 bit. Mode "I;16" says that white is 65535; "I" and "F" say nothing, so
+    """Grey images of more than 8 bit, scaled to 8 bit. Mode "I;16" says that white is 65535; "I" and "F" say nothing, so
     their largest value decides: 1, 255, 65535, or else what the image holds is stretched.
     """
     values = np.asarray(image)

@@ -1,28 +1,62 @@
-"""FCLM: backbone + prompt encoder + Object-Oriented Decoder -> a full-resolution alpha matte per prompted object."""
+"""PyTorch FCLM: backbone, prompt encoder and Object-Oriented Decoder -> an alpha matte per prompted object."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from transformers import CLIPTextModelWithProjection, PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BackboneOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
-from transformers.utils.generic import can_return_tuple
+from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .configuration_fclm import FCLMConfig
-from .decoder_fclm import FCLMMatteHead, FCLMObjectDecoder
-from .image_maps_fclm import FCLMDetailPath, FCLMImageEmbeddings, FCLMPixelDecoder, FCLMSemanticHead
 from .loss_fclm import matting_loss, segmentation_loss
-from .prompt_encoder_fclm import FCLMPromptEncoder
-from .prompt_shapes_fclm import count_objects
-from .resampling_fclm import find_image_sizes, interpolation_weights, resample, valid_pixels
 
 
 TENSOR_ALIGNMENT = 64  # bytes
+
+
+ACCEPTED_SHAPES = {
+    "input_points": "(batch, objects, points, 2)",
+    "input_labels": "(batch, objects, points), as input_points",
+    "input_boxes": "(batch, objects, 4)",
+    "input_ids": "(batch, length) or (batch, objects, length)",
+    "attention_mask": "the shape of input_ids",
+    "object_mask": "(batch, objects)",
+}
+
+
+@dataclass
+class FCLMImageEmbeddings(ModelOutput):
+    """What the decoder needs of an image, whatever the prompt.
+
+    coarse_map (batch, hidden_size, h, w): merged backbone maps.
+    fine_map (batch, fine_hidden_size, 2h, 2w): the backbone map before `coarse_level`, projected; `None` with level 0.
+    semantic_map (batch, projection_dim, h, w): the last backbone map in the space of the text embeddings, see
+        [`FCLMSemanticHead`]; `None` without one.
+    detail_maps: 3 maps (batch, channels, ~height / s, ~width / s) of the detail path at strides s = 2, 4, 8; the first
+        is the basis of the mattes, four pixels to a cell.
+    image_sizes (batch, 2): valid height and width inside `pixel_values`.
+    """
+
+    coarse_map: torch.FloatTensor | None = None
+    fine_map: torch.FloatTensor | None = None
+    semantic_map: torch.FloatTensor | None = None
+    detail_maps: tuple[torch.FloatTensor, ...] | None = None
+    detail_basis: torch.FloatTensor | None = None
+    pixel_mask: torch.ByteTensor | None = None
+    image_sizes: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -61,6 +95,614 @@ class FCLMImageMattingOutput(ModelOutput):
     object_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """Heights and widths (batch, 2) of the images inside `pixel_values` (batch, channels, height, width).
+
+    `pixel_mask` (batch, height, width) is 1 on the image and 0 on padding at the bottom and right; `None` for none.
+    """
+    if pixel_values.dim() != 4:
+        raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, accepted is (batch, 3, height, width).")
+    batch, _, height, width = pixel_values.shape
+    if pixel_mask is not None and pixel_mask.shape != (batch, height, width):
+        raise ValueError(
+            f"pixel_mask has shape {tuple(pixel_mask.shape)}, accepted is that of the images, {(batch, height, width)}."
+        )
+    if pixel_mask is None:
+        return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
+    return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
+
+
+def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: float = 1) -> torch.Tensor:
+    """Bool (batch, 1, height, width): cells of a `stride` grid that start inside the image. `sizes` is (batch, 2)."""
+    rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
+    columns = torch.arange(width, device=sizes.device) * stride < sizes[:, 1:]
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def interpolation_weights(num_outputs: int, num_inputs: int, step: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Antialiased linear interpolation along one axis as matrices (batch, num_outputs, num_inputs) in fp32.
+
+    Output cell `i` is centred on input coordinate `(i + 0.5) * step - 0.5`; inputs from `valid` on do not count.
+    `step` and `valid` are fp32 (batch,).
+    """
+    step, valid = step.view(-1, 1), valid.view(-1, 1)
+    outputs = torch.arange(num_outputs, device=step.device, dtype=torch.float32)
+    inputs = torch.arange(num_inputs, device=step.device, dtype=torch.float32)
+    centre = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(valid - 1)
+    support = step.clamp(min=1)[..., None]
+    weights = (1 - (inputs - centre[..., None]).abs() / support).clamp(min=0) * (inputs < valid)[:, None]
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def resample(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """(batch, channels, h, w) -> (batch, channels, H, W) with `rows` (batch, H, h) and `columns` (batch, W, w)."""
+    batch, channels, height, width = maps.shape
+    maps = maps.reshape(batch, channels * height, width) @ columns.transpose(1, 2).to(maps.dtype)
+    maps = maps.view(batch, channels, height, -1).transpose(1, 2).reshape(batch, height, -1)
+    maps = rows.to(maps.dtype) @ maps
+    return maps.view(batch, rows.shape[1], channels, -1).transpose(1, 2)
+
+
+def count_objects(
+    batch: int,
+    input_points: torch.Tensor | None = None,
+    input_labels: torch.Tensor | None = None,
+    input_boxes: torch.Tensor | None = None,
+    input_ids: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    object_mask: torch.Tensor | None = None,
+) -> int:
+    """Number of objects per image that prompts name, once their shapes are found to be right.
+
+    Args:
+        batch: number of images; prompts for one image go to all.
+        input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask: those of the model.
+
+    Raises:
+        ValueError: names the argument, its shape and what is accepted; or prompts that disagree.
+    """
+    if input_labels is not None and input_points is None:
+        raise ValueError("input_labels were given without input_points.")
+    counts = {}
+    for name, given, right in (
+        ("input_points", input_points, lambda shape: len(shape) == 4 and shape[3] == 2),
+        ("input_labels", input_labels, lambda shape: shape == input_points.shape[:3]),
+        ("input_boxes", input_boxes, lambda shape: len(shape) == 3 and shape[2] == 4),
+        ("input_ids", input_ids, lambda shape: len(shape) in (2, 3)),
+        ("attention_mask", None if input_ids is None else attention_mask, lambda shape: shape == input_ids.shape),
+        ("object_mask", object_mask, lambda shape: len(shape) == 2),
+    ):
+        if given is None:
+            continue
+        if not right(given.shape) or given.shape[0] not in (1, batch):
+            raise ValueError(
+                f"{name} has shape {tuple(given.shape)}, accepted is {ACCEPTED_SHAPES[name]} for {batch} images."
+            )
+        counts[name] = 1 if name in ("input_ids", "attention_mask") and given.dim() == 2 else given.shape[1]
+    objects = max(counts.values(), default=1)
+    if any(count not in (1, objects) for count in counts.values()):
+        raise ValueError(f"The prompts disagree on the number of objects per image: {counts}.")
+    return objects
+
+
+class FCLMLayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of (batch, channels, height, width)."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FCLMConvBlock(nn.Module):
+    """Residual 3 x 3 convolution behind a norm over channels."""
+
+    def __init__(self, channels: int, config: FCLMConfig):
+        super().__init__()
+        self.norm = FCLMLayerNorm2d(channels, eps=config.layer_norm_eps)
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.activation_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps + self.activation_fn(self.conv(self.norm(maps)))
+
+
+class FCLMPixelDecoder(nn.Module):
+    """Merges the backbone's maps from the top down into a coarse map; the finer map before them is only projected."""
+
+    def __init__(self, config: FCLMConfig, channels: list[int]):
+        super().__init__()
+        self.coarse_level = config.coarse_level
+        width, eps = config.hidden_size, config.layer_norm_eps
+
+        def lateral(inputs: int, outputs: int) -> nn.Module:
+            return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1), FCLMLayerNorm2d(outputs, eps=eps))
+
+        merged = channels[self.coarse_level :]
+        self.laterals = nn.ModuleList([lateral(inputs, width) for inputs in merged])
+        self.blocks = nn.ModuleList([FCLMConvBlock(width, config) for _ in merged[1:]])
+        self.fine_lateral = lateral(channels[0], config.fine_hidden_size) if self.coarse_level else None
+
+    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        maps = [layer(m) for layer, m in zip(self.laterals, feature_maps[self.coarse_level :], strict=True)]
+        coarse = maps[-1]
+        for finer, block in zip(reversed(maps[:-1]), self.blocks, strict=True):
+            if coarse.shape[-2:] != finer.shape[-2:]:
+                coarse = nn.functional.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+            coarse = block(coarse + finer)
+        return coarse, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
+
+
+class FCLMSemanticHead(nn.Module):
+    """Takes the backbone's last map to the space of the text embeddings: the dot product with one says how well a place
+    matches the text, as in MaskCLIP (Zhou et al. 2022).
+
+    Shaped as an EfficientNet's own head, so that it can start as the classifier of ImageNet's 1000 classes.
+    """
+
+    def __init__(self, config: FCLMConfig, channels: int):
+        super().__init__()
+        self.hidden = nn.Conv2d(channels, config.semantic_head_size, kernel_size=1)
+        self.projection = nn.Conv2d(config.semantic_head_size, config.text_config.projection_dim, kernel_size=1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.projection(nn.functional.relu6(self.hidden(maps)))
+
+
+class FCLMDetailBlock(nn.Module):
+    """Convolution to a coarser stride and a residual one, with what lies outside the image kept at 0."""
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3):
+        super().__init__()
+        self.down = nn.Conv2d(inputs, outputs, kernel_size, stride=2, padding=(kernel_size - 1) // 2, bias=False)
+        self.down_norm = nn.BatchNorm2d(outputs)
+        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, maps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        maps = nn.functional.relu(self.down_norm(self.down(maps)), inplace=True) * valid
+        return (maps + nn.functional.relu(self.norm(self.conv(maps)), inplace=True)) * valid
+
+
+class FCLMDetailPath(nn.Module):
+    """A small U-Net on the full-size pixels, run once per image whatever the prompts.
+
+    It gives what an object's map meets at strides 8 and 4, and the basis of full-size features in which each matte is
+    locally linear (see [`FCLMMatteHead`]).
+    """
+
+    def __init__(self, config: FCLMConfig, num_channels: int = 3):
+        super().__init__()
+        d1, d2, d4, d8 = config.detail_hidden_sizes
+        # an even kernel, as a cell of stride 2 has its centre between pixels
+        self.blocks = nn.ModuleList(
+            [FCLMDetailBlock(num_channels, d2, kernel_size=6), FCLMDetailBlock(d2, d4), FCLMDetailBlock(d4, d8)]
+        )
+        self.object8 = nn.Conv2d(d8, d8, kernel_size=3, padding=1)
+        self.object4 = nn.Conv2d(d4, d4, kernel_size=1)
+        self.top4 = nn.Conv2d(d8, d4, kernel_size=1)
+        self.lateral4 = nn.Conv2d(d4, d4, kernel_size=3, padding=1)
+        self.top2 = nn.Conv2d(d4, d2, kernel_size=1)
+        self.lateral2 = nn.Conv2d(d2, d2, kernel_size=3, padding=1)
+        self.basis = nn.Conv2d(d2, 4 * d1, kernel_size=3, padding=1)
+
+    def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """`pixel_values` (batch, 3, height, width), sides multiples of 8, are 0 outside the image.
+
+        Returns:
+            The basis (batch, 4 * d1, height / 2, width / 2), where channel `4 c + 2 y + x` is feature `c` at the pixel
+            (y, x) of a cell, and maps at strides 4 and 8 to add to those of objects, hugely negative outside the image.
+        """
+        # many narrow convolutions: several times faster with channels last
+        maps = pixel_values.contiguous(memory_format=torch.channels_last)
+        height, width = maps.shape[-2:]
+        valid = {s: valid_pixels(image_sizes, height // s, width // s, stride=s) for s in (2, 4, 8)}
+        map2 = self.blocks[0](maps, valid[2])
+        map4 = self.blocks[1](map2, valid[4])
+        map8 = self.blocks[2](map4, valid[8])
+
+        def add_upsampled(lateral: torch.Tensor, top: torch.Tensor, stride: int) -> torch.Tensor:
+            top = nn.functional.interpolate(top, scale_factor=2, mode="bilinear", align_corners=False)
+            return nn.functional.relu(lateral + top, inplace=True) * valid[stride]
+
+        map4 = add_upsampled(self.lateral4(map4), self.top4(map8), 4)
+        map2 = add_upsampled(self.lateral2(map2), self.top2(map4), 2)
+        return (
+            self.basis(map2),
+            self._exclude(self.object4(map4), valid[4]),
+            self._exclude(self.object8(map8), valid[8]),
+        )
+
+    @staticmethod
+    def _exclude(maps: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Makes a sum with `maps` 0 behind a ReLU where a convolution must not look: outside the image."""
+        return maps.masked_fill(~inside, torch.finfo(maps.dtype).min)
+
+
+class FCLMPromptEncoder(nn.Module):
+    """Prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image; texts are
+    painted where there is a semantic head.
+    """
+
+    point_padding = -10
+    match_limit = 4.0
+
+    def __init__(self, config: FCLMConfig):
+        super().__init__()
+        self.dense_prompts = config.dense_prompts
+        num_maps = 8 if config.semantic_head_size is None else 11
+        # a parameter, though it never learns: random buffers cannot be restored on the meta device
+        self.fourier_matrix = nn.Parameter(
+            torch.zeros(2, config.hidden_size // 2, dtype=torch.float32), requires_grad=False
+        )
+        # background point, foreground point, top-left corner, bottom-right corner
+        self.kind_embed = nn.Embedding(4, config.hidden_size)
+        self.context_query = nn.Embedding(1, config.hidden_size)
+        self.text_projection = nn.Linear(config.text_config.projection_dim, config.hidden_size)
+        if config.dense_prompts:
+            self.fine_paint = nn.Conv2d(num_maps, config.fine_hidden_size, kernel_size=1)
+            self.coarse_paint = nn.Sequential(
+                nn.Conv2d(num_maps, config.hidden_size // 2, kernel_size=2, stride=2),
+                ACT2FN[config.hidden_act],
+                nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
+            )
+
+    def encode_positions(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Random Fourier features (Tancik et al.) of coordinates (..., 2) in [0, 1], in fp32."""
+        with maybe_autocast(device_type=coordinates.device.type, enabled=False):
+            angles = 2 * torch.pi * ((2 * coordinates.float() - 1) @ self.fourier_matrix.float())
+            return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    def encode_grid(self, height: int, width: int) -> torch.Tensor:
+        """Positions of the cell centres of a grid: (1, height * width, hidden_size)."""
+        device = self.fourier_matrix.device
+        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+        return self.encode_positions(grid.view(1, -1, 2))
+
+    def forward(
+        self,
+        points: torch.Tensor,
+        labels: torch.Tensor,
+        boxes: torch.Tensor,
+        text_embeds: torch.Tensor | None,
+        text_given: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sparse tokens [context, text, corner, corner, point...] of `objects` prompts.
+
+        Args:
+            points: (objects, points, 2) in [0, 1] of the encoder canvas. labels: (objects, points) 1 / 0 / -10.
+            boxes: (objects, 4) x0 y0 x1 y1 in [0, 1]; present where x1 > x0 and y1 > y0.
+            text_embeds: (objects, projection_dim). text_given: bool (objects,).
+
+        Returns:
+            tokens and their positions (objects, tokens, hidden_size), and bool (objects, tokens): those to attend to.
+            A prompt that is absent is a zero embedding; all but one padded points are masked.
+        """
+        kinds = self.kind_embed.weight
+        dtype = kinds.dtype
+        context = self.context_query.weight.expand(points.shape[0], 1, -1)
+        text = torch.zeros_like(context)
+        if text_embeds is not None:
+            text = self.text_projection(text_embeds)[:, None] * text_given[:, None, None].to(dtype)
+        box_given = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
+        corner_positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * box_given
+        corners = corner_positions + kinds[2:] * box_given
+        point_given = labels >= 0
+        weight = point_given[..., None].to(dtype)
+        point_positions = self.encode_positions(points).to(dtype) * weight
+        sparse = point_positions + nn.functional.embedding(labels.clamp(0, 1), kinds) * weight
+        tokens = torch.cat([context, text.to(dtype), corners, sparse], dim=1)
+        nowhere = torch.zeros_like(context).expand(-1, 2, -1)
+        positions = torch.cat([nowhere, corner_positions, point_positions], dim=1)
+        always = torch.ones_like(labels[:, :1], dtype=torch.bool)
+        attended = torch.cat([always.expand(-1, 5), point_given[:, 1:]], dim=1)
+        return tokens, positions, attended
+
+    def paint(
+        self, points: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor, height: int, width: int
+    ) -> torch.Tensor:
+        """Soft maps (objects, 8, height, width) in fp32: box inside, box given, place in the box (x, y), near and
+        around foreground clicks, near and around background clicks.
+        """
+        device = points.device
+        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        boxes, points = boxes.float(), points.float()
+        low, high = boxes[:, :2], boxes[:, 2:]
+        given = (high > low).all(-1).float().view(-1, 1, 1)
+        centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
+        place_x = ((columns - centre[:, :1]) / half[:, :1]).clamp(-2, 2)[:, None, :].expand(-1, height, -1) * given
+        place_y = ((rows - centre[:, 1:]) / half[:, 1:]).clamp(-2, 2)[:, :, None].expand(-1, -1, width) * given
+        inside_x = ((columns - low[:, :1]).minimum(high[:, :1] - columns) * 2 * width).sigmoid()
+        inside_y = ((rows - low[:, 1:]).minimum(high[:, 1:] - rows) * 2 * height).sigmoid()
+        inside = inside_y[:, :, None] * inside_x[:, None, :] * given
+        maps = [inside, given.expand_as(inside), place_x, place_y]
+        square = (columns - points[..., :1])[:, :, None, :] ** 2 + (rows - points[..., 1:])[..., None] ** 2
+        for label in (1, 0):
+            chosen = (labels == label)[..., None, None]
+            for radius in (0.02, 0.1):
+                maps.append(((-square / (2 * radius**2)).exp() * chosen).amax(1))
+        return torch.stack(maps, dim=1)
+
+    def paint_text(
+        self,
+        semantic_map: torch.Tensor,
+        valid: torch.Tensor,
+        text_embeds: torch.Tensor | None,
+        text_given: torch.Tensor | None,
+        height: int,
+        width: int,
+    ) -> torch.Tensor:
+        """Maps (objects, 3, height, width) in fp32: how well a place matches the text, how much worse than the image's
+        best place, text given. All are 0 without a text.
+
+        `semantic_map` (objects, projection_dim, h, w) is compared where `valid` (objects, 1, h, w).
+        """
+        if text_embeds is None:
+            return semantic_map.new_zeros(len(semantic_map), 3, height, width, dtype=torch.float32)
+        device = semantic_map.device
+        text_embeds, text_given = text_embeds.to(device), text_given.to(device)
+        with maybe_autocast(device_type=device.type, enabled=False):
+            direction = nn.functional.normalize(text_embeds.float(), dim=-1)
+            match = torch.einsum("ochw,oc->ohw", semantic_map.float(), direction)[:, None]
+            best = match.masked_fill(~valid, torch.finfo(match.dtype).min).amax((2, 3), keepdim=True)
+            maps = torch.cat([match, match - best], dim=1).clamp(-self.match_limit, self.match_limit)
+            maps = torch.cat([maps, torch.ones_like(match)], dim=1) * text_given.view(-1, 1, 1, 1)
+            return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Unpack[TransformersKwargs],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class FCLMAttention(nn.Module):
+    """Attention whose queries, keys and values are `downsample_rate` times narrower than the model, as in SAM."""
+
+    def __init__(self, config: FCLMConfig, downsample_rate: int = 1):
+        super().__init__()
+        self.config = config
+        inner_size = config.hidden_size // downsample_rate
+        self.head_dim = inner_size // config.decoder_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.dropout
+        self.is_causal = False
+        self.q_proj = nn.Linear(config.hidden_size, inner_size)
+        self.k_proj = nn.Linear(config.hidden_size, inner_size)
+        self.v_proj = nn.Linear(config.hidden_size, inner_size)
+        self.o_proj = nn.Linear(inner_size, config.hidden_size)
+
+    def forward(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        def split_heads(states: torch.Tensor) -> torch.Tensor:
+            return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
+
+        implementation = self.config._attn_implementation
+        if attention_mask is not None and queries.shape[1] != keys.shape[1] and "flash" in implementation:
+            implementation = "sdpa"  # flash attention cannot mask the keys of a cross-attention
+            attention_mask = attention_mask[:, None, None, :].bool()
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        output, _ = attention_interface(
+            self,
+            split_heads(self.q_proj(queries)),
+            split_heads(self.k_proj(keys)),
+            split_heads(self.v_proj(values)),
+            attention_mask,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            **kwargs,
+        )
+        return self.o_proj(output.reshape(*queries.shape[:-1], -1).contiguous())
+
+
+class FCLMMlp(nn.Module):
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.activation_fn = ACT2FN[hidden_act]
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation_fn(self.fc1(states)))
+
+
+class FCLMDecoderLayer(GradientCheckpointingLayer):
+    """Prompt tokens attend to each other and to the image; the image attends to the tokens, then mixes spatially."""
+
+    def __init__(self, config: FCLMConfig):
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.self_attn = FCLMAttention(config)
+        self.self_attn_norm = nn.LayerNorm(width, eps=eps)
+        self.token_to_image_attn = FCLMAttention(config, config.attention_downsample_rate)
+        self.token_norm = nn.LayerNorm(width, eps=eps)
+        self.image_norm = nn.LayerNorm(width, eps=eps)
+        self.token_mlp = FCLMMlp(width, config.decoder_ffn_dim, config.hidden_act)
+        self.token_mlp_norm = nn.LayerNorm(width, eps=eps)
+        self.image_to_token_attn = FCLMAttention(config, config.attention_downsample_rate)
+        self.prompt_norm = nn.LayerNorm(width, eps=eps)
+        self.spatial_mixer = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
+        self.image_mlp_norm = nn.LayerNorm(width, eps=eps)
+        self.image_mlp = FCLMMlp(width, config.image_ffn_dim, config.hidden_act)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        image: torch.Tensor,
+        token_positions: torch.Tensor,
+        image_positions: torch.Tensor,
+        grid: tuple[int, int],
+        self_mask: torch.Tensor | None = None,
+        cross_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        states = self.self_attn_norm(tokens)
+        placed = states + token_positions
+        tokens = tokens + self.self_attn(placed, placed, states, self_mask, **kwargs)
+        memory = self.image_norm(image)
+        placed_memory = memory + image_positions
+        tokens = tokens + self.token_to_image_attn(
+            self.token_norm(tokens) + token_positions, placed_memory, memory, **kwargs
+        )
+        tokens = tokens + self.token_mlp(self.token_mlp_norm(tokens))
+        states = self.prompt_norm(tokens)
+        image = image + self.image_to_token_attn(placed_memory, states + token_positions, states, cross_mask, **kwargs)
+        plane = image.transpose(1, 2).reshape(image.shape[0], -1, *grid)
+        mixed = self.spatial_mixer(plane).flatten(2).transpose(1, 2)
+        return tokens, image + self.image_mlp(self.image_mlp_norm(mixed))
+
+
+class FCLMUpsampler(nn.Module):
+    """One step up: the object's map, enlarged, meets the detail map of that stride."""
+
+    def __init__(self, inputs: int, outputs: int, scale: int):
+        super().__init__()
+        self.scale = scale
+        self.reduce = nn.Conv2d(inputs, outputs, kernel_size=1)
+        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1)
+
+    def forward(self, maps: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
+        """Maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), hugely negative outside the image."""
+        batch, _, height, width = detail.shape
+        maps = self.reduce(maps)
+        if self.scale > 1:
+            maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        maps = maps[..., :height, :width].unflatten(0, (batch, -1)).add_(detail[:, None])
+        maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
+        return maps + nn.functional.relu(self.conv(maps), inplace=True)
+
+
+class FCLMObjectDecoder(nn.Module):
+    """Object-Oriented Decoder: prompts and coarse map attend to each other, then the map climbs the detail path."""
+
+    def __init__(self, config: FCLMConfig):
+        super().__init__()
+        self.config = config
+        width, fine = config.hidden_size, config.fine_hidden_size
+        _, _, d4, d8 = config.detail_hidden_sizes
+        self.layers = nn.ModuleList([FCLMDecoderLayer(config) for _ in range(config.decoder_layers)])
+        self.token_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.fine_projection = nn.Conv2d(width, fine, kernel_size=1)
+        self.fine_block = FCLMConvBlock(fine, config)
+        self.mask_embedding = nn.Linear(width, fine)
+        self.coarse_head = nn.Conv2d(fine, 1, kernel_size=1)
+        self.upsamplers = nn.ModuleList([FCLMUpsampler(fine + 1, d8, scale=1), FCLMUpsampler(d8, d4, scale=2)])
+
+    def forward(
+        self,
+        embeddings: FCLMImageEmbeddings,
+        tokens: torch.Tensor,
+        token_positions: torch.Tensor,
+        attended: torch.Tensor,
+        image_positions: torch.Tensor,
+        coarse_paint: torch.Tensor | None,
+        fine_paint: torch.Tensor | None,
+        weights: tuple[torch.Tensor, torch.Tensor],
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`tokens` are (batch * objects, tokens, hidden_size); `weights` resample the fine grid onto stride 8.
+
+        Returns:
+            object features at stride 4 (batch * objects, d4, ~height / 4, ~width / 4), coarse logits at stride 8 and
+            the context query (batch * objects, hidden_size).
+        """
+        objects = tokens.shape[0] // embeddings.coarse_map.shape[0]
+        image = embeddings.coarse_map.repeat_interleave(objects, dim=0)
+        grid = image.shape[-2:]
+        if coarse_paint is not None:
+            image = image + coarse_paint
+        image = image.flatten(2).transpose(1, 2)
+        self_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=tokens,
+            attention_mask=attended,
+            allow_is_bidirectional_skip=False,  # deciding to skip reads the mask: a host synchronisation
+        )
+        cross_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=image,
+            attention_mask=attended,
+            encoder_hidden_states=tokens,
+            allow_is_bidirectional_skip=False,
+        )
+        for layer in self.layers:
+            tokens, image = layer(
+                tokens, image, token_positions, image_positions, grid, self_mask, cross_mask, **kwargs
+            )
+        context = self.token_norm(tokens)[:, 0]
+        image = self.image_norm(image).transpose(1, 2).reshape(image.shape[0], -1, *grid)
+        fine = nn.functional.interpolate(
+            self.fine_projection(image), scale_factor=2, mode="bilinear", align_corners=False
+        )
+        if embeddings.fine_map is not None:
+            fine = fine + embeddings.fine_map.repeat_interleave(objects, dim=0)
+        if fine_paint is not None:
+            fine = fine + fine_paint
+        fine = self.fine_block(fine)
+        similarity = torch.einsum("bchw,bc->bhw", fine, self.mask_embedding(context)) * fine.shape[1] ** -0.5
+        coarse_logits = similarity[:, None] + self.coarse_head(fine)
+        maps = resample(torch.cat([fine, coarse_logits], dim=1), *weights)
+        coarse_logits = maps[:, -1]
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        for upsampler, detail in zip(self.upsamplers, reversed(embeddings.detail_maps), strict=True):
+            maps = upsampler(maps, detail)
+        return maps, coarse_logits, context
+
+
+class FCLMMatteHead(nn.Module):
+    """Full-size logits `sum_c a_c f_c + b`: features `f` of the image, coefficients `a` and `b` of the object.
+
+    Closed-form matting's colour line model (Levin et al. 2008, alpha is linear in the colours of a small window) with
+    learnt features for colours and predicted coefficients for solved ones: an object costs little at full size.
+    """
+
+    def __init__(self, config: FCLMConfig):
+        super().__init__()
+        features, width = config.detail_hidden_sizes[0], config.detail_hidden_sizes[2]
+        self.coefficients = nn.Conv2d(width, features + 1, kernel_size=1)
+
+    def forward(self, object_features: torch.Tensor, basis: torch.Tensor, coarse_logits: torch.Tensor) -> torch.Tensor:
+        """object_features (batch, objects, channels, h, w), basis (batch, 4 * features, 2 h, 2 w) and coarse_logits
+        (batch, objects, ~h / 2, ~w / 2) -> logits (batch, objects, 4 h, 4 w).
+        """
+
+        def enlarge(maps: torch.Tensor, scale: int) -> torch.Tensor:
+            return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+        batch, objects, _, height, width = object_features.shape
+        coefficients = self.coefficients(object_features.flatten(0, 1))
+        coarse = enlarge(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
+        offset = enlarge(coefficients[:, -1:] + coarse, 4)
+        # feature by feature: slopes or products of all at once would be the largest tensors of the model
+        slopes = (enlarge(slope, 2).unflatten(0, (batch, objects)) for slope in coefficients[:, :-1].split(1, dim=1))
+        features = basis.unflatten(1, (-1, 4)).unsqueeze(1).unbind(2)
+        logits = next(slopes) * features[0]
+        for slope, feature in zip(slopes, features[1:], strict=True):
+            logits = logits.addcmul_(slope, feature)
+        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), 2).add_(offset)
+        return logits.view(batch, objects, *logits.shape[-2:])
 
 
 def align_tensors(model: nn.Module) -> None:

@@ -17,7 +17,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import make_cutout
 from .image_utils_fclm import is_open_file, load_image, open_image
-from .prompts_fclm import to_lists
+from .processing_fclm import to_lists
 
 
 # how deep one object's prompt is nested: points are a list of pairs, a box is a list of numbers
@@ -37,8 +37,7 @@ class _Sample:
 
 
 class ReferringMattingPipeline(Pipeline):
-    """
-    Cut out what is named, clicked or boxed, or, without a prompt, what stands out.
+    """Cut out what is named, clicked or boxed, or, without a prompt, what stands out.
 
     ```python
     >>> matting = pipeline("referring-matting")
@@ -77,8 +76,7 @@ class ReferringMattingPipeline(Pipeline):
         input_boxes: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """
-        Args:
+        """Args:
             images: see the class.
             text: what to cut out, a str, or a list of several objects.
             input_points: clicks in pixels of the image, `[[x, y], ...]` on one object, or object > point > (x, y).
@@ -193,8 +191,7 @@ class ReferringMattingPipeline(Pipeline):
         return results[0] if len(results) == 1 else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """
-        Saves model and processor; code goes along if it came with the checkpoint. To save a checkpoint with its code
+        """Saves model and processor; code goes along if it came with the checkpoint. To save a checkpoint with its code
         where this package is installed, see `fclm_hf.hub.export_checkpoint`.
         """
         self.model.save_pretrained(save_directory, **kwargs)

@@ -4,8 +4,8 @@
     python model_cards/build.py --data DIR --training-set SET --training "What was done."
 
 With --data, `fclm evaluate` measures fclm-lite and what a user might take instead on DIR/alphamatting and DIR/coco
-(laid out as at the top of examples/evaluate_real_photos.py); its summaries, facts and comparison replace those in
-model_cards/fclm-lite/. A run that was stopped goes on. --training-set is a folder of examples/build_training_set.py,
+(laid out as at the top of research/evaluate_real_photos.py); its summaries, facts and comparison replace those in
+model_cards/fclm-lite/. A run that was stopped goes on. --training-set is a folder of research/build_training_set.py,
 whose sources and licences are counted; --training is a note on the run. Both are kept until they are given again.
 """
 
@@ -21,6 +21,7 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting
+from fclm_hf.cli.evaluate import track_with_rich
 from fclm_hf.evaluation import EvaluationOptions, evaluate
 from fclm_hf.evaluation.card_figures import (
     MEASURES,
@@ -31,12 +32,11 @@ from fclm_hf.evaluation.card_figures import (
     make_markdown,
     make_paper_results,
 )
-from fclm_hf.evaluation.command import track_with_rich
 from fclm_hf.evaluation.comparison import draw_comparison, save_picture, stack_pictures
 from fclm_hf.evaluation.layouts import open_folder
 from fclm_hf.evaluation.predictors import fingerprint_checkpoint
-from fclm_hf.evaluation.store import write_json, write_whole
 from fclm_hf.evaluation.summary import format_figure
+from fclm_hf.utils.files import write_bytes, write_json
 
 
 HERE = Path(__file__).parent
@@ -192,7 +192,7 @@ def find_result(summary: dict[str, Any], method: str, prompt: str) -> dict[str, 
 
 
 def write_card(card: ModelCard, path: Path) -> None:
-    write_whole(path, (str(card).rstrip() + "\n").encode())
+    write_bytes(path, (str(card).rstrip() + "\n").encode())
     print(path)
 
 

@@ -91,7 +91,9 @@ def test_kinds_of_input_agree() -> None:
             difference = np.asarray(make_cutout(image, matte)).astype(int) - np.asarray(expected)
             assert np.abs(difference).max() <= 1
     floats = estimate_foreground(colours / 255, unit)
-    assert floats.dtype == np.float32 and floats.min() >= 0 and floats.max() <= 1
+    assert floats.dtype == np.float32
+    assert floats.min() >= 0
+    assert floats.max() <= 1
     np.testing.assert_allclose(floats * 255, np.asarray(expected)[..., :3], atol=1.5)
 
 
@@ -100,7 +102,8 @@ def test_kinds_of_input_agree() -> None:
 def test_extreme_shapes_and_alphas(size: tuple[int, int], opacity: float) -> None:
     image = np.random.default_rng(0).random((*size, 3))
     foreground = estimate_foreground_multiscale(image, np.full(size, opacity))
-    assert foreground.shape == image.shape and np.isfinite(foreground).all()
+    assert foreground.shape == image.shape
+    assert np.isfinite(foreground).all()
     if opacity == 1:
         np.testing.assert_allclose(foreground, image, atol=0.01)
 
@@ -126,4 +129,5 @@ def test_opencv_and_torch_agree(size: tuple[int, int], monkeypatch: pytest.Monke
     monkeypatch.setattr(foreground_fclm, "cv2", None)
     found = estimate_foreground_multiscale(image, alpha)
     assert found.dtype == np.float32
-    assert np.abs(found - expected).mean() < 0.01 and not np.array_equal(found, expected)
+    assert np.abs(found - expected).mean() < 0.01
+    assert not np.array_equal(found, expected)

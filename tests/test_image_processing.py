@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from PIL import Image, ImageDraw
 from transformers.utils import is_torchvision_available
 
@@ -44,11 +45,13 @@ def draw_scene(width: int, height: int, seed: int = 0) -> Image.Image:
 def test_batch(processor) -> None:
     images = [draw_scene(90, 50), draw_scene(200, 130), draw_scene(41, 96)]
     inputs = processor(images, return_tensors="pt")
-    assert inputs["pixel_values"].shape == (3, 3, 96, 96) and inputs["pixel_values"].dtype == torch.float32
+    assert inputs["pixel_values"].shape == (3, 3, 96, 96)
+    assert inputs["pixel_values"].dtype == torch.float32
     assert inputs["pixel_mask"].dtype == inputs["original_sizes"].dtype == torch.int64
     assert inputs["original_sizes"].tolist() == [[50, 90], [130, 200], [96, 41]]
     for values, mask, size in zip(*list(inputs.values())[:2], [(50, 90), (62, 96), (96, 41)], strict=True):
-        assert mask[: size[0], : size[1]].all() and mask.sum() == size[0] * size[1]
+        assert mask[: size[0], : size[1]].all()
+        assert mask.sum() == size[0] * size[1]
         assert (values * (1 - mask) == 0).all()
     exact = torch.from_numpy(np.array(images[0])).permute(2, 0, 1) / 255
     assert torch.allclose(inputs["pixel_values"][0, :, :50, :90], (exact - 0.5) / 0.5, atol=1e-6)
@@ -85,7 +88,8 @@ def test_settings(processor) -> None:
     assert torch.equal(kept["pixel_values"][0], unit * 3 - 1)
     assert processor(scene, size_divisor=100, return_tensors="pt")["pixel_values"].shape[-2:] == (100, 100)
     padded = processor(scene, pad_size={"height": 51, "width": 80}, return_tensors="pt")
-    assert padded["pixel_mask"].shape == (1, 51, 80) and padded["pixel_mask"].sum() == 50 * 70
+    assert padded["pixel_mask"].shape == (1, 51, 80)
+    assert padded["pixel_mask"].sum() == 50 * 70
     as_arrays = processor(scene, return_tensors="np")
     assert all(isinstance(value, np.ndarray) for value in as_arrays.values())
     ragged = processor([scene, scene.resize((30, 20))], do_pad=False)
@@ -151,7 +155,8 @@ def test_labels(processor) -> None:
     alpha[:, 50:] = np.linspace(0, 1, 142)
     inputs = processor(scene, segmentation_maps=alpha, return_tensors="pt")
     labels = inputs["labels"]
-    assert labels.shape == (1, 1, 64, 96) and labels.dtype == torch.float32
+    assert labels.shape == (1, 1, 64, 96)
+    assert labels.dtype == torch.float32
     assert (labels * (1 - inputs["pixel_mask"][:, None]) == 0).all()
     assert abs(float(labels.sum()) * 4 - alpha.sum()) < 0.01 * alpha.sum()
     assert ((labels * 255) % 1 != 0).float().mean() > 0.3  # not quantised to 8 bit
@@ -162,7 +167,8 @@ def test_labels(processor) -> None:
     for maps in same:
         assert torch.allclose(processor(scene, segmentation_maps=maps, return_tensors="pt")["labels"], reference)
     two = processor([scene, scene], segmentation_maps=[[alpha, alpha > 0.5], levels], return_tensors="pt")
-    assert two["labels"].shape == (2, 2, 64, 96) and (two["labels"][1, 1] == 0).all()
+    assert two["labels"].shape == (2, 2, 64, 96)
+    assert (two["labels"][1, 1] == 0).all()
     assert two["object_mask"].tolist() == [[True, True], [True, False]]
 
 
@@ -203,7 +209,8 @@ def test_post_processing_undoes_the_processing(processor) -> None:
     processed = processor.post_process_image_matting(outputs)
     assert torch.equal(processed[1]["alpha"], outputs.alphas[1, :1, :64, :96])
     plain = processor.post_process_image_matting({"alphas": outputs.alphas.half() * 2}, [(10, 20), (96, 96)])
-    assert plain[0]["alpha"].shape == (2, 10, 20) and plain[1]["alpha"].dtype == torch.float32
+    assert plain[0]["alpha"].shape == (2, 10, 20)
+    assert plain[1]["alpha"].dtype == torch.float32
     assert plain[1]["alpha"].max() == 1
     nothing = SimpleNamespace(alphas=torch.zeros(1, 2, 8, 8), object_mask=torch.tensor([[False, False]]))
     assert processor.post_process_image_matting(nothing, [(30, 40)])[0]["alpha"].shape == (0, 30, 40)
@@ -262,7 +269,7 @@ def test_without_torchvision(tmp_path: Path) -> None:
     processor = FCLMProcessor(BACKENDS[-1](size={"longest_edge": 96}), tiny_tokenizer())
     processor.save_pretrained(tmp_path)
     command = [sys.executable, "-c", WITHOUT_TORCHVISION, str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     inputs = torch.load(tmp_path / "inputs.pt")
     expected = processor(

@@ -78,7 +78,8 @@ def test_padding_objects_and_points_do_not_change_a_result(model):
         torch.testing.assert_close(together[0, index, :44, :61], alone.alphas[0, 0], atol=2e-5, rtol=0)
         alone = model(large, input_boxes=torch.tensor([[BOXES[index]]]))
         torch.testing.assert_close(together[1, index, :70, :52], alone.alphas[0, 0], atol=2e-5, rtol=0)
-    assert together[0, :, 44:].abs().max() == 0 and together[0, :, :, 61:].abs().max() == 0
+    assert together[0, :, 44:].abs().max() == 0
+    assert together[0, :, :, 61:].abs().max() == 0
 
 
 @torch.no_grad()
@@ -96,7 +97,9 @@ def test_every_mix_of_prompts_matters(model):
             given = {key: everything[key] for name in chosen for key in groups[name]}
             alphas = model(image, **given).alphas
             assert alphas.shape == (1, 2 if chosen else 1, 56, 56)
-            assert torch.isfinite(alphas).all() and alphas.min() >= 0 and alphas.max() <= 1
+            assert torch.isfinite(alphas).all()
+            assert alphas.min() >= 0
+            assert alphas.max() <= 1
             assert all((alphas[:, :1] - other).abs().max() > 1e-6 for other in seen), chosen
             seen.append(alphas[:, :1])
 
@@ -117,10 +120,13 @@ def test_texts_are_painted_where_the_semantic_map_matches_them():
     expected = expected * embeddings.semantic_map[0].norm(dim=0)
     torch.testing.assert_close(match, expected.clamp(-4, 4))
     torch.testing.assert_close(below[:, :2], (expected - expected[:, :2].max())[:, :2].clamp(-4, 4))
-    assert below[:, :2].max() == 0 and present.eq(1).all()
+    assert below[:, :2].max() == 0
+    assert present.eq(1).all()
     assert not encoder.paint_text(embeddings.semantic_map, valid, None, None, 8, 8).any()
     both = encoder.paint_text(embeddings.semantic_map.expand(2, -1, -1, -1), valid, texts, given, 8, 8)
-    assert both.shape == (2, 3, 8, 8) and both[0].any() and not both[1].any()
+    assert both.shape == (2, 3, 8, 8)
+    assert both[0].any()
+    assert not both[1].any()
 
     changed = embeddings.semantic_map + torch.randn(1, 24, 1, 1)
     before = model(image_embeddings=embeddings, **prompts()).logits
@@ -182,7 +188,8 @@ def test_gradients_reach_all_parts_and_checkpointing_changes_nothing():
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, atol=1e-6, rtol=1e-4)
-    assert any("backbone" in name for name in gradients[0]) and any("text_model" in name for name in gradients[0])
+    assert any("backbone" in name for name in gradients[0])
+    assert any("text_model" in name for name in gradients[0])
 
 
 def test_padding_objects_have_neither_alpha_nor_loss():
@@ -205,7 +212,8 @@ def test_half_precision_stays_close(dtype):
     expected = tiny_model()(image, **prompts()).alphas
     model = tiny_model().to(dtype)
     alphas = model(image.to(dtype), **prompts()).alphas
-    assert alphas.dtype == torch.float32 and torch.isfinite(alphas).all()
+    assert alphas.dtype == torch.float32
+    assert torch.isfinite(alphas).all()
     assert (alphas - expected).abs().mean() < 0.02
 
 
@@ -324,7 +332,8 @@ def test_bad_configs(fields, message):
 def test_presets():
     for name, width in {"matting-small": 384, "dis-base": 768}.items():
         config = FCLMConfig.from_preset(name)
-        assert config.backbone_config.hidden_size == width and config.text_config.vocab_size == 49408
+        assert config.backbone_config.hidden_size == width
+        assert config.text_config.vocab_size == 49408
     assert FCLMConfig.from_preset("lite", encoder_size=384).encoder_size == 384
     with pytest.raises(ValueError, match="name must be one of"):
         FCLMConfig.from_preset("huge")

@@ -12,7 +12,7 @@ from tiny_model import tiny_processor
 from transformers import AutoProcessor
 
 from fclm_hf import FCLMProcessor
-from fclm_hf.prompts_fclm import check_prompts, pad_prompts, scale_prompts
+from fclm_hf.processing_fclm import check_prompts, pad_prompts, scale_prompts
 
 
 WIDTH, HEIGHT = 200, 100
@@ -44,7 +44,8 @@ def test_points_and_boxes_are_scaled_to_the_resized_frame(processor: FCLMProcess
     )
     assert inputs["input_points"].tolist() == [[[[0, 0], [100, 50], [25.5, 16.5]]]]
     assert inputs["input_points"].dtype == inputs["input_boxes"].dtype == torch.float32
-    assert inputs["input_labels"].tolist() == [[[1, 0, 1]]] and inputs["input_labels"].dtype == torch.int64
+    assert inputs["input_labels"].tolist() == [[[1, 0, 1]]]
+    assert inputs["input_labels"].dtype == torch.int64
     assert inputs["input_boxes"].tolist() == [[[5, 10, 100, 50]]]
     assert "object_mask" not in inputs
 
@@ -59,7 +60,8 @@ def test_a_ragged_batch(processor: FCLMProcessor, image: Image.Image) -> None:
     )
     assert inputs["object_mask"].tolist() == [[True, True], [True, False], [True, False]]
     assert inputs["input_points"].shape == (3, 2, 1, 2)
-    assert inputs["input_points"][0, 0].tolist() == [[1, 2]] and inputs["input_points"].sum() == 3
+    assert inputs["input_points"][0, 0].tolist() == [[1, 2]]
+    assert inputs["input_points"].sum() == 3
     assert inputs["input_labels"].tolist() == [[[1], [-10]], [[-10], [-10]], [[-10], [-10]]]
     assert inputs["input_boxes"][0, 1].tolist() == [0, 0, 4, 3]
     assert (inputs["input_boxes"].flatten(0, 1)[[0, 2, 3, 4, 5]] == -10).all()
@@ -98,7 +100,8 @@ def test_arrays_and_tensors_as_prompts(processor: FCLMProcessor, image: Image.Im
 def test_text(processor: FCLMProcessor, image: Image.Image) -> None:
     alone = processor(text=["low", "low newer"])
     expected = processor.tokenizer(["low", "low newer"], padding=True, truncation=True, return_tensors="pt")
-    assert set(alone) == set(expected) and all(torch.equal(alone[key], expected[key]) for key in expected)
+    assert set(alone) == set(expected)
+    assert all(torch.equal(alone[key], expected[key]) for key in expected)
     both = [image, image]
     flat = processor(both, text=["low", "low newer"])
     nested = processor(both, text=[["low"], ["low newer"]])
@@ -124,7 +127,8 @@ def test_casting_leaves_coordinates_exact(processor: FCLMProcessor, image: Image
     prompts = {"input_points": [[[[180.3, 90.7]]]], "input_boxes": [[[0.1, 0, 199.3, 5]]], "segmentation_maps": alpha}
     inputs = processor(image, **prompts)
     expected = {name: value.clone() for name, value in inputs.items()}
-    assert inputs.to("cpu", dtype) is inputs and inputs["pixel_values"].dtype == dtype
+    assert inputs.to("cpu", dtype) is inputs
+    assert inputs["pixel_values"].dtype == dtype
     assert all(torch.equal(inputs[name], expected[name]) for name in expected.keys() - {"pixel_values"})
     assert inputs.to("meta")["input_points"].device.type == "meta"
 
@@ -220,7 +224,8 @@ def test_nothing_to_process(processor: FCLMProcessor, image: Image.Image) -> Non
 
 def test_samples_without_an_image_take_text_only(processor: FCLMProcessor, image: Image.Image) -> None:
     inputs = processor([[], [image]], text=["low", "newer"])
-    assert len(inputs["input_ids"]) == 2 and len(inputs["pixel_values"]) == 1
+    assert len(inputs["input_ids"]) == 2
+    assert len(inputs["pixel_values"]) == 1
     with pytest.raises(ValueError, match="without an image"):
         processor([[], [image]], input_boxes=[[[0, 0, 1, 1]], None])
     with pytest.raises(ValueError, match="without an image"):
@@ -230,7 +235,8 @@ def test_samples_without_an_image_take_text_only(processor: FCLMProcessor, image
 def test_a_thin_box_stays_a_box() -> None:
     thin = check_prompts([SIZE], input_boxes=[[[100, 3, 100 + 1e-9, 3 + 1e-12]]])
     box = pad_prompts(scale_prompts(thin, [SIZE], [(7, 14)]))["input_boxes"][0, 0]
-    assert box[2] > box[0] and box[3] > box[1]
+    assert box[2] > box[0]
+    assert box[3] > box[1]
 
 
 def test_round_trip(processor: FCLMProcessor, image: Image.Image, tmp_path: Path) -> None:

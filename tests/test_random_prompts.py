@@ -83,8 +83,12 @@ def check(parts, prompts: dict) -> bool:
         outputs = model(**inputs)
     (result,) = processor.post_process_image_matting(outputs, target_sizes=[(HEIGHT, WIDTH)])
     alpha = result["alpha"]
-    assert alpha.dtype == torch.float32 and alpha.shape[1:] == (HEIGHT, WIDTH) and len(alpha) >= 1
-    assert torch.isfinite(alpha).all() and alpha.min() >= 0 and alpha.max() <= 1
+    assert alpha.dtype == torch.float32
+    assert alpha.shape[1:] == (HEIGHT, WIDTH)
+    assert len(alpha) >= 1
+    assert torch.isfinite(alpha).all()
+    assert alpha.min() >= 0
+    assert alpha.max() <= 1
     return True
 
 

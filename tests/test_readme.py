@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from paths import ROOT
 
 from fclm_hf import LITE_CHECKPOINT
 
 
-ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not Path(LITE_CHECKPOINT).is_dir(), reason="the embedded checkpoint is not there")
 
 

@@ -1,18 +1,18 @@
 """Streamed data sources, composition of training images and pairs, simulated prompts."""
 
-from .batches import ComposedBatches, collate_prompts
-from .composition import Composition, CompositionSettings, composite_objects
-from .connections import Backoff, LostConnectionError
-from .faults import FaultCounter, FaultReason, FaultySampleError, StreamError, TooManyFaultsError
-from .foregrounds import Backgrounds, Foreground, Foregrounds
-from .pair_stream import PairSettings, PairStream
-from .paired_samples import Pair, PairComposition
-from .prompts import PAPER_TEMPLATE, PromptSettings, sample_prompt, sample_prompts
-from .samples import Photo, Sample
-from .sources import Source, SourceConfig, open_source
-from .strands import add_strands
-from .stream_loader import StreamLoader
-from .training_stream import BatchSettings, TrainingStream
+from .sources.folders import Backgrounds, Foreground, Foregrounds
+from .sources.invalid_samples import FaultCounter, FaultReason, FaultySampleError, StreamError, TooManyFaultsError
+from .sources.retry import Backoff, LostConnectionError
+from .sources.samples import Photo, Sample
+from .sources.source import Source, SourceConfig, open_source
+from .streaming.dataloader import StreamLoader
+from .streaming.dataset import BatchSettings, TrainingStream
+from .streaming.pair_stream import PairSettings, PairStream
+from .synthesis.batches import ComposedBatches, collate_prompts
+from .synthesis.composition import Composition, CompositionSettings, composite_objects
+from .synthesis.pairs import Pair, PairComposition
+from .synthesis.prompts import PAPER_TEMPLATE, PromptSettings, sample_prompt, sample_prompts
+from .synthesis.strands import add_strands
 
 
 __all__ = [

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from .evaluator import evaluate
     from .options import EvaluationOptions
-    from .runner import evaluate
 
-_MODULES = {"EvaluationOptions": ".options", "evaluate": ".runner"}
+_MODULES = {"EvaluationOptions": ".options", "evaluate": ".evaluator"}
 
 
 def __getattr__(name: str) -> Any:

@@ -34,8 +34,7 @@ def run_grabcut(image: Image.Image, box: Box) -> np.ndarray:
 
 
 def run_closed_form(image: Image.Image, box: Box) -> np.ndarray:
-    """
-    Closed-form matting (Levin et al., 2008; pymatting) from a trimap made of the box, float32 (H, W) in [0, 1].
+    """Closed-form matting (Levin et al., 2008; pymatting) from a trimap made of the box, float32 (H, W) in [0, 1].
 
     The trimap is background outside the box, foreground in the box of half its width and height about its centre, and
     unknown between. The image is cut to the box and a margin: further pixels are known and change nothing.

@@ -45,8 +45,7 @@ METHODS = {
 
 
 def make_eval_results(summary: dict[str, Any]) -> list[EvalResult]:
-    """
-    Metadata of a card: each measure of each kind of prompt, of the one checkpoint in a summary.
+    """Metadata of a card: each measure of each kind of prompt, of the one checkpoint in a summary.
 
     Raises:
         ValueError: the summary holds results of several checkpoints, or of none.

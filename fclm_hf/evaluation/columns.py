@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.connections import Backoff, single_reads
+from ..data.sources.retry import Backoff, single_reads
 from .layouts import Benchmark, index_images
 from .samples import Sample, Target
 
@@ -25,8 +25,7 @@ TABLES = ("metadata.jsonl", "metadata.csv")
 
 
 def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
-    """
-    Args:
+    """Args:
         data: a Hub id, or a folder with metadata.jsonl, metadata.csv (file names in cells), Parquet files, or one
             folder of images per role, whose files match by name.
         columns: role to column, or to subfolder; roles are image, alpha, id, text, cls, box, point and trimap. A role
@@ -79,8 +78,7 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
 
 
 class _StreamedRows:
-    """
-    Rows in their order, each exactly once; can be read several times.
+    """Rows in their order, each exactly once; can be read several times.
 
     A connection that drops is taken up again at the row that comes next. What `datasets` does by itself could lose the
     rest of a file without a word, see [`single_reads`].

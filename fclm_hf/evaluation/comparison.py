@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..utils.files import write_bytes
 from .layouts import Benchmark
 from .prompts import PromptRules, ask
 from .protocols import PROTOCOLS
+from .results import ResultFolder
 from .samples import read_image, read_matte
-from .store import ResultFolder, write_whole
 from .summary import format_figure
 
 
@@ -33,8 +34,7 @@ def choose_examples(scores: dict[str, float], higher_is_better: bool) -> dict[st
 
 
 def draw_comparison(benchmark: Benchmark, folder: Path, protocol: str) -> Image.Image:
-    """
-    One row per example of [`choose_examples`]: the photo with its box, the true alpha and the matte.
+    """One row per example of [`choose_examples`]: the photo with its box, the true alpha and the matte.
 
     Args:
         benchmark: what was measured.
@@ -103,4 +103,4 @@ def stack_pictures(pictures: list[Image.Image]) -> Image.Image:
 def save_picture(picture: Image.Image, path: Path) -> None:
     data = BytesIO()
     picture.save(data, "JPEG", quality=85)
-    write_whole(path, data.getvalue())
+    write_bytes(path, data.getvalue())

@@ -26,12 +26,11 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Layout:
-    """
-    Attributes:
-        protocol: name of the protocol that measures it.
-        splits: folder to the splits in it; none for another layout.
-        read: folder and split to samples.
-        looks_like: for error messages.
+    """Attributes:
+    protocol: name of the protocol that measures it.
+    splits: folder to the splits in it; none for another layout.
+    read: folder and split to samples.
+    looks_like: for error messages.
     """
 
     protocol: str
@@ -41,8 +40,7 @@ class Layout:
 
 
 def open_folder(folder: Path, layout: str = "auto", split: str | None = None) -> Benchmark | None:
-    """
-    The benchmark in a folder, or None if no layout fits and `layout` is "auto".
+    """The benchmark in a folder, or None if no layout fits and `layout` is "auto".
 
     Raises:
         ValueError: the folder is not of the layout that was asked for, or the split is missing, unknown or ambiguous.
@@ -79,8 +77,7 @@ def list_images(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def index_images(folder: Path, pattern: str = "*") -> dict[str, Path]:
-    """
-    Images by their paths in `folder`, without suffix.
+    """Images by their paths in `folder`, without suffix.
 
     Raises ValueError when two have one name.
     """

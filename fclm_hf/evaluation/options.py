@@ -10,7 +10,7 @@ from .columns import ROLES
 from .layouts import LAYOUTS
 from .prompts import PAPER_TEMPLATE, POINT_RULES, PROMPTS
 from .protocols import PROTOCOLS
-from .store import ROW_FORMATS
+from .results import ROW_FORMATS
 
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -18,8 +18,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass
 class EvaluationOptions:
-    """
-    Args:
+    """Args:
         data: folder or Hub id.
         out: folder for results; one that holds results of the same settings is continued.
         layout: one of LAYOUTS, "columns", or "auto".
@@ -131,8 +130,7 @@ class EvaluationOptions:
 
 
 def name_sources(sources: list[str]) -> dict[str, str]:
-    """
-    The shortest ends of paths (or Hub ids) that tell them apart, as folder names.
+    """The shortest ends of paths (or Hub ids) that tell them apart, as folder names.
 
     Raises:
         ValueError: a source is given twice.

@@ -24,8 +24,7 @@ PIXELS_PER_PASS = 4 * 1024 * 1024  # objects x pixels of the model that are deco
 
 
 class CheckpointPredictor:
-    """
-    A checkpoint of FCLM and its processor. An image is encoded once for all prompts of all kinds.
+    """A checkpoint of FCLM and its processor. An image is encoded once for all prompts of all kinds.
 
     Args:
         source: folder or Hub id.
@@ -45,7 +44,8 @@ class CheckpointPredictor:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        from .. import FCLMForImageMatting, FCLMProcessor
+        from ..modeling_fclm import FCLMForImageMatting
+        from ..processing_fclm import FCLMProcessor
 
         self.model = FCLMForImageMatting.from_pretrained(source, dtype=getattr(torch, dtype), **(overrides or {}))
         self.model.to(device).eval()
@@ -91,8 +91,7 @@ class BoxPredictor:
 
 
 class FolderPredictor:
-    """
-    Mattes that any other program wrote: `<name of the target>` with any image suffix, of the photo's size.
+    """Mattes that any other program wrote: `<name of the target>` with any image suffix, of the photo's size.
 
     Instances are all images in `<name of the sample>/`, whatever their names. What is missing is None.
 
@@ -118,8 +117,7 @@ class FolderPredictor:
 
 
 def fingerprint_checkpoint(source: str) -> str | None:
-    """
-    What tells two versions of a checkpoint apart: a hash of its files, or the commit on the Hub.
+    """What tells two versions of a checkpoint apart: a hash of its files, or the commit on the Hub.
 
     Raises OSError when there is no checkpoint.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..data.prompts import bounding_box
+from ..data.synthesis.prompts import bounding_box
 from .samples import Sample, Target, join_targets
 
 
@@ -17,8 +17,7 @@ SOLID = 127  # of 255: a pixel above it belongs to the object, as in MAM's proto
 
 @dataclass(frozen=True)
 class PromptRules:
-    """
-    How prompts are made.
+    """How prompts are made.
 
     Attributes:
         template: text around a class name, with {CLS} in its place; expressions of the data set are used as they are.
@@ -45,8 +44,7 @@ class Prompted:
 def ask(
     sample: Sample, mattes: list[np.ndarray], prompt: str, rules: PromptRules
 ) -> tuple[list[Prompted], dict[str, int]]:
-    """
-    The objects of a sample that this kind of prompt can name, and how many cannot be, by reason.
+    """The objects of a sample that this kind of prompt can name, and how many cannot be, by reason.
 
     Args:
         sample: the image.

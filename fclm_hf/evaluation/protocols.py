@@ -20,8 +20,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Protocol:
-    """
-    How predictions are scored. What is scored is always an 8-bit matte, as a file holds it: so mattes that were written
+    """How predictions are scored. What is scored is always an 8-bit matte, as a file holds it: so mattes that were written
     get the same score when they are read again.
 
     Attributes:
@@ -46,8 +45,7 @@ class Protocol:
     def measure(
         self, preds: list[np.ndarray | None], targets: list[np.ndarray], trimaps: list[np.ndarray | None]
     ) -> Rows:
-        """
-        Rows of an image: one per object, or one for all.
+        """Rows of an image: one per object, or one for all.
 
         Args:
             preds: uint8 (H, W); None for a missing one, which counts as empty, or as none at all among instances.

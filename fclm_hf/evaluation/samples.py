@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..image_processing_base_fclm import load_segmentation_maps
 from ..image_utils_fclm import load_image, open_image
-from ..segmentation_maps_fclm import load_segmentation_maps
 
 
 @dataclass(frozen=True)
 class Target:
-    """
-    An object of an image.
+    """An object of an image.
 
     Attributes:
         name: where its matte lies in a folder of predictions, without suffix: "GT01", or "photo/00" for an instance.
@@ -50,8 +49,7 @@ def read_image(source: Any, name: str) -> Image.Image:
 
 
 def read_matte(source: Any, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """
-    A matte or trimap of any image format as uint8 (H, W).
+    """A matte or trimap of any image format as uint8 (H, W).
 
     Args:
         source: path, bytes, PIL image or cell of `datasets`: 8-bit, 16-bit or float in 0..1; of colours the luminance.

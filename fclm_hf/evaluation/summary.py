@@ -14,8 +14,7 @@ from .options import EvaluationOptions
 def make_summary(
     options: EvaluationOptions, layout: str, protocol: str, results: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """
-    Everything that a reader of the figures needs, as JSON.
+    """Everything that a reader of the figures needs, as JSON.
 
     Checkpoints of one call count as runs by different seeds: `spread` holds mean and standard deviation (of a sample,
     n - 1) over them for each kind of prompt.

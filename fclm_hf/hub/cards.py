@@ -50,8 +50,7 @@ that older releases lack and that a new major release may change.
 
 
 def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
-    """
-    Text of a card that says what the checkpoint is and how to use it, without results.
+    """Text of a card that says what the checkpoint is and how to use it, without results.
 
     Args:
         model: what the card is about.
@@ -81,8 +80,7 @@ def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
 
 
 def read_card(card: str | os.PathLike | ModelCard) -> str:
-    """
-    Text of a card.
+    """Text of a card.
 
     Args:
         card: its text, or the path of its file as `Path`.

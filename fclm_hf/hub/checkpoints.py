@@ -20,8 +20,7 @@ FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
 
 
 def check_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """
-    Looks whether something can be a checkpoint, before any heavy work and without the network.
+    """Looks whether something can be a checkpoint, before any heavy work and without the network.
 
     Args:
         checkpoint: folder, or id of a Hub repository.
@@ -44,9 +43,8 @@ def check_checkpoint(checkpoint: str | os.PathLike) -> None:
 
 
 def check_repo_id(repo_id: str, problem: str = "repo_id is not accepted") -> None:
-    """
-    Raises:
-        ValueError: not the id of a Hub repository, `name` or `namespace/name`.
+    """Raises:
+    ValueError: not the id of a Hub repository, `name` or `namespace/name`.
     """
     try:
         validate_repo_id(repo_id)
@@ -55,8 +53,7 @@ def check_repo_id(repo_id: str, problem: str = "repo_id is not accepted") -> Non
 
 
 def fetch_checkpoint(checkpoint: str | os.PathLike) -> Path:
-    """
-    The folder of a checkpoint, downloaded if it is on the Hub.
+    """The folder of a checkpoint, downloaded if it is on the Hub.
 
     Raises:
         ValueError: see [`check_checkpoint`].
@@ -73,8 +70,7 @@ def fetch_checkpoint(checkpoint: str | os.PathLike) -> Path:
 
 
 def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCLMProcessor]:
-    """
-    Model and processor. Code that the checkpoint brings is not run.
+    """Model and processor. Code that the checkpoint brings is not run.
 
     Raises:
         ValueError: weights are missing, which would be random.

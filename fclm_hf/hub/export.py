@@ -12,10 +12,9 @@ from transformers.utils import CONFIG_NAME
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
+from ..utils.files import check_new_folder, edit_json, write_folder
 from .cards import find_card, make_card, read_card
 from .checkpoints import check_checkpoint, fetch_checkpoint, find_weights, load_checkpoint
-from .folders import check_new_folder, write_folder
-from .json_files import edit_json
 from .remote_code import add_remote_code
 
 
@@ -31,8 +30,7 @@ def export_checkpoint(
     repo_id: str | None = None,
     weight_files: Sequence[Path] = (),
 ) -> Path:
-    """
-    Writes weights (safetensors), processor, the code of both and of the pipeline, and a model card: what a repository
+    """Writes weights (safetensors), processor, the code of both and of the pipeline, and a model card: what a repository
     on the Hub holds. Where fclm_hf is not installed, it loads with `trust_remote_code=True`. The same checkpoint gives
     the same bytes.
 
@@ -82,8 +80,7 @@ def export_saved_checkpoint(
     card: str | os.PathLike | ModelCard | None = None,
     repo_id: str | None = None,
 ) -> Path:
-    """
-    Exports a checkpoint that lies in a folder or on the Hub, its weights as they are.
+    """Exports a checkpoint that lies in a folder or on the Hub, its weights as they are.
 
     Args:
         checkpoint: folder, or id of a Hub repository.

@@ -29,8 +29,7 @@ def push_checkpoint(
     commit_message: str = "Upload FCLM checkpoint",
     token: str | None = None,
 ) -> CommitInfo:
-    """
-    Uploads what [`export_checkpoint`] writes, in one commit: unlike `model.push_to_hub`, with the processor, the code
+    """Uploads what [`export_checkpoint`] writes, in one commit: unlike `model.push_to_hub`, with the processor, the code
     of all and the pipeline, so that the repository loads where fclm_hf is not installed.
 
     Args:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
-from .json_files import edit_json
+from ..utils.files import edit_json
 
 
 RUNTIME_FILES = "*_fclm.py"

@@ -9,8 +9,7 @@ Accumulator = TypeVar("Accumulator", bound="MetricAccumulator")
 
 
 class MetricAccumulator:
-    """
-    Collects measurements image by image.
+    """Collects measurements image by image.
 
     `rows` holds what was measured, as dicts of numbers and lists that survive JSON unchanged. Rows of several processes
     can be joined with `merge`, or handed to a new accumulator. The order of the rows has no influence on the result,

@@ -19,8 +19,7 @@ SINGLE_THRESHOLDS = THRESHOLDS.astype(np.float32)
 
 
 def connectivity_error(pred: Any, target: Any, trimap: Any = None, variant: str = "official") -> float:
-    r"""
-    Conn: sum of |phi(pred) - phi(target)| / 1000, with phi(a) = 1 - d [d >= 0.15], d = a - l.
+    r"""Conn: sum of |phi(pred) - phi(target)| / 1000, with phi(a) = 1 - d [d >= 0.15], d = a - l.
 
     l is the last threshold of 0, 0.1, ..., 1 up to which a pixel has always been in the largest 4-connected component
     of the pixels where both mattes reach the threshold. As in the evaluation code of Deep Image Matting.
@@ -49,8 +48,7 @@ def connectivity_error(pred: Any, target: Any, trimap: Any = None, variant: str 
 def connected_levels(
     pred: np.ndarray, target: np.ndarray, thresholds: np.ndarray, variant: str = "official"
 ) -> np.ndarray:
-    """
-    Number of the last threshold up to which each pixel is connected, uint8 (H, W) in 0..10.
+    """Number of the last threshold up to which each pixel is connected, uint8 (H, W) in 0..10.
 
     `pred` and `target` (H, W) and `thresholds` (11,) are of one dtype.
     """
@@ -114,8 +112,7 @@ def _stack_largest(reached: np.ndarray, areas: list[int], variant: str) -> np.nd
 
 
 def _keep_largest(mask: np.ndarray, area: int, inside: np.ndarray, variant: str) -> np.ndarray:
-    """
-    Largest component of `mask` (uint8 with `area` ones, gets changed), the first in reading order among equals.
+    """Largest component of `mask` (uint8 with `area` ones, gets changed), the first in reading order among equals.
 
     `inside` is the largest component of a part of `mask`, or all zeros. What it has grown to is most often more than
     half of the mask: then no other needs a look, and filling it is far cheaper than labelling all.

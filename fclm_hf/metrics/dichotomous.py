@@ -10,8 +10,7 @@ from .inputs import load_pair
 
 
 def dichotomous_measures(pred: Any, target: Any) -> dict[str, Any]:
-    """
-    Measures of one image by pysodmetrics, on mattes rounded to 8 bits, as files hold them.
+    """Measures of one image by pysodmetrics, on mattes rounded to 8 bits, as files hold them.
 
     A pixel of `target` is foreground above 128. `pred` is stretched to span [0, 1] for all measures but "hce", which
     binarises it above 128 as the official tool does.
@@ -51,8 +50,7 @@ def dichotomous_measures(pred: Any, target: Any) -> dict[str, Any]:
 
 
 class DichotomousMetrics(MetricAccumulator):
-    """
-    DIS5K's measures over a data set: keys max_f, weighted_f, mae, s_measure, mean_e, hce.
+    """DIS5K's measures over a data set: keys max_f, weighted_f, mae, s_measure, mean_e, hce.
 
     max_f is the maximum of the mean F curve, mean_e the mean of the mean E curve, the others are means over images.
     Needs pysodmetrics (`pip install "fclm-hf[eval]"`): without it the constructor raises ImportError.

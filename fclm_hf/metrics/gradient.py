@@ -26,8 +26,7 @@ GAUSSIAN, DERIVATIVE = (kernel / np.linalg.norm(kernel) for kernel in make_filte
 
 
 def gradient_magnitude(alpha: np.ndarray) -> np.ndarray:
-    """
-    Magnitude of the Gaussian derivatives of `alpha` (H, W), float64 (H, W).
+    """Magnitude of the Gaussian derivatives of `alpha` (H, W), float64 (H, W).
 
     The image is continued beyond its border by its border pixels. sqrt((alpha * gx)^2 + (alpha * gy)^2) with
     gx(u, v) = g(u) g'(v), gy its transpose, sigma 1.4, both of L2 norm 1.
@@ -36,8 +35,7 @@ def gradient_magnitude(alpha: np.ndarray) -> np.ndarray:
 
 
 def gradient_error(pred: Any, target: Any, trimap: Any = None, variant: str = "official") -> float:
-    r"""
-    Grad: sum of (|grad pred| - |grad target|)^2 / 1000.
+    r"""Grad: sum of (|grad pred| - |grad target|)^2 / 1000.
 
     Each matte is first stretched to span [0, 1]; a constant one has no gradient. The gradient is that of
     [`gradient_magnitude`], as in the evaluation code of Deep Image Matting (Xu et al., CVPR 2017).

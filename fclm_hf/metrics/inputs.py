@@ -26,8 +26,7 @@ def load_pair(pred: Any, target: Any, ndim: int = 2) -> tuple[np.ndarray, np.nda
 
 
 def load_mattes(values: Any, name: str, ndim: int = 2) -> np.ndarray:
-    """
-    A contiguous float32 or float64 array of `ndim` axes with values in [0, 1].
+    """A contiguous float32 or float64 array of `ndim` axes with values in [0, 1].
 
     Raises:
         TypeError: `values` is no array, or not of floats.
@@ -46,8 +45,7 @@ def load_mattes(values: Any, name: str, ndim: int = 2) -> np.ndarray:
 
 
 def load_trimap(trimap: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """
-    A uint8 array of `shape` with values 0 (background), 128 (unknown) and 255 (foreground).
+    """A uint8 array of `shape` with values 0 (background), 128 (unknown) and 255 (foreground).
 
     Raises:
         TypeError: `trimap` is no array, or not uint8.

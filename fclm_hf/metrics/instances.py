@@ -18,8 +18,7 @@ Box = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 
 class InstanceMattingQuality(MetricAccumulator):
-    r"""
-    IMQ over a data set, in percent.
+    r"""IMQ over a data set, in percent.
 
     Instances of an image are matched by the IoU of their supports (alpha > 0), so that the sum of IoUs is largest. A
     pair is a true positive (TP) if its IoU reaches the threshold; all other predictions are false positives (FP), all
@@ -47,8 +46,7 @@ class InstanceMattingQuality(MetricAccumulator):
         self.iou_threshold = float(iou_threshold)
 
     def update(self, pred: Any, target: Any) -> None:
-        """
-        Measures one image.
+        """Measures one image.
 
         Args:
             pred: float (N, H, W) in [0, 1], numpy or torch; N may be 0: then all targets are missed.

@@ -9,8 +9,7 @@ from .inputs import load_pair
 
 
 def mask_iou(pred: Any, target: Any) -> float:
-    """
-    Intersection over union of `pred > 0.5` and `target > 0.5`; 1 if both are empty.
+    """Intersection over union of `pred > 0.5` and `target > 0.5`; 1 if both are empty.
 
     Args:
         pred, target: float (H, W) in [0, 1], numpy or torch.

@@ -11,8 +11,7 @@ from .inputs import load_pair, load_trimap
 
 
 def sad(pred: Any, target: Any, trimap: Any = None) -> float:
-    """
-    Sum of |pred - target| / 1000.
+    """Sum of |pred - target| / 1000.
 
     Args:
         pred, target: float (H, W) in [0, 1], numpy or torch.
@@ -42,8 +41,7 @@ def _subtract(pred: Any, target: Any, trimap: Any) -> np.ndarray:
 
 
 class MattingMetrics(MetricAccumulator):
-    """
-    Means over images of SAD, MSE, MAD, Grad and Conn.
+    """Means over images of SAD, MSE, MAD, Grad and Conn.
 
     Args:
         gca: also measure "connectivity_gca", the variant behind published tables whose Conn is far below their SAD.

@@ -1,13 +1,13 @@
 """The FCLM training method: Depth-Aware Distillation, Foreground Consistent Domain Adaptation, and the learner."""
 
 from ..loss_fclm import laplacian_loss, matting_loss, segmentation_loss
-from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gradient_reversal
-from .distillation import DepthAwareDistillation
-from .exchange import exchange_tokens
-from .learner import ForegroundConsistentLearner
+from .objective.adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gradient_reversal
+from .objective.distillation import DepthAwareDistillation
+from .objective.learner import ForegroundConsistentLearner
+from .objective.optimal_transport import foreground_transport_loss
+from .objective.settings import TrainingSettings
+from .objective.token_exchange import exchange_tokens
 from .presets import SEEDS, TrainingPreset, load_preset, make_optimizer
-from .settings import TrainingSettings
-from .transport import foreground_transport_loss
 
 
 __all__ = [

@@ -13,8 +13,8 @@ from transformers import HfArgumentParser
 from ..configuration_fclm import FCLMConfig
 from ..data import PAPER_TEMPLATE, BatchSettings, CompositionSettings, PairSettings, PromptSettings, SourceConfig
 from ..hub.checkpoints import check_repo_id
-from .mappings import build_dataclass, refuse_unknown
-from .settings import TrainingSettings
+from .objective.settings import TrainingSettings
+from .parsing import build_dataclass, refuse_unknown
 
 
 USAGE = "%(prog)s CONFIG.yaml [--field value ...] [--field.key value ...]"
@@ -196,8 +196,7 @@ class _Parser(HfArgumentParser):
 
 
 def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Arguments:
-    """
-    Arguments of a run.
+    """Arguments of a run.
 
     Args:
         argv: optionally a YAML file of `field: value`, then flags, which win: `--field value ...`; `--field.key value`

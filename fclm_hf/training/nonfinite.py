@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from .checkpoints import write_whole
+from ..utils.files import write_bytes
 from .signals import agree
 
 
@@ -23,8 +23,7 @@ def check_losses(
     folder: Path,
     accelerator: Accelerator,
 ) -> None:
-    """
-    Looks at the losses of a step, in all processes at once. Under fp16 a loss may overflow because of its scale: it
+    """Looks at the losses of a step, in all processes at once. Under fp16 a loss may overflow because of its scale: it
     counts only once that has fallen below 1.
 
     Args:
@@ -47,7 +46,7 @@ def check_losses(
     losses, keys = {name: str(value.item()) for name, value in taken[first].items()}, batches[first]["sample_keys"]
     path = folder / f"nonfinite-step-{step}-process-{accelerator.process_index}.json"
     content = json.dumps({"step": step, "losses": losses, "sample_keys": keys}, indent=1)
-    write_whole(path, lambda temporary: temporary.write_text(content))
+    write_bytes(path, content.encode())
     raise NonFiniteLossError(f"The loss of step {step} is {losses['loss']}. Its samples are in {path}: {keys}")
 
 

@@ -19,8 +19,11 @@ from transformers import (
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_INDEX_NAME, WEIGHTS_NAME, has_file
 
-from .. import FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
-from .settings import TrainingSettings
+from ..auto import FCLMImageProcessor
+from ..configuration_fclm import FCLMConfig
+from ..modeling_fclm import FCLMForImageMatting
+from ..processing_fclm import FCLMProcessor
+from .objective.settings import TrainingSettings
 
 
 BACKBONES = {"matting-small": "facebook/dinov2-small", "dis-base": "facebook/dinov2-base"}

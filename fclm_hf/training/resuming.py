@@ -10,8 +10,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from .arguments import Arguments
-from .checkpoints import CheckpointFolder, capture_rng, restore_rng
-from .learner import ForegroundConsistentLearner
+from .checkpointing import CheckpointFolder, capture_rng, restore_rng
+from .objective.learner import ForegroundConsistentLearner
 
 
 # arguments that change where and how often things are written, not what is learnt
@@ -50,8 +50,7 @@ class Auxiliary:
 
 
 def gather_state(shared: Mapping[str, Stateful | None], own: Mapping[str, Stateful]) -> dict[str, Any]:
-    """
-    States by name; every process must take part.
+    """States by name; every process must take part.
 
     Args:
         shared: parts that are the same in all processes, or None for those that this run does without.
@@ -68,8 +67,7 @@ def restore_state(
     own: Mapping[str, Stateful],
     accelerator: Accelerator,
 ) -> None:
-    """
-    Hands the parts what [`gather_state`] took from them.
+    """Hands the parts what [`gather_state`] took from them.
 
     Raises:
         ValueError: the number of processes is another one.
@@ -89,8 +87,7 @@ def restore_state(
 
 
 def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Path | None:
-    """
-    What the run begins with; None for anew.
+    """What the run begins with; None for anew.
 
     Raises:
         ValueError: the folder holds a run that is not to be resumed, there is no such checkpoint, or it is of another
@@ -111,8 +108,7 @@ def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Pa
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
-    """
-    The state in a file; with `mmap` tensors are only read when they are looked at.
+    """The state in a file; with `mmap` tensors are only read when they are looked at.
 
     Raises:
         ValueError: it is no checkpoint.
@@ -130,8 +126,7 @@ def select_lasting(arguments: Arguments) -> dict[str, Any]:
 
 
 def refuse_other_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, step: int) -> None:
-    """
-    Arguments that change the result must be those of the run that goes on. At a constant rate `max_steps` may differ,
+    """Arguments that change the result must be those of the run that goes on. At a constant rate `max_steps` may differ,
     though it sets the pace of the gradient reversal: from here on the run learns as one of the new length.
 
     Args:

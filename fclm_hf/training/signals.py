@@ -14,8 +14,7 @@ class Interruption(BaseException):
 
 
 class StopSignals:
-    """
-    Catches SIGINT and SIGTERM inside a `with` statement. The second one does what it always does.
+    """Catches SIGINT and SIGTERM inside a `with` statement. The second one does what it always does.
 
     Attributes:
         received: number of the signal, 0 for none.

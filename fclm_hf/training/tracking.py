@@ -8,7 +8,7 @@ import numpy as np
 from accelerate.tracking import GeneralTracker, on_main_process
 from PIL import Image
 
-from .checkpoints import write_whole
+from ..utils.files import write_atomically, write_bytes
 
 
 class Meter:
@@ -35,8 +35,7 @@ class Meter:
 
 
 class Pace:
-    """
-    How fast a run goes.
+    """How fast a run goes.
 
     Args:
         samples_per_step: of all processes.
@@ -93,7 +92,7 @@ class HistoryTracker(GeneralTracker):
             return
         lines = [line for line in self.tracker.read_text().splitlines(keepends=True) if line.endswith("}\n")]
         kept = "".join(line for line in lines if json.loads(line)["step"] <= step)
-        write_whole(self.tracker, lambda path: path.write_text(kept))
+        write_bytes(self.tracker, kept.encode())
 
     @on_main_process
     def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
@@ -103,7 +102,8 @@ class HistoryTracker(GeneralTracker):
     @on_main_process
     def log_images(self, values: dict[str, np.ndarray], step: int | None = None, **_: Any) -> None:
         for name, images in values.items():
-            write_whole(self.folder / f"{name}.png", Image.fromarray(images[0]).save)
+            with write_atomically(self.folder / f"{name}.png") as path:
+                Image.fromarray(images[0]).save(path)
 
 
 def log_picture(trackers: list[GeneralTracker], picture: np.ndarray, step: int) -> None:

@@ -8,9 +8,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from .. import FCLMForImageMatting
 from ..metrics import DichotomousMetrics, MattingMetrics
-from .settings import PROMPT_KEYS, TrainingSettings
+from ..modeling_fclm import FCLMForImageMatting
+from .objective.settings import PROMPT_KEYS, TrainingSettings
 
 
 ROWS = 4
@@ -23,8 +23,7 @@ def validate(
     settings: TrainingSettings,
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """
-    Measures of the vanilla images (B) of all processes, and a picture: a row each of image, matte and true alpha.
+    """Measures of the vanilla images (B) of all processes, and a picture: a row each of image, matte and true alpha.
 
     Returns:
         The measures by name, and the picture, uint8 (height, width, 3).

@@ -1,0 +1,64 @@
+"""How many training pairs per second the stream makes from a training set.
+
+    python benchmarks/stream_speed.py --data SET [--workers 1] [--size 320] [--batch-size 8] [--prompts-per-image 3]
+
+SET is a folder as `research/build_training_set.py` writes it. A training step that takes longer than a batch does here
+does not wait for data. On a busy machine `--workers 0` tells how much processor time a batch takes.
+"""
+
+import argparse
+import time
+from itertools import islice
+from pathlib import Path
+
+import cv2
+from transformers import AutoTokenizer
+
+import fclm_hf
+from fclm_hf.data import (
+    BatchSettings,
+    CompositionSettings,
+    PairSettings,
+    SourceConfig,
+    StreamLoader,
+    TrainingStream,
+    open_source,
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="training set")
+    parser.add_argument("--workers", type=int, default=1, help="worker processes, 0 for none")
+    parser.add_argument("--size", type=int, default=320, help="side of an image in pixels")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--prompts-per-image", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=40, help="how many are timed, after 4 that are not")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    cv2.setNumThreads(1)
+    foregrounds, backgrounds = (open_source(SourceConfig(str(args.data), kind)) for kind in ("rgba", "background"))
+    stream = TrainingStream(
+        [foregrounds],
+        [backgrounds],
+        AutoTokenizer.from_pretrained(fclm_hf.LITE_CHECKPOINT),
+        PairSettings(CompositionSettings(size=args.size)),
+        BatchSettings(args.batch_size, args.prompts_per_image),
+    )
+    loader = StreamLoader(stream, args.workers)
+    batches = iter(loader)
+    list(islice(batches, 4))
+    start, cpu_start = time.perf_counter(), time.process_time()
+    list(islice(batches, args.batches))
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    print(f"{args.batches * args.batch_size / seconds:.1f} pairs per second, {seconds / args.batches:.2f} s per batch")
+    if not args.workers:
+        print(f"{cpu_seconds / args.batches:.2f} s of processor time per batch")
+    print(loader.faults)
+
+
+if __name__ == "__main__":
+    main()

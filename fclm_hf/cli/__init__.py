@@ -1,0 +1,1 @@
+"""Command line of fclm_hf: one module per command."""

@@ -1,0 +1,1 @@
+"""Training images composed from foregrounds and backgrounds, with simulated prompts."""

@@ -1,0 +1,127 @@
+"""Files and folders that are written atomically: readers find all of one or none of it."""
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+UNFINISHED = ".unfinished-"
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; once the block ends, what was written to it replaces `path`.
+
+    The data is flushed to disk first, so that neither a killed process nor a power failure leaves half a file. After an
+    exception the temporary file is removed and `path` is as before. The temporary name keeps the suffix of `path`.
+
+    Args:
+        path: The file to write. Its folder is created if needed.
+
+    Yields:
+        The path to write to.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "notes.txt"
+        >>> with write_atomically(target) as path:
+        ...     _ = path.write_text("done")
+        >>> target.read_text()
+        'done'
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{target.name}")
+    try:
+        yield temporary
+        flush_to_disk(temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would take the room of the next file
+        raise
+    flush_to_disk(target.parent)
+
+
+def write_bytes(path: str | os.PathLike, data: bytes | memoryview) -> None:
+    """Write `data` to `path` atomically, see [`write_atomically`]."""
+    with write_atomically(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` to `path` as JSON, atomically. NaN and infinity raise a `ValueError`, as JSON has neither."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+@contextmanager
+def edit_json(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the content of a JSON file; the changes made to it are written back in the format of transformers."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    yield content
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+def check_new_folder(folder: str | os.PathLike) -> None:
+    """Check that `folder` can be created or is empty.
+
+    Raises:
+        ValueError: If `folder` is a file or a folder that is not empty.
+    """
+    path = Path(folder)
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"folder must be new or empty, got {path}, which exists already.")
+
+
+@contextmanager
+def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder to fill; once the block ends, it becomes `folder`. After an exception it is removed.
+
+    Args:
+        folder: The folder to write, new or empty.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        ValueError: See [`check_new_folder`].
+    """
+    check_new_folder(folder)
+    target = Path(folder).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{UNFINISHED}{target.name}-") as temporary:
+        inside = Path(temporary) / target.name  # unlike `temporary`, it gets the usual permissions
+        inside.mkdir()
+        yield inside
+        for path in (*inside.rglob("*"), inside):
+            flush_to_disk(path)
+        if target.is_dir():
+            target.rmdir()
+        inside.replace(target)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Remove what killed processes left unfinished anywhere below `folder`."""
+    for path in list(Path(folder).rglob(f"{UNFINISHED}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Make the operating system write a file or folder to disk (fsync)."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,155 @@
+"""Table 5 on the lite model: training on pairs without alignment, with each of its two losses, and with both.
+
+    python research/ablate_alignment.py --train SET --real PHOTOS --output RUNS [--steps 60] [--seeds 0 1 2]
+
+SET is a folder as `research/build_training_set.py` writes it, PHOTOS one as `research/evaluate_real_photos.py` reads.
+All runs start from the same checkpoint (`--init`, by default the embedded fclm-lite), take the same number of steps on
+the same pairs and differ in the alignment alone; the depth teacher is left out. A finished run is not repeated: its
+figures are in RUNS. The table is Markdown, mean and standard deviation over seeds; the last line of the output is JSON.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from statistics import mean, stdev
+
+import evaluate_real_photos
+import torch
+from tqdm import tqdm
+from train_lite import GENERAL_NAMES
+from transformers import set_seed
+
+from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
+from fclm_hf.data import (
+    BatchSettings,
+    CompositionSettings,
+    PairSettings,
+    SourceConfig,
+    StreamLoader,
+    TrainingStream,
+    open_source,
+)
+from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
+from fclm_hf.training.lite import freeze_early_stages
+from fclm_hf.training.optimization import parameter_groups
+
+
+ROWS = {
+    "none": "w/o alignment",
+    "adversarial": "L_adv",
+    "transport": "L_OT",
+    "full": "L_adv + L_OT",
+}
+# heading -> where evaluate_real_photos.py puts it
+FIGURES = {
+    "alphamatting SAD, box": ("alphamatting", "box", "sad"),
+    "alphamatting MSE, box": ("alphamatting", "box", "mse"),
+    "alphamatting SAD, none": ("alphamatting", "none", "sad"),
+    "COCO IoU, box": ("coco", "box", "iou"),
+    "COCO IoU, none": ("coco", "none", "iou"),
+}
+
+
+def open_pairs(args: argparse.Namespace, processor: FCLMProcessor, seed: int) -> StreamLoader:
+    foregrounds = open_source(SourceConfig(str(args.train), kind="rgba", general_names=GENERAL_NAMES))
+    backgrounds = open_source(SourceConfig(str(args.train), kind="background"))
+    stream = TrainingStream(
+        [foregrounds],
+        [backgrounds],
+        processor.tokenizer,
+        PairSettings(composition=CompositionSettings(size=args.size), seed=seed),
+        BatchSettings(batch_size=args.batch_size, prompts_per_image=2),
+    )
+    return StreamLoader(stream, num_workers=1)
+
+
+def train(args: argparse.Namespace, alignment: str, seed: int) -> FCLMForImageMatting:
+    """One run; the learning rate falls linearly to 0."""
+    set_seed(seed)
+    student = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
+    processor = FCLMProcessor.from_pretrained(args.init)
+    freeze_early_stages(student, 2)
+    settings = TrainingSettings(distillation="none", alignment=alignment)
+    learner = ForegroundConsistentLearner(student, settings=settings).to(memory_format=torch.channels_last).train()
+    groups = parameter_groups(student, args.learning_rate, encoder_factor=0.2, weight_decay=0.02)
+    auxiliary = [p for name, p in learner.named_parameters() if not name.startswith("student.")]
+    optimizer = torch.optim.AdamW([*groups, {"params": auxiliary, "lr": args.learning_rate}])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / args.steps)
+    batches = iter(open_pairs(args, processor, seed))
+    for step in tqdm(range(args.steps), desc=f"{alignment}, seed {seed}", mininterval=10):
+        learner.set_progress(step / args.steps)
+        loss = learner(next(batches))["loss"]
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"The loss of step {step} is {loss.item()}.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    student.save_pretrained(args.output / f"{alignment}_{seed}")
+    processor.save_pretrained(args.output / f"{alignment}_{seed}")
+    return student
+
+
+def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
+    """Figures of a run, from its file if it is finished."""
+    path = args.output / f"{alignment}_{seed}.json"
+    if not path.is_file():
+        if seed >= 0:
+            train(args, alignment, seed)
+        model = args.output / f"{alignment}_{seed}" if seed >= 0 else args.init
+        command = ["--data", str(args.real), "--model", str(model), "--prompts", "box", "none"]
+        result = evaluate_real_photos.main(command)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"steps": args.steps, **result}))
+        os.replace(temporary, path)
+    result = json.loads(path.read_text())
+    if result["steps"] != args.steps:
+        raise SystemExit(f"--output: {path} is of a run of {result['steps']} steps, not {args.steps}.")
+    return result
+
+
+def describe(values: list[float]) -> str:
+    return f"{mean(values):.4g} ± {stdev(values):.2g}" if len(values) > 1 else f"{values[0]:.4g}"
+
+
+def make_table(results: dict[str, list[dict]]) -> str:
+    figures = {
+        name: keys for name, keys in FIGURES.items() if all(keys[0] in run for runs in results.values() for run in runs)
+    }
+    lines = [f"| | {' | '.join(figures)} |", "|---|" + "---|" * len(figures)]
+    for row, runs in results.items():
+        cells = [describe([run[photos][prompt][key] for run in runs]) for photos, prompt, key in figures.values()]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> dict[str, list[dict]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, required=True, help="training set")
+    parser.add_argument("--real", type=Path, required=True, help="real photos to measure on")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--init", default=LITE_CHECKPOINT, help="checkpoint that all runs start from")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch-size", type=int, default=4, help="pairs of a step")
+    parser.add_argument("--size", type=int, default=256, help="side of a composite in pixels")
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    args = parser.parse_args(argv)
+    if args.steps < 1 or min(args.seeds) < 0:
+        parser.error("--steps must be at least 1, and --seeds not negative")
+    for name in ("train", "real"):
+        if not getattr(args, name).is_dir():
+            parser.error(f"--{name}: {getattr(args, name)} is not a folder")
+    args.output.mkdir(parents=True, exist_ok=True)
+    results = {"before": [measure(args, "start", -1)]}
+    for alignment, row in ROWS.items():
+        results[row] = [measure(args, alignment, seed) for seed in args.seeds]
+    print(make_table(results))
+    print(json.dumps(results))
+    return results
+
+
+if __name__ == "__main__":
+    main()

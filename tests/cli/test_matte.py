@@ -1,0 +1,238 @@
+"""`fclm matte` on real files: what is written where, and what happens to bad ones."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from photo_files import make_photo, serve, write_awkward_photos, write_truncated
+from PIL import Image
+from tiny_model import tiny_model, tiny_processor
+from transformers import pipeline
+from typer.testing import CliRunner
+
+from fclm_hf.cli import main as cli
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    pipeline("referring-matting", model=tiny_model(), processor=tiny_processor()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_pipeline(checkpoint: Path) -> None:
+    """Loads the model once for all calls of this file."""
+    loaded = {}
+    load = cli.load_pipeline
+
+    def load_once(model: str | None, device: str | None, dtype: str) -> object:
+        if model is not None and model != str(checkpoint):
+            return load(model, device, dtype)
+        if dtype not in loaded:
+            loaded[dtype] = load(str(checkpoint), device, dtype)
+        return loaded[dtype]
+
+    cli.load_pipeline = load_once
+    yield
+    cli.load_pipeline = load
+
+
+def run(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(cli.app, ["matte", *map(str, words)])
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.replace("│", " ").split())
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    make_photo().save(tmp_path / "photo.jpg")
+    return tmp_path / "photo.jpg"
+
+
+def test_one_image(photo: Path, checkpoint: Path) -> None:
+    out = photo.with_name("out.png")
+    assert run(photo, "--text", "a cat", "-o", out).endswith("out.png")
+    expected = pipeline("referring-matting", model=str(checkpoint), device="cpu")(photo, text="a cat")["cutout"]
+    with Image.open(out) as cutout:
+        assert (cutout.format, cutout.mode) == ("PNG", "RGBA")
+        np.testing.assert_array_equal(np.asarray(cutout), np.asarray(expected))
+    assert list_files(photo.parent) == ["out.png", "photo.jpg"]
+
+
+def test_prompts_reach_the_pipeline() -> None:
+    assert cli.collect_prompts(None, None, None, None) == ({}, 1)
+    prompts, objects = cli.collect_prompts(["cat", "dog"], ["1 2 3 4", "5,6,7,8.5"], None, None)
+    assert prompts == {"text": ["cat", "dog"], "input_boxes": [[1, 2, 3, 4], [5, 6, 7, 8.5]]}
+    assert objects == 2
+    prompts, objects = cli.collect_prompts(None, None, ["1 2", "3 4"], ["5 6"])
+    assert prompts == {"input_points": [[[1, 2], [3, 4], [5, 6]]], "input_labels": [[1, 1, 0]]}
+    assert objects == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["--box", 1, 2, 30, 35, "--box=5 5 20 20"], ["out_1.png", "out_2.png"]),
+        (["--text", "low", "--text", "owl", "--box", 1, 2, 30, 35, "--box", 1, 1, 9, 9.5], ["out_1.png", "out_2.png"]),
+        (["--point", 9, 8, "--point", 20, 20, "--negative-point", 40, 30, "--box", 0, 0, 50, 40], ["out.png"]),
+    ],
+)
+def test_repeated_options(photo: Path, words: list[object], names: list[str]) -> None:
+    run(*words, photo, "-o", photo.with_name("out.png"))
+    assert list_files(photo.parent) == [*names, "photo.jpg"]
+
+
+def test_folder_with_awkward_files(tmp_path: Path) -> None:
+    """Mirrors the structure; one broken file is reported, the others are done; nothing hidden or half-written."""
+    photos, out = tmp_path / "photos", tmp_path / "photos" / "out"
+    sizes = write_awkward_photos(photos / "deep" / "er")
+    make_photo().save(photos / "same.jpg")
+    make_photo().save(photos / "same.png")
+    make_photo().save(photos / ".hidden.png")
+    write_truncated(photos / "broken.jpg")
+    (photos / "notes.txt").write_text("no image")
+    output = run(photos, "-o", out, "--batch-size", 3, code=1)
+    assert f"{len(sizes) + 2} done, 0 skipped, 1 failed." in output
+    assert "broken.jpg: " in output
+    expected = [f"deep/er/{Path(name).stem}.png" for name in sizes] + ["same.jpg.png", "same.png.png"]
+    assert list_files(out) == sorted(expected)
+    for name, size in sizes.items():
+        with Image.open((out / "deep" / "er" / name).with_suffix(".png")) as cutout:
+            assert cutout.size == size, name
+            assert ("icc_profile" in cutout.info) == (name == "profile.png")
+    # a second run takes no output of the first for an input, and does only what is missing
+    (out / "same.jpg.png").unlink()
+    before = (out / "same.png.png").stat().st_mtime_ns
+    assert f"1 done, {len(sizes) + 1} skipped, 1 failed." in run(photos, "-o", out, "--skip-existing", code=1)
+    assert list_files(out) == sorted(expected)
+    assert (out / "same.png.png").stat().st_mtime_ns == before
+
+
+def test_matte_and_background(photo: Path, tmp_path: Path) -> None:
+    run(photo, "-o", tmp_path / "matte.jpg", "--alpha")
+    run(photo, "-o", tmp_path / "cutout.webp")
+    run(photo, "-o", tmp_path / "red.png", "--background", "#ff0000")
+    Image.new("RGB", (300, 20), (0, 0, 255)).save(tmp_path / "plate.bmp")
+    run(photo, "-o", tmp_path / "blue.tif", "--background", tmp_path / "plate.bmp")
+    modes = {name: Image.open(tmp_path / name).mode for name in ("matte.jpg", "cutout.webp", "red.png", "blue.tif")}
+    assert modes == {"matte.jpg": "L", "cutout.webp": "RGBA", "red.png": "RGB", "blue.tif": "RGB"}
+    cutout = np.asarray(Image.open(tmp_path / "cutout.webp")).astype(float)
+    opacity = cutout[..., 3:] / 255
+    for name, colour in (("red.png", (255, 0, 0)), ("blue.tif", (0, 0, 255))):
+        expected = opacity * cutout[..., :3] + (1 - opacity) * np.array(colour)
+        np.testing.assert_allclose(np.asarray(Image.open(tmp_path / name)), expected, atol=1.5)
+
+
+def test_patterns_that_no_shell_expanded(tmp_path: Path) -> None:
+    for name in ("in/a.png", "in/deep/b.png", "in/c.jpg", "in/[d].png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        make_photo().save(tmp_path / name)
+    assert "2 done" in run(tmp_path / "in" / "**" / "[ab].png", "-o", tmp_path / "out")
+    run(tmp_path / "in" / "[d].png", "-o", tmp_path / "out")  # a name before a pattern
+    assert list_files(tmp_path / "out") == ["[d].png", "a.png", "b.png"]
+    assert "does not exist" in run(tmp_path / "in" / "*.tif", "-o", tmp_path / "out", code=1)
+
+
+def test_url(photo: Path, tmp_path: Path) -> None:
+    with serve(photo.parent) as address:
+        run(f"{address}/photo.jpg?size=large", photo, "-o", tmp_path / "out", code=2)  # both would be photo.png
+        run(f"{address}/photo.jpg?size=large", "-o", tmp_path / "out")
+        assert "404" in run(f"{address}/none.jpg", "-o", tmp_path / "out", code=1)
+    assert list_files(tmp_path / "out") == ["photo.png"]
+
+
+def test_usage_errors(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "same.png")
+    before = list_files(tmp_path)
+    for words, problem in [
+        ([photo, photo, "-o", "out.png"], "several images need a folder"),
+        ([photo, "-o", "out.jpg"], "accepted for this output are .png"),
+        ([tmp_path / "same.png", "-o", tmp_path], "would be overwritten"),
+        ([tmp_path / "same.png", "-o", tmp_path / "same.png"], "would be overwritten"),
+        ([tmp_path / "empty", "-o", tmp_path / "out"], "No image in"),
+        ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers"),
+        ([photo, "-o", "o", "--box", 1, 2, "--point", 3, 4], "--box takes 4 numbers"),
+        ([photo, "-o", "o", "--text", "a", "--text", "b", "--point", 1, 2], "different numbers of objects"),
+        ([photo, "-o", "o", "--alpha", "--background", "red"], "exclude each other"),
+        ([photo, "-o", photo / "out"], "photo.jpg is a file, not a folder"),
+        ([tmp_path, "-o", photo / "deep" / "er"], "photo.jpg is a file, not a folder"),
+        ([photo, "-o", "o", "--background", "no colour"], "neither a colour nor an image"),
+    ]:
+        output = run(*words, code=2)
+        assert all(word in output for word in problem.split()), (words, output)
+    assert "cannot be loaded" in run(photo, "-o", tmp_path / "out", "--model", tmp_path / "empty", code=1)
+    assert "outside the image" in run(photo, "-o", tmp_path / "o.png", "--box", 0, 0, 999, 9, code=1)
+    assert "does not exist" in run(tmp_path / "none.jpg", "-o", tmp_path / "o.png", code=1)
+    assert list_files(tmp_path) == before
+
+
+def test_failed_writes_leave_nothing(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out.png"
+    out.write_bytes(b"the old one")
+
+    def write_half(path: Path, data: memoryview) -> None:
+        with path.open("wb") as file:
+            file.write(data[:50])
+        raise OSError("No space left on device")
+
+    def refuse(*args: object) -> None:
+        raise OSError("No permission")
+
+    for owner, name, replacement, problem in [
+        (Path, "write_bytes", write_half, "No space left"),
+        (os, "replace", refuse, "No permission"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, replacement)
+            assert problem in run(photo, "-o", out, code=1)
+    assert list_files(tmp_path) == ["out.png", "photo.jpg"]
+    assert out.read_bytes() == b"the old one"
+
+
+def test_killed_writes_leave_no_partial_file(tmp_path: Path) -> None:
+    """A process that keeps replacing a large file is killed at any moment: the file is whole."""
+    script = """
+import sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from fclm_hf.cli.main import write_image
+image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (500, 500, 4), dtype=np.uint8))
+while True:
+    write_image(image, Path(sys.argv[1]))
+    print("written", flush=True)
+"""
+    path = tmp_path / "out.png"
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, env=env) as process:
+        process.stdout.readline()
+        for delay in (0.03, 0.017, 0.05):
+            time.sleep(delay)
+            Image.open(path).load()
+        process.send_signal(signal.SIGKILL)
+    with Image.open(path) as image:
+        image.load()
+        assert image.size == (500, 500)
+    assert [name for name in list_files(tmp_path) if not name.startswith(".")] == ["out.png"]
+
+
+def test_console_script() -> None:
+    result = subprocess.run([sys.executable, "-m", "fclm_hf.cli", "--help"], capture_output=True, text=True, check=True)
+    assert "matte" in result.stdout
+
+
+def test_help_does_not_wait_for_what_other_commands_import() -> None:
+    script = "import sys, fclm_hf.cli.main; print({'datasets', 'pandas', 'timm'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"

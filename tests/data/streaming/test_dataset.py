@@ -1,0 +1,293 @@
+"""The whole stream: batches from worker processes that resume to the bit and share the data out among processes."""
+
+import json
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from PIL import Image
+from tiny_model import tiny_tokenizer
+from training_sets import background_rows, cutout_rows, encode, make_background, write_parquet
+
+from fclm_hf.data import (
+    Backoff,
+    BatchSettings,
+    CompositionSettings,
+    FaultCounter,
+    PairSettings,
+    SourceConfig,
+    StreamError,
+    StreamLoader,
+    TooManyFaultsError,
+    TrainingStream,
+    open_source,
+)
+
+
+SIZE = 32
+
+
+def photo_rows(count: int) -> list[dict]:
+    alpha = np.zeros((24, 24), np.uint8)
+    alpha[4:20, 6:18] = 255
+    cell = {"bytes": encode(Image.fromarray(alpha)), "path": None}
+    return [
+        {"image": {"bytes": encode(make_background(number)), "path": None}, "alpha": cell, "name": "a", "id": number}
+        for number in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Cut-outs in two files and photos in one, with a few faults, and backgrounds."""
+    folder = tmp_path_factory.mktemp("sets")
+    cutouts, photos = cutout_rows(40), photo_rows(15)
+    for number in (3, 17, 30):
+        cutouts[number]["image"]["bytes"] = cutouts[number]["image"]["bytes"][:90]
+    photos[4]["image"]["bytes"] = b""
+    write_parquet(folder / "cutouts", cutouts, files=2)
+    write_parquet(folder / "photos", photos)
+    write_parquet(folder / "backgrounds", background_rows(20))
+    return folder
+
+
+def open_sets(folder, photo_weight: float = 1.0) -> dict:
+    configs = [
+        SourceConfig(str(folder / "cutouts"), "rgba", weight=3.0, shuffle_rows=16),
+        SourceConfig(str(folder / "photos"), "image_alpha", weight=photo_weight, shuffle_rows=5),
+    ]
+    return {
+        "foregrounds": [open_source(config) for config in configs],
+        "backgrounds": [open_source(SourceConfig(str(folder / "backgrounds"), "background"))],
+    }
+
+
+def make_loader(
+    sources: dict,
+    workers: int = 0,
+    batch_size: int = 3,
+    rank: int = 0,
+    world_size: int = 1,
+    plants: float = 0.0,
+    **pairs,
+):
+    settings = PairSettings(CompositionSettings(size=SIZE, plants=plants), **{"max_fault_share": 0.5, **pairs})
+    batches = BatchSettings(batch_size, prompts_per_image=2)
+    stream = TrainingStream(
+        **sources, tokenizer=tiny_tokenizer(), pairs=settings, batches=batches, rank=rank, world_size=world_size
+    )
+    return StreamLoader(stream, num_workers=workers)
+
+
+def take(loader: StreamLoader, count: int) -> list[dict]:
+    return [batch for _, batch in zip(range(count), loader, strict=False)]
+
+
+def assert_same(one: list[dict], two: list[dict]) -> None:
+    assert len(one) == len(two)
+    for first, second in zip(one, two, strict=True):
+        assert first.keys() == second.keys()
+        for key, value in first.items():
+            assert torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else value == second[key], key
+
+
+def test_a_batch_holds_what_training_needs(sets):
+    (batch,) = take(make_loader(open_sets(sets)), 1)
+    image, mask = (3, 3, SIZE, SIZE), (3, SIZE, SIZE)
+    assert batch["pixel_values_a"].shape == batch["pixel_values_b"].shape == image
+    assert batch["pixel_values_a"].abs().max() <= 1
+    assert batch["pixel_values_a"].dtype == torch.float32
+    assert not torch.equal(batch["pixel_values_a"], batch["pixel_values_b"])
+    assert batch["pixel_mask"].shape == batch["foreground"][:, 0].shape == mask
+    assert batch["labels"].shape == (3, 2, SIZE, SIZE)
+    assert batch["object_mask"].all()
+    assert batch["labels"].min() >= 0
+    assert (batch["labels"] <= batch["foreground"] + 1e-5).all()
+    assert batch["input_points"].shape[:2] == batch["input_boxes"].shape[:2] == batch["input_ids"].shape[:2] == (3, 2)
+    padding = batch["pixel_mask"] == 0
+    assert not batch["pixel_values_b"].permute(0, 2, 3, 1)[padding].any()
+    assert not batch["foreground"][:, 0][padding].any()
+    for keys in batch["sample_keys"]:
+        assert all(epoch == 0 and ":" in key for epoch, key in keys)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers):
+    sources = open_sets(sets)
+    loader = make_loader(sources, workers, plants=0.1)
+    expected, states = [], []
+    for batch in loader:
+        expected.append(batch)
+        states.append(json.loads(json.dumps(loader.state_dict())))
+        if len(expected) == 30:
+            break
+    # in the second epoch, with faults behind it
+    assert {epoch for batch in expected for keys in batch["sample_keys"] for epoch, _ in keys} >= {0, 1}
+    faults = loader.faults
+    assert faults.skipped >= 4
+    assert faults.reasons.keys() == {"broken or truncated image", "file of zero bytes"}
+    # from states of the first run, then from a state of the resumed one
+    state, done = states[0], 1
+    for end in (14, 30):
+        resumed = make_loader(sources, workers, plants=0.1)
+        resumed.load_state_dict(state)
+        assert_same(take(resumed, end - done), expected[done:end])
+        state, done = json.loads(json.dumps(resumed.state_dict())), end
+    assert resumed.faults == faults
+    last = make_loader(sources, workers, plants=0.1)
+    last.load_state_dict(states[26])
+    assert_same(take(last, 3), expected[27:])
+
+
+def test_one_loader_goes_on_where_it_was_left(sets):
+    sources = open_sets(sets)
+    expected = take(make_loader(sources, 2), 7)
+    loader = make_loader(sources, 2)
+    assert_same(take(loader, 3) + take(loader, 4), expected)
+
+
+def test_no_worker_and_one_give_the_same_batches(sets):
+    sources = open_sets(sets)
+    assert_same(take(make_loader(sources, 0), 6), take(make_loader(sources, 1), 6))
+    (other,) = take(make_loader(sources, seed=1), 1)
+    assert not torch.equal(take(make_loader(sources), 1)[0]["pixel_values_a"], other["pixel_values_a"])
+
+
+def test_a_stream_can_be_sent_to_another_process(sets):
+    """Where processes are not forked, it is pickled."""
+    loader = make_loader(open_sets(sets))
+    copy = StreamLoader(pickle.loads(pickle.dumps(loader.stream)), num_workers=0)
+    assert_same(take(copy, 2), take(loader, 2))
+
+
+def test_a_state_of_another_run_is_refused(sets):
+    sources = open_sets(sets)
+    loader = make_loader(sources, 2)
+    take(loader, 1)
+    state = loader.state_dict()
+    for changes, message in (
+        ({"workers": 1}, "saved with workers 2, now it is 1"),
+        ({"workers": 2, "seed": 5}, "saved with seed 0, now it is 5"),
+        ({"workers": 2, "world_size": 2}, "saved with world_size 1, now it is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_loader(sources, **changes).load_state_dict(state)
+
+
+def test_sources_are_mixed_by_their_weights(sets):
+    """The first sample of each pair comes from the cut-outs with weight 3 or from the photos with weight 6."""
+    loader = make_loader(open_sets(sets, photo_weight=6.0), batch_size=60)
+    firsts = [keys[0][1] for batch in take(loader, 4) for keys in batch["sample_keys"]]
+    share, expected = np.mean(["/photos:" in key for key in firsts]), 6 / 9
+    assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(firsts))
+
+
+def test_plants_are_a_share_of_the_cutouts(sets):
+    """Of the draws with weight 3, a quarter is plants; photos keep to their weight."""
+    loader = make_loader(open_sets(sets), batch_size=60, plants=0.25)
+    firsts = [keys[0][1] for batch in take(loader, 4) for keys in batch["sample_keys"]]
+    for pattern, expected in (("plant:", 1 / 5), ("/photos:", 1 / 5)):
+        share = np.mean([pattern in key for key in firsts])
+        assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(firsts))
+    grown = [key for key in firsts if "plant:" in key]
+    assert len(set(grown)) == len(grown)
+    with pytest.raises(ValueError, match="composition.plants must be at least 0 and below 1, got 1"):
+        make_loader(open_sets(sets), plants=1.0)
+
+
+def test_pairs_hold_one_to_three_objects_of_different_names(sets):
+    sources = open_sets(sets)
+    sources["foregrounds"] = sources["foregrounds"][:1]
+    keys = [keys for batch in take(make_loader(sources, batch_size=40), 3) for keys in batch["sample_keys"]]
+    counts = Counter(map(len, keys))
+    assert set(counts) == {1, 2, 3}
+    assert min(counts.values()) > 5
+    assert all(len({key for _, key in each}) == len(each) for each in keys)
+
+
+def test_objects_of_one_name_never_meet_and_none_is_lost(tmp_path, sets):
+    rows = cutout_rows(12)
+    for row in rows:
+        row["name"] = f"object {row['id'] % 2}"
+    sources = open_sets(sets)
+    sources["foregrounds"] = [open_source(SourceConfig(str(write_parquet(tmp_path / "two", rows)), "rgba"))]
+    found: list[tuple[int, int]] = []
+    for batch in make_loader(sources, batch_size=2):
+        for keys in batch["sample_keys"]:
+            numbers = [int(key.rpartition(":")[2]) for _, key in keys]
+            assert len({number % 2 for number in numbers}) == len(numbers) <= 2
+            found += [(epoch, number) for (epoch, _), number in zip(keys, numbers, strict=True)]
+        if len(found) > 40:
+            break
+    assert [sorted(n for epoch, n in found[12 * e : 12 * e + 12] if epoch == e) for e in range(3)] == [
+        list(range(12))
+    ] * 3
+
+
+def test_errors_of_a_worker_arrive_as_they_are(sets):
+    sources = open_sets(sets)
+    with pytest.raises(TooManyFaultsError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"):
+        take(make_loader(sources, 1, max_fault_share=0.01, min_fault_count=20), 40)
+    sources["foregrounds"] = [
+        open_source(SourceConfig(str(sets / "cutouts"), "rgba", keep={"id": [-5]})),
+    ]
+    with pytest.raises(StreamError, match="has no rows for one of the worker processes"):
+        take(make_loader(sources, 2), 1)
+
+
+def test_sources_of_the_wrong_kind_are_refused(sets):
+    sources = open_sets(sets)
+    with pytest.raises(ValueError, match="backgrounds needs sources of kind background, got rgba, image_alpha"):
+        make_loader({"foregrounds": sources["foregrounds"], "backgrounds": sources["foregrounds"]})
+    with pytest.raises(ValueError, match="foregrounds needs sources of kind any other than background, got none"):
+        make_loader({"foregrounds": [], "backgrounds": sources["backgrounds"]})
+    with pytest.raises(ValueError, match="rank must be in 0..1 for world_size 2, got 2"):
+        make_loader(sources, rank=2, world_size=2)
+
+
+NUMBERED = 1000
+FILES = {"one": 1, "eight": 8}  # with one file each of four workers takes one row out of four
+
+
+def read_one_epoch(rank: int, folder: str) -> None:
+    """One of two processes with two workers each: gathers what all saw in epoch 0."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    sources = {
+        "foregrounds": [open_source(SourceConfig(f"{folder}/{name}", "rgba")) for name in FILES],
+        "backgrounds": [open_source(SourceConfig(f"{folder}/backgrounds", "background"))],
+    }
+    loader = make_loader(sources, 2, batch_size=10, rank=rank, world_size=2, backoff=Backoff(0))
+    seen, later = [], Counter()
+    for number, batch in enumerate(loader):
+        for epoch, key in (entry for keys in batch["sample_keys"] for entry in keys):
+            label, _, identity = key.rpartition(":")
+            seen += [int(identity)] * (epoch == 0)
+            later[label, number % 2] += epoch > 0
+        if len(later) == 4 and min(later.values()) > 0:
+            break
+    gathered = [None, None]
+    torch.distributed.all_gather_object(gathered, (seen, loader.faults))
+    if rank == 0:
+        faults = FaultCounter.merge(counter for _, counter in gathered)
+        result = {"shares": [ids for ids, _ in gathered], "used": faults.used}
+        (Path(folder) / "result.json").write_text(json.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_with_two_workers_see_each_of_a_thousand_samples_once(tmp_path):
+    rows = cutout_rows(NUMBERED)
+    for part, (name, files) in enumerate(FILES.items()):
+        write_parquet(tmp_path / name, rows[part::2], files)
+    write_parquet(tmp_path / "backgrounds", background_rows(40))
+    torch.multiprocessing.start_processes(read_one_epoch, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    result = json.loads((tmp_path / "result.json").read_text())
+    # 8 files of 62 or 63 rows go to the workers whole
+    assert all(abs(len(share) - NUMBERED // 2) <= 2 for share in result["shares"])
+    assert sorted(result["shares"][0] + result["shares"][1]) == list(range(NUMBERED))
+    assert result["used"] > NUMBERED

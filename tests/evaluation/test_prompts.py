@@ -1,0 +1,87 @@
+"""Prompts that data sets give, and prompts derived from true mattes."""
+
+import numpy as np
+import pytest
+from benchmark_folders import SIZE, matte, photo
+from PIL import Image
+
+from fclm_hf.evaluation.baselines import BASELINES, fill_box
+from fclm_hf.evaluation.prompts import PromptRules, ask, find_box, find_point, words_in_vocabulary
+from fclm_hf.evaluation.samples import Sample, Target
+
+
+def test_boxes_end_where_alpha_falls_to_127() -> None:
+    alpha = np.zeros(SIZE, np.uint8)
+    alpha[10:20, 5:30] = 127
+    assert find_box(alpha) is None
+    assert find_point(alpha) is None
+    alpha[12:18, 6:29] = 128
+    assert find_box(alpha) == (6, 12, 29, 18)
+    assert find_point(alpha) == (17, 14.5)
+
+
+def test_points_inside_a_ring() -> None:
+    ring = np.asarray(matte(30, 24, 18)) - np.asarray(matte(30, 24, 8))
+    x, y = find_point(ring, "centre")
+    assert ring[round(y), round(x)] == 0
+    x, y = find_point(ring, "inside")
+    assert ring[int(y), int(x)] == 255
+    assert 11 <= np.hypot(x - 30, y - 24) <= 15
+    full = np.full(SIZE, 255, np.uint8)
+    assert find_point(full, "inside")[1] == pytest.approx(SIZE[0] / 2, abs=1)
+
+
+def test_given_prompts_come_first_and_none_joins() -> None:
+    mattes = [np.asarray(matte(16, 20)), np.asarray(matte(46, 26)), np.zeros(SIZE, np.uint8)]
+    targets = (
+        Target("s/0", None, text="the low er", box=(1, 2, 3, 4)),
+        Target("s/1", None, cls="low"),
+        Target("s/2", None),
+    )
+    sample = Sample("s", None, targets)
+    texts, skipped = ask(sample, mattes, "text", PromptRules())
+    assert [each.text for each in texts] == ["the low er", "a photo of low."]
+    assert skipped == {"no text": 1}
+    boxes, skipped = ask(sample, mattes, "box", PromptRules())
+    assert [each.box for each in boxes] == [(1, 2, 3, 4), find_box(mattes[1])]
+    assert skipped == {"no solid pixel": 1}
+    points, _ = ask(sample, mattes, "point", PromptRules(point="inside"))
+    assert [each.point for each in points] == [find_point(each, "inside") for each in mattes[:2]]
+    (joined,), skipped = ask(sample, mattes, "none", PromptRules())
+    assert joined.target.name == "s"
+    assert not skipped
+    assert np.array_equal(joined.alpha, np.maximum(mattes[0], mattes[1]))
+    single = Sample("s", None, targets[:1])
+    assert ask(single, mattes[:1], "none", PromptRules())[0][0].target.name == "s/0"
+
+
+def test_unknown_words_are_left_out() -> None:
+    vocabulary = frozenset({"low</w>", "er</w>"})
+    assert words_in_vocabulary("Low er", vocabulary)
+    assert not words_in_vocabulary("lower", vocabulary)
+    targets = (Target("0", None, cls="low"), Target("1", None, cls="lower"))
+    mattes = [np.asarray(matte(16, 20))] * 2
+    asked, skipped = ask(Sample("s", None, targets), mattes, "text", PromptRules("{CLS}", vocabulary=vocabulary))
+    assert [each.text for each in asked] == ["low"]
+    assert skipped == {"unknown word": 1}
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_baselines_beat_the_box_or_are_it(name: str) -> None:
+    if name == "closed-form":
+        pytest.importorskip("pymatting", reason="pymatting is not installed (extra eval)")
+    truth = np.asarray(matte(30, 24, 12)) / 255
+    noise = np.random.default_rng(0).integers(-8, 9, (*SIZE, 3))
+    pixels = 60 + noise + truth[..., None] * np.array([120, 60, 0])
+    image, box = Image.fromarray(pixels.astype(np.uint8)), (14, 8, 46, 40)
+    alpha = BASELINES[name](image, box)
+    assert alpha.dtype == np.float32
+    assert alpha.shape == SIZE
+    error, plain = np.abs(alpha - truth).mean(), np.abs(fill_box(image, box) - truth).mean()
+    assert error == plain if name == "box-as-mask" else error < 0.7 * plain
+    assert np.all(alpha[:, : int(box[0]) - 1] == 0)
+
+
+def test_baselines_of_a_box_that_is_the_image() -> None:
+    for run in (BASELINES["box-as-mask"], BASELINES["grabcut"]):
+        assert np.isfinite(run(photo(matte(30, 24)), (0, 0, SIZE[1], SIZE[0]))).all()

@@ -1,0 +1,82 @@
+"""Loads a checkpoint from the local Hub three ways in an interpreter without fclm_hf, and compares the alphas."""
+
+from pathlib import Path
+
+import numpy as np
+from local_hub import LocalHub
+from local_hub.client import run_client
+from tiny_model import tiny_processor
+from transformers import pipeline
+
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
+BOX = [60, 20, 420, 290]
+LOAD = r"""
+    import json, sys
+    import numpy as np
+    from PIL import Image
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageMatting, AutoProcessor
+    from transformers import pipeline
+
+    repo, photo, out, *box = sys.argv[1:]
+    box = [float(each) for each in box]
+    try:
+        import fclm_hf
+        raise SystemExit("fclm_hf is there")
+    except ModuleNotFoundError:
+        pass
+    for load in (
+        AutoModelForImageMatting.from_pretrained,
+        AutoProcessor.from_pretrained,
+        lambda repo: pipeline("referring-matting", model=repo),
+    ):
+        try:
+            load(repo)
+            raise SystemExit("code was run without trust")
+        except ValueError as error:
+            assert "trust_remote_code=True" in str(error), error
+
+    model = AutoModelForImageMatting.from_pretrained(repo, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
+    matting = pipeline("referring-matting", model=repo, trust_remote_code=True)
+    image = Image.open(photo)
+    inputs = processor(images=image, input_boxes=[[box]], text=[["cat"]])
+    alphas = processor.post_process_image_matting(model(**inputs), [(image.height, image.width)])[0]["alpha"]
+    result = matting(photo, input_boxes=[box], text="cat")
+    np.savez(out, model=alphas[0].detach().numpy(), pipeline=result["predicted_alpha"].numpy(), cutout=result["cutout"])
+
+    # what was loaded from there can be saved, and loaded again
+    matting.save_pretrained("again")
+    again = pipeline("referring-matting", model="again", trust_remote_code=True)
+    weights, same = matting.model.state_dict(), again.model.state_dict()
+    assert weights.keys() == same.keys() and all((weights[name] == same[name]).all() for name in weights)
+    image_processor = AutoImageProcessor.from_pretrained(repo, trust_remote_code=True)
+    objects = [model, processor, matting, again, again.processor, image_processor]
+    objects += [auto.from_pretrained(repo, trust_remote_code=True) for auto in (AutoConfig, AutoModel)]
+    assert all(type(each).__module__.startswith("transformers_modules.") for each in objects), objects
+    print("\n" + json.dumps([type(each).__name__ for each in objects]))
+"""
+CLASSES = [
+    "FCLMForImageMatting",
+    "FCLMProcessor",
+    "ReferringMattingPipeline",
+    "ReferringMattingPipeline",
+    "FCLMProcessor",
+    "{image_processor}",
+    "FCLMConfig",
+    "FCLMModel",
+]
+
+
+def check_loading(hub: LocalHub, folder: Path, source: Path, image_processor: str, **client: object) -> None:
+    """Loads tester/cats in a fresh interpreter, and compares the alphas with those of `source` in this one."""
+    out = folder / "alphas.npz"
+    classes = run_client(hub, folder / "fresh", LOAD, "tester/cats", PHOTO, out, *BOX, **client)
+    assert classes == [name.format(image_processor=image_processor) for name in CLASSES]
+    kwargs = {"processor": tiny_processor()} if image_processor.endswith("Pil") else {}
+    matting = pipeline("referring-matting", model=str(source), **kwargs)
+    expected = matting(PHOTO, input_boxes=[BOX], text="cat", cutout=False)["predicted_alpha"].numpy()
+    with np.load(out) as found:
+        for way in ("model", "pipeline"):
+            np.testing.assert_allclose(found[way], expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found["cutout"][..., 3], expected * 255, rtol=0, atol=0.501)

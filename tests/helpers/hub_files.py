@@ -1,0 +1,8 @@
+"""What a repository of the local Hub holds."""
+
+from local_hub import LocalHub
+
+
+def read_files(hub: LocalHub, name: str = "tester/cats", branch: str = "main") -> dict[str, bytes]:
+    files = hub.storage.repositories["model", name].branches[branch].files
+    return {path: hub.storage.find_object(file.sha256).read_bytes() for path, file in files.items()}

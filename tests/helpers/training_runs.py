@@ -1,0 +1,167 @@
+"""A tiny run: model, data and YAML, and the processes that train."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import yaml
+from accelerate.state import AcceleratorState, GradientState
+from paths import ROOT
+from tiny_model import tiny_model, tiny_processor
+from training_sets import background_rows, cutout_rows, write_parquet
+
+
+# imports what training needs once, for all runs
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["fclm_hf.training.trainer", "fclm_hf.training.lite", "fclm_hf.cli.train"])
+TIMEOUT = 900
+
+
+def write_run(folder: Path, **fields) -> Path:
+    """The YAML file of a run of a tiny model on 40 cut-outs."""
+    write_parquet(folder / "cutouts", cutout_rows(40), files=2)
+    write_parquet(folder / "backgrounds", background_rows(12))
+    tiny_model().save_pretrained(folder / "start")
+    tiny_processor().save_pretrained(folder / "start")
+    backgrounds = [{"path": str(folder / "backgrounds"), "kind": "background"}]
+    config = {
+        "model": str(folder / "start"),
+        "settings": {"distillation": "none", "transport_iterations": 5},
+        "encoder_sizes": [28, 56],
+        "sources": [{"path": str(folder / "cutouts"), "kind": "rgba", "shuffle_rows": 8}],
+        "backgrounds": backgrounds,
+        "validation": [{"path": str(folder / "cutouts"), "kind": "rgba"}],
+        "validation_batches": 1,
+        "composition": {"size": 32},
+        "prompts_per_image": 2,
+        "num_workers": 0,
+        "max_steps": 12,
+        "batch_size": 2,
+        "learning_rate": "1e-3",
+        "ema_decay": 0.9,
+        "log_steps": 2,
+        "eval_steps": 6,
+        "save_steps": 2,
+        "threads": 1,
+    }
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump({**config, **fields}))
+    return path
+
+
+def forget_accelerator() -> None:
+    """Settings of Accelerate are of a whole process: another run in this one may have others."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+class Run:
+    """
+    Training in processes of its own, begun at once.
+
+    Args:
+        config, out: the YAML file and the folder of the run.
+        flags: further flags.
+        processes: how many train together.
+        prepare: called in each of them before.
+    """
+
+    def __init__(
+        self, config: Path, out: Path, *flags: str, processes: int = 1, prepare: Callable[[], None] | None = None
+    ) -> None:
+        self.out = out
+        self.log = config.parent / f"{out.name}.log"
+        self.log.write_text("")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
+        self.processes: list[BaseProcess] = []
+        for rank in range(processes):
+            environment = {"ACCELERATE_USE_CPU": "true"}
+            if processes > 1:
+                environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+            self.processes.append(FORKS.Process(target=_train, args=(words, environment, self.log, prepare)))
+            self.processes[-1].start()
+
+    @property
+    def is_alive(self) -> bool:
+        return all(process.is_alive() for process in self.processes)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def finish(self) -> str:
+        """Waits for its end, which must be a good one; returns what it printed."""
+        assert self.wait() == {0}, self.output
+        return self.output
+
+    def wait(self) -> set[int]:
+        """Waits for its end; returns the exit codes."""
+        for process in self.processes:
+            process.join(TIMEOUT)
+        return {process.exitcode for process in self.processes}
+
+    def end(self, number: int) -> set[int]:
+        """Sends a signal to its processes, with SIGKILL also to their workers; returns the exit codes."""
+        targets = [psutil.Process(process.pid) for process in self.processes]
+        if number == signal.SIGKILL:
+            targets += [child for target in targets for child in target.children(recursive=True)]
+        for target in targets:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                target.send_signal(number)
+        return self.wait()
+
+
+def wait_until(condition: Callable[[], object], run: Run) -> None:
+    while not condition():
+        assert run.is_alive, run.output
+        time.sleep(0.001)
+
+
+def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], None] | None) -> None:
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(file, stream)
+    from fclm_hf.cli.train import main
+
+    try:
+        if prepare is not None:
+            prepare()
+        code = main(words)
+    except BaseException:
+        traceback.print_exc()
+        code = 70
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def launch(script: Path, config: Path, out: Path, processes: int) -> str:
+    """Runs a script in several processes, as torchrun does; returns what they printed."""
+    # on a CPU `accelerate launch` starts several processes through MPI only
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [*command, str(script), str(config), "--output_dir", str(out)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout

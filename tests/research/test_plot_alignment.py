@@ -1,0 +1,145 @@
+"""The figure of foreground tokens: a picture and a number for each panel, from tiny models and images made here."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import load_script
+from tiny_model import tiny_model, tiny_processor
+from training_sets import make_background, make_cutout
+
+
+pytest.importorskip("matplotlib", reason="needs the extra figures")
+pytest.importorskip("sklearn", reason="needs the extra figures")
+plot = load_script("plot_alignment")
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory) -> dict[str, str]:
+    """Two checkpoints, one in half precision, and a training set as build_training_set.py writes it."""
+    root = tmp_path_factory.mktemp("alignment")
+    for seed, name in enumerate(("before", "after")):
+        model = tiny_model(seed)
+        (model if name == "before" else model.bfloat16()).save_pretrained(root / name)
+        tiny_processor().save_pretrained(root / name)
+    data = root / "data"
+    data.mkdir()
+    foregrounds = [{"file": f"object_{number}.png", "name": f"object {number}"} for number in range(3)]
+    for number, entry in enumerate(foregrounds):
+        make_cutout(40 + 100 * number, 60).save(data / entry["file"])
+    backgrounds = [{"file": f"photo_{number}.png"} for number in range(3)]
+    for number, entry in enumerate(backgrounds):
+        make_background(number, 80).save(data / entry["file"])
+    (data / "foregrounds.json").write_text(json.dumps(foregrounds))
+    (data / "backgrounds.json").write_text(json.dumps(backgrounds))
+    small = {"--images": "4", "--tokens": "30", "--size": "64"}
+    return {"--before": str(root / "before"), "--after": str(root / "after"), "--data": str(data), **small}
+
+
+def run(arguments: dict[str, str], **changed: str) -> dict[str, dict[str, float]]:
+    options = {**arguments, **{f"--{name}": value for name, value in changed.items()}}
+    return plot.main([part for option in options.items() for part in option])
+
+
+def test_figure_and_numbers(arguments, tmp_path, capsys):
+    output = tmp_path / "new" / "figure.png"
+    scores = run(arguments, output=str(output))
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed == {**scores, "tokens": 30, "images": 4}
+    assert list(scores) == ["before", "after"]
+    assert all(0 <= value <= 1 for score in scores.values() for value in score.values())
+    with Image.open(output) as figure:
+        pixels = np.asarray(figure.convert("RGB"))
+        assert figure.format == "PNG"
+        assert figure.width > figure.height > 300
+    for colour in ((255, 127, 14), (31, 119, 180)):  # points of A and of B in both panels
+        for half in np.array_split(pixels.astype(int), 2, axis=1):
+            assert (np.abs(half - colour).sum(-1) < 150).any()
+    again = run(arguments, output=str(output))
+    assert again == scores
+
+
+def test_the_same_checkpoint_twice_gives_the_same_number(arguments, tmp_path):
+    scores = run(arguments, after=arguments["--before"], output=str(tmp_path / "figure.png"))
+    assert scores["before"] == scores["after"]
+
+
+def test_numbers_know_domains_apart_from_domains_alike():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 40)
+    alike = rng.normal(size=(2, 400, 8))
+    apart = alike + np.array([0, 3])[:, None, None]
+    assert abs(plot.measure_separability(alike, groups) - 0.5) < 0.1
+    assert plot.measure_separability(apart, groups) > 0.95
+    assert abs(plot.measure_neighbours(alike) - 0.5) < 0.1
+    assert plot.measure_neighbours(apart) > 0.95
+
+
+def test_distance_is_that_of_paired_tokens():
+    first = np.eye(4)[None].repeat(2, 0)  # (2, tokens, channels)
+    assert plot.measure_distance(first) == pytest.approx(0)
+    other = np.stack([np.eye(4), 3 * np.eye(4)[[0, 1, 3, 2]]])
+    assert plot.measure_distance(other) == pytest.approx(0.5)
+
+
+def test_neighbours_see_what_no_line_tells_apart():
+    """Each pair has a direction of its own; A and B lie apart along it, the other way round in every second pair."""
+    rng = np.random.default_rng(0)
+    groups, directions = np.repeat(np.arange(8), 40), 4 * np.eye(16)
+    tokens = directions[None, groups] + 0.2 * rng.normal(size=(2, 320, 16))
+    tokens += np.array([1, -1])[:, None, None] * np.where(groups % 2, 1, -1)[:, None] * directions[8 + groups]
+    assert plot.measure_neighbours(tokens) > 0.95
+    assert plot.measure_separability(tokens, groups) < 0.75
+
+
+def test_tokens_are_the_foreground_of_the_last_map(arguments):
+    """Both images alike, an object that fills the upper left quarter: 2 x 2 of the 4 x 4 tokens of the canvas."""
+    image, foreground = np.asarray(make_background(3, 64)), np.zeros((64, 64), np.float32)
+    foreground[:30, :30] = 1
+    pair = plot.Pair(image, image, foreground[None], foreground, [()], [()], (64, 64))
+    model, processor = plot.load_checkpoint(arguments["--before"])
+    tokens = plot.find_tokens(model, processor, pair)
+    pixels = processor(images=[image], return_tensors="pt")["pixel_values"]
+    expected = model.model.get_feature_maps(pixels).feature_maps[-1][0, :, :2, :2].flatten(1).T
+    assert tokens.shape == (2, 4, 32)
+    for each in tokens:
+        np.testing.assert_allclose(each, expected.detach(), atol=1e-5)
+
+
+def test_wrong_input_gives_one_clear_error(arguments, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        pytest.fail("pairs were composed")
+
+    monkeypatch.setattr(plot, "compose_pairs", fail)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for changed, message in (
+        ({"data": str(tmp_path / "nowhere")}, "nowhere holds no foregrounds.json and no backgrounds.json"),
+        ({"data": str(empty)}, "empty holds no foregrounds.json"),
+        ({"before": str(tmp_path / "nowhere")}, "--before: checkpoint is neither a folder nor the id"),
+        ({"after": str(empty)}, "--after: checkpoint .*empty must hold config.json"),
+        ({"images": "1"}, "--images must be at least 2"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            run(arguments, **changed)
+        error = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert error.count("error:") == 1
+        assert re.search(message, error)
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        run(arguments)
+    assert "matplotlib and sklearn cannot be found" in capsys.readouterr().err
+
+
+def test_broken_files_give_one_clear_error(arguments, tmp_path):
+    data = Path(arguments["--data"])
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for name in ("foregrounds.json", "backgrounds.json"):
+        (broken / name).write_bytes((data / name).read_bytes())
+    with pytest.raises(SystemExit, match="error: .*photo_"):
+        run(arguments, data=str(broken))

@@ -1,0 +1,69 @@
+"""The embedded checkpoint: its size, its vocabulary, and that it cuts out what it is asked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from paths import PHOTOS
+from PIL import Image
+from transformers import AutoModelForImageMatting, AutoProcessor, pipeline
+
+from fclm_hf import LITE_CHECKPOINT
+
+
+pytestmark = pytest.mark.skipif(not Path(LITE_CHECKPOINT).is_dir(), reason="the embedded checkpoint is not there")
+
+
+@pytest.fixture(scope="module")
+def matting():
+    return pipeline("referring-matting")
+
+
+def test_size():
+    weights = Path(LITE_CHECKPOINT) / "model.safetensors"
+    assert weights.stat().st_size <= 14_000_000
+    model = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    assert model.dtype == torch.float32
+    assert 4e6 < sum(parameter.numel() for parameter in model.parameters()) < 7e6
+
+
+def test_unknown_words_are_spelt(matting):
+    tokenizer = AutoProcessor.from_pretrained(LITE_CHECKPOINT).tokenizer
+    for text in ("cat", "Xyzzy-42 ünïcode 猫 🐱", "a" * 500):
+        ids = tokenizer(text, truncation=True)["input_ids"]
+        assert len(ids) <= 32
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids[-1] == tokenizer.eos_token_id
+        assert torch.isfinite(matting(PHOTOS / "cat.jpg", text=text, cutout=False)["predicted_alpha"]).all()
+    assert tokenizer.decode(tokenizer("a cat")["input_ids"], skip_special_tokens=True).strip() == "a cat"
+
+
+def test_the_box_says_which_object(matting):
+    cup = (150, 20, 470, 330)
+    alpha = matting(PHOTOS / "coffee.jpg", input_boxes=[cup], cutout=False)["predicted_alpha"]
+    inside = alpha[cup[1] : cup[3], cup[0] : cup[2]]
+    assert inside.mean() > 0.4
+    assert inside.sum() > 0.8 * alpha.sum()
+
+
+def test_the_model_takes_all_that_the_processor_gives(matting):
+    photo = Image.open(PHOTOS / "cat.jpg")
+    inputs = matting.processor(images=photo, text=[["cat"]])
+    with torch.no_grad():
+        outputs = matting.model(**inputs)
+    alpha = matting.processor.post_process_image_matting(outputs, inputs["original_sizes"])[0]["alpha"]
+    assert torch.equal(alpha[0], matting(photo, text="cat", cutout=False)["predicted_alpha"])
+
+
+def test_pipeline_round_trip(matting, tmp_path):
+    matting.save_pretrained(tmp_path)
+    again = pipeline("referring-matting", model=str(tmp_path))
+    weights, same = matting.model.state_dict(), again.model.state_dict()
+    assert weights.keys() == same.keys()
+    assert all(torch.equal(weights[name], same[name]) for name in weights)
+    photo = Image.open(PHOTOS / "cat.jpg")
+    matting(photo)  # the first run of a process may differ in its last bits from the next one of the same model
+    first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
+    assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
+    assert np.array_equal(first["cutout"], second["cutout"])

@@ -1,0 +1,134 @@
+"""Going on with other arguments, from earlier steps, in used folders and on a full disk."""
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from run_results import assert_same, read_curve, read_state
+from training_runs import write_run
+
+from fclm_hf.cli.train import main
+from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.checkpointing import CheckpointFolder
+from fclm_hf.training.resuming import refuse_other_arguments, select_lasting
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run"), validation=[])
+
+
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--batch_size", "3"], "batch_size was 2 and is 3"),
+        (["--seed", "7"], "seed was 0 and is 7"),
+        (["--num_workers", "2"], "num_workers was 0 and is 2"),
+        (["--learning_rate", "1e-4"], "learning_rate was 0.001 and is 0.0001"),
+        (["--schedule", "cosine"], "schedule was 'constant' and is 'cosine'"),
+        (["--settings.alignment", "none"], "settings.alignment was 'full' and is 'none'"),
+        (["--composition.size", "64"], "composition.size was 32 and is 64"),
+        (["--encoder_sizes", "28"], "encoder_sizes was [28, 56] and is [28]"),
+        (["--config.decoder_layers", "1"], "config.decoder_layers was None and is 1"),
+        (["--sources", "{path: a, kind: rgba, shuffle_rows: 8}"], "and is 'a'"),
+        (["--ema_decay", "0", "--adam_beta2", "0.9"], "adam_beta2 was 0.999 and is 0.9; ema_decay was 0.9 and is 0.0"),
+    ],
+)
+def test_what_must_not_differ(config, flags, told):
+    before, now = (select_lasting(parse_arguments([str(config), "--output_dir", "RUN", *more])) for more in ([], flags))
+    path = Path("RUN/checkpoints/step-00000004.pt")
+    with pytest.raises(ValueError) as error:
+        refuse_other_arguments(before, now, path, 4)
+    assert all(part in str(error.value) for part in told.split("; "))
+    assert str(error.value).startswith(f"{path} goes on to the bit only with the arguments of its run, but ")
+    assert "--model RUN/last" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_may_differ(config):
+    flags = "--save_steps 9 --log_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --prefetch_factor 9"
+    flags += (
+        " --save_dtype float16 --push_steps 9 --hub_model_id a/b --hub_private true --resume_from_checkpoint latest"
+    )
+    before = select_lasting(parse_arguments([str(config), "--output_dir", "RUN"]))
+    path = Path("RUN/checkpoints/step-00000004.pt")
+    refuse_other_arguments(
+        before, select_lasting(parse_arguments([str(config), "--output_dir", "B", *flags.split()])), path, 4
+    )
+    longer = select_lasting(parse_arguments([str(config), "--output_dir", "RUN", "--max_steps", "50"]))
+    refuse_other_arguments(before, longer, path, 4)
+    cosine = [{**each, "schedule": "cosine"} for each in (before, longer)]
+    with pytest.raises(ValueError, match="max_steps was 12 and is 50"):
+        refuse_other_arguments(*cosine, path, 4)
+    with pytest.raises(ValueError, match=r"max_steps is 3, but RUN.* is of step 4\."):
+        refuse_other_arguments(before, {**before, "max_steps": 3}, path, 4)
+
+
+def test_a_folder_that_is_used(config, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [str(config), "--output_dir", str(out), "--max_steps", "2"]
+    assert main([*words, "--resume_from_checkpoint", "latest"]) == 0  # there is none: begins anew
+    before = (out / "checkpoints" / "step-00000002.pt").read_bytes()
+    capsys.readouterr()
+    for flags, told in (
+        ([], f"{out} holds a run: add --resume_from_checkpoint latest, or choose another."),
+        (["--resume_from_checkpoint", "latest", "--batch_size", "3"], "but batch_size was 2 and is 3."),
+        (["--resume_from_checkpoint", str(out / "last" / "config.json")], "config.json is no checkpoint of fclm train"),
+        (["--resume_from_checkpoint", str(out / "last")], "resume_from_checkpoint must be latest or a file in"),
+    ):
+        assert main([*words, *flags]) == 1
+        error = capsys.readouterr().err.strip()
+        assert told in error
+        assert "\n" not in error
+    assert (out / "checkpoints" / "step-00000002.pt").read_bytes() == before
+    # what the error recommends: other arguments, from the weights
+    assert (
+        main([*words[:2], str(tmp_path / "new"), "--model", str(out / "last"), "--max_steps", "1", "--seed", "7"]) == 0
+    )
+
+
+def test_only_the_newest_of_this_run_are_kept(tmp_path):
+    folder = CheckpointFolder(tmp_path / "checkpoints", limit=2)
+    for step, kept in ((2, [2]), (4, [2, 4]), (6, [4, 6]), (5, [4, 5]), (7, [5, 7])):  # 5: a run that went on from 4
+        folder.save(step, {"step": step})
+        assert folder.list_steps() == kept
+    assert folder.find("latest").name == "step-00000007.pt"
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(config, tmp_path, capsys):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    # without the adversarial loss nothing depends on the length of a run at a constant rate
+    words = [str(config), "--settings.alignment", "transport", "--resume_from_checkpoint", "latest", "--output_dir"]
+    assert main([*words, str(whole), "--max_steps", "4"]) == 0
+    assert main([*words, str(out), "--max_steps", "2"]) == 0
+    (first,) = (out / "checkpoints").iterdir()
+    content, (_, hard) = first.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    capsys.readouterr()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
+    try:
+        code = main([*words, str(out), "--max_steps", "4"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 1
+    assert error == (
+        f"Step 4 could not be saved in {out}: [Errno 27] File too large. That of step 2 is whole:"
+        " --resume_from_checkpoint latest goes on there."
+    )
+    assert first.read_bytes() == content
+    assert not list(out.rglob(".unfinished-*"))
+    assert main([*words, str(out), "--max_steps", "4"]) == 0
+    assert_same(read_state(whole, 4), read_state(out, 4))
+    assert read_curve(whole) == read_curve(out)
+
+
+def test_a_checkpoint_of_other_processes(config, tmp_path, capsys):
+    state = {"step": 1, "arguments": {}, "processes": [{}, {}]}
+    path = tmp_path / "step-00000001.pt"
+    torch.save(state, path)
+    assert main([str(config), "--output_dir", str(tmp_path / "out"), "--resume_from_checkpoint", str(path)]) == 1
+    assert "The checkpoint is of a run with 2 processes, this one has 1." in capsys.readouterr().err

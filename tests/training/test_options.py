@@ -1,0 +1,129 @@
+"""Options of the loop, end to end on the tiny model: rates, precision, memory, trackers."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.tracking import is_tensorboard_available
+from training_runs import forget_accelerator, write_run
+
+from fclm_hf.cli.train import main
+from fclm_hf.training import trainer
+from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.trainer import Trainer
+
+
+pytestmark = pytest.mark.usefixtures("new_accelerator")
+Train = Callable[..., list[dict]]
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Train:
+    """Trains with some flags and returns the history."""
+
+    def run(name: str, *flags: str, **fields) -> list[dict]:
+        folder = tmp_path / name
+        folder.mkdir()
+        forget_accelerator()
+        config = write_run(folder, **{"validation": [], "log_steps": 1, "max_steps": 2, **fields})
+        assert main([str(config), "--output_dir", str(folder / "out"), *flags]) == 0
+        return [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
+
+    return run
+
+
+def take(history: list[dict], name: str) -> list[float]:
+    return [line[name] for line in history]
+
+
+def test_warm_up_cosine_and_a_rate_of_its_own_for_the_encoder(train):
+    flags = [
+        "--schedule",
+        "cosine",
+        "--warmup_steps",
+        "2",
+        "--max_steps",
+        "6",
+        "--learning_rate",
+        "1e-3",
+        "--encoder_factor",
+        "0.2",
+    ]
+    history = train("cosine", *flags)
+    # the rate of the step that comes next
+    rates = [1e-3 * (step / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 4)) / 2) for step in range(1, 7)]
+    assert take(history, "learning_rate/decoder") == pytest.approx(rates, abs=1e-12)
+    assert take(history, "learning_rate/encoder") == pytest.approx([0.2 * rate for rate in rates], abs=1e-12)
+    constant = train("constant", "--warmup_steps", "2", "--max_steps", "3")
+    assert take(constant, "learning_rate/decoder") == pytest.approx([5e-4, 1e-3, 1e-3])
+
+
+def test_checkpointing_of_activations_changes_no_loss(train):
+    plain, checkpointed = train("plain"), train("checkpointed", "--gradient_checkpointing", "true")
+    for name in ("train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot"):
+        assert take(checkpointed, name) == pytest.approx(take(plain, name), rel=1e-5)
+
+
+def test_bf16(train):
+    plain, half = train("plain"), train("half", "--mixed_precision", "bf16")
+    assert take(half, "train/loss") == pytest.approx(take(plain, "train/loss"), rel=0.05)
+    assert take(half, "train/loss") != take(plain, "train/loss")
+
+
+class HalfOnCpu(Accelerator):
+    """Does on a CPU, as torch can, what Accelerate does on a GPU."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.native_amp = True
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
+
+
+def test_fp16(train, tmp_path, monkeypatch, capsys):
+    config = write_run(tmp_path, validation=[])
+    assert main([str(config), "--output_dir", str(tmp_path / "out"), "--mixed_precision", "fp16"]) == 1
+    assert "mixed_precision fp16 needs a GPU: take bf16 or no." in capsys.readouterr().err
+
+    plain = train("plain")
+    monkeypatch.setattr(trainer, "Accelerator", HalfOnCpu)
+    half = train("half", "--mixed_precision", "fp16")
+    assert take(half, "train/loss") == pytest.approx(take(plain, "train/loss"), rel=0.05)
+    assert take(half, "train/loss") != take(plain, "train/loss")
+    state = torch.load(tmp_path / "half" / "out" / "checkpoints" / "step-00000002.pt", weights_only=True)
+    assert state["scaler"]["scale"] == 128
+    assert state["schedule"]["last_epoch"] == 2
+
+
+@pytest.mark.parametrize("prompts", ["text", "point", "box", "all"])
+def test_every_parameter_that_trains_gets_a_gradient(tmp_path, prompts):
+    config = write_run(tmp_path, validation=[])
+    flags = ["--settings.prompts", prompts]
+    trainer = Trainer(parse_arguments([str(config), "--output_dir", str(tmp_path / "out"), *flags]))
+    (batch,) = trainer.feed.read(1)
+    trainer.learner(batch)["loss"].backward()
+    lacking = [name for name, each in trainer.learner.named_parameters() if each.requires_grad and each.grad is None]
+    assert not lacking
+    reads_text = trainer.student.model.prompt_encoder.text_projection.weight.requires_grad
+    assert reads_text == (prompts in ("text", "all"))
+
+
+@pytest.mark.skipif(not is_tensorboard_available(), reason="tensorboard is not installed")
+def test_what_arrives_at_tensorboard(train, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    sources = [{"path": str(tmp_path / "board" / "cutouts"), "kind": "rgba"}]
+    history = train("board", "--trackers", "tensorboard", "--eval_steps", "2", validation=sources)
+    events = EventAccumulator(str(next((tmp_path / "board" / "out").rglob("events.out*")).parent))
+    events.Reload()
+    names = {"train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot", "train/domain_accuracy"}
+    names |= {"learning_rate/encoder", "learning_rate/decoder", "samples_per_second", "data_wait", "validation/sad"}
+    assert names <= set(events.Tags()["scalars"])
+    losses = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert losses == pytest.approx({line["step"]: line["train/loss"] for line in history if "train/loss" in line})
+    (picture,) = events.Images("validation")
+    assert picture.step == 2
+    assert (picture.width, picture.height) == (3 * 32, 2 * 32)
