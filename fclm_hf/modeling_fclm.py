@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .configuration_fclm import FCLMConfig
-from .loss_fclm import matting_loss, segmentation_loss
+from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
 
 
 TENSOR_ALIGNMENT = 64  # bytes
@@ -32,6 +32,7 @@ ACCEPTED_SHAPES = {
     "input_ids": "(batch, length) or (batch, objects, length)",
     "attention_mask": "the shape of input_ids",
     "object_mask": "(batch, objects)",
+    "input_masks": "(batch, objects, height, width)",
 }
 
 
@@ -153,12 +154,14 @@ def count_objects(
     input_ids: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
     object_mask: torch.Tensor | None = None,
+    input_masks: torch.Tensor | None = None,
 ) -> int:
     """Number of objects per image that prompts name, once their shapes are found to be right.
 
     Args:
         batch: number of images; prompts for one image go to all.
-        input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask: those of the model.
+        input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask, input_masks: those of the
+            model.
 
     Raises:
         ValueError: names the argument, its shape and what is accepted; or prompts that disagree.
@@ -173,6 +176,7 @@ def count_objects(
         ("input_ids", input_ids, lambda shape: len(shape) in (2, 3)),
         ("attention_mask", None if input_ids is None else attention_mask, lambda shape: shape == input_ids.shape),
         ("object_mask", object_mask, lambda shape: len(shape) == 2),
+        ("input_masks", input_masks, lambda shape: len(shape) == 4),
     ):
         if given is None:
             continue
@@ -319,9 +323,23 @@ class FCLMDetailPath(nn.Module):
         return maps.masked_fill(~inside, torch.finfo(maps.dtype).min)
 
 
+def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
+    """Which masks are trimaps: of 0, 0.5 and 1 only, with some 0.5.
+
+    Args:
+        masks: (..., height, width) in [0, 1]; negative values are padding.
+
+    Returns:
+        bool (..., 1, 1).
+    """
+    unknown = (masks - 0.5).abs() < 0.01
+    plain = unknown | (masks <= 0) | (masks >= 1)
+    return (plain.flatten(-2).all(-1) & unknown.flatten(-2).any(-1))[..., None, None]
+
+
 class FCLMPromptEncoder(nn.Module):
     """Prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image; texts are
-    painted where there is a semantic head.
+    painted where there is a semantic head, masks are only painted.
     """
 
     point_padding = -10
@@ -346,6 +364,17 @@ class FCLMPromptEncoder(nn.Module):
                 ACT2FN[config.hidden_act],
                 nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
             )
+            self.mask_fine_paint = nn.Conv2d(4, config.fine_hidden_size, kernel_size=1)
+            self.mask_coarse_paint = nn.Sequential(
+                nn.Conv2d(4, config.hidden_size // 2, kernel_size=2, stride=2),
+                ACT2FN[config.hidden_act],
+                nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
+            )
+            self.mask_detail_paint = nn.Conv2d(4, config.detail_hidden_sizes[2], kernel_size=1)
+
+    def mask_outputs(self) -> list[nn.Conv2d]:
+        """The last layer of each path that a mask prompt takes; they start at zero, so that masks have no effect."""
+        return [self.mask_fine_paint, self.mask_coarse_paint[-1], self.mask_detail_paint]
 
     def encode_positions(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Random Fourier features (Tancik et al.) of coordinates (..., 2) in [0, 1], in fp32."""
@@ -425,6 +454,20 @@ class FCLMPromptEncoder(nn.Module):
             for radius in (0.02, 0.1):
                 maps.append(((-square / (2 * radius**2)).exp() * chosen).amax(1))
         return torch.stack(maps, dim=1)
+
+    def paint_masks(self, masks: torch.Tensor) -> torch.Tensor:
+        """Maps of mask prompts: the mask in [-1, 1], how unknown a pixel is, mask given, mask is a trimap.
+
+        Args:
+            masks: (batch, objects, height, width) in [0, 1]; an object that is negative everywhere has no mask.
+
+        Returns:
+            (batch, objects, 4, height, width) in fp32, 0 where the masks are negative.
+        """
+        signs = 2 * masks.float().clamp(0, 1) - 1
+        trimap = find_trimaps(masks).float().expand_as(signs)
+        maps = torch.stack([signs, 1 - signs.abs(), torch.ones_like(signs), trimap], dim=2)
+        return maps * (masks >= 0)[:, :, None]
 
     def paint_text(
         self,
@@ -582,13 +625,17 @@ class FCLMUpsampler(nn.Module):
         self.reduce = nn.Conv2d(inputs, outputs, kernel_size=1)
         self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1)
 
-    def forward(self, maps: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
-        """Maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), hugely negative outside the image."""
+    def forward(self, maps: torch.Tensor, detail: torch.Tensor, paint: torch.Tensor | None = None) -> torch.Tensor:
+        """Maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), hugely negative outside the image, and
+        what a mask prompt adds (batch * objects, outputs, H, W)."""
         batch, _, height, width = detail.shape
         maps = self.reduce(maps)
         if self.scale > 1:
             maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        maps = maps[..., :height, :width].unflatten(0, (batch, -1)).add_(detail[:, None])
+        maps = maps[..., :height, :width]
+        if paint is not None:
+            maps = maps + paint
+        maps = maps.unflatten(0, (batch, -1)).add_(detail[:, None])
         maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
         return maps + nn.functional.relu(self.conv(maps), inplace=True)
 
@@ -619,6 +666,7 @@ class FCLMObjectDecoder(nn.Module):
         image_positions: torch.Tensor,
         coarse_paint: torch.Tensor | None,
         fine_paint: torch.Tensor | None,
+        detail_paint: torch.Tensor | None,
         weights: tuple[torch.Tensor, torch.Tensor],
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -666,8 +714,9 @@ class FCLMObjectDecoder(nn.Module):
         maps = resample(torch.cat([fine, coarse_logits], dim=1), *weights)
         coarse_logits = maps[:, -1]
         maps = maps.contiguous(memory_format=torch.channels_last)
-        for upsampler, detail in zip(self.upsamplers, reversed(embeddings.detail_maps), strict=True):
-            maps = upsampler(maps, detail)
+        paints = (None, detail_paint)
+        for upsampler, detail, paint in zip(self.upsamplers, reversed(embeddings.detail_maps), paints, strict=True):
+            maps = upsampler(maps, detail, paint)
         return maps, coarse_logits, context
 
 
@@ -725,6 +774,7 @@ class FCLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["FCLMDecoderLayer", "FCLMPromptEncoder", "FCLMPixelDecoder", "FCLMDetailPath", "TimmBackbone"]
     _keep_in_fp32_modules_strict = ["fourier_matrix"]
+    _keys_to_ignore_on_load_missing = [r"prompt_encoder\.mask_"]  # checkpoints from before mask prompts
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -763,6 +813,9 @@ class FCLMPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
         if isinstance(module, FCLMPromptEncoder):
             init.normal_(module.fourier_matrix, mean=0.0, std=1.0)
+            for conv in module.mask_outputs() if module.dense_prompts else ():
+                init.zeros_(conv.weight)
+                init.zeros_(conv.bias)
         elif isinstance(module, FCLMMatteHead):  # a matte starts as what the coarse logits make of it
             init.normal_(module.coefficients.weight, mean=0.0, std=self.config.initializer_range)
 
@@ -921,6 +974,30 @@ class FCLMModel(FCLMPreTrainedModel):
         text_embeds = text_embeds.reshape(given_batch, -1, width).expand(batch, objects, width)
         return text_embeds.reshape(-1, width), given.reshape(-1)
 
+    def _paint_masks(
+        self, masks: torch.Tensor, embeddings: FCLMImageEmbeddings, height: int, width: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What masks (batch, objects, H, W) add to the coarse, fine and detail maps of each object; the fine ones are
+        `height` x `width`."""
+        encoder, dtype, objects = self.prompt_encoder, embeddings.coarse_map.dtype, masks.shape[1]
+        if masks.shape[-2:] != embeddings.pixel_mask.shape[-2:]:
+            raise ValueError(
+                f"input_masks must have the size of pixel_values, {tuple(embeddings.pixel_mask.shape[-2:])}, got"
+                f" {tuple(masks.shape[-2:])}."
+            )
+        masks = masks.float().masked_fill(~embeddings.pixel_mask.bool(), -1)
+        maps = encoder.paint_masks(masks).flatten(1, 2)
+
+        def per_object(maps: torch.Tensor) -> torch.Tensor:
+            return maps.unflatten(1, (objects, -1)).flatten(0, 1).to(dtype)
+
+        canvas = self.draw_canvas(maps, embeddings.image_sizes)
+        fine = per_object(nn.functional.adaptive_avg_pool2d(canvas, (height, width)))
+        rows, columns = embeddings.detail_maps[0].shape[-2:]
+        padding = (0, 4 * columns - maps.shape[-1], 0, 4 * rows - maps.shape[-2])
+        detail = per_object(nn.functional.avg_pool2d(nn.functional.pad(maps, padding), 4))
+        return encoder.mask_coarse_paint(fine), encoder.mask_fine_paint(fine), encoder.mask_detail_paint(detail)
+
     @can_return_tuple
     def forward(
         self,
@@ -934,13 +1011,16 @@ class FCLMModel(FCLMPreTrainedModel):
         object_mask: torch.BoolTensor | None = None,
         image_embeddings: FCLMImageEmbeddings | None = None,
         text_embeds: torch.FloatTensor | None = None,
+        input_masks: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMModelOutput:
         """See [`FCLMForImageMatting.forward`] for the arguments."""
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Exactly one of pixel_values and image_embeddings is needed.")
         batch = len(pixel_values if image_embeddings is None else image_embeddings.coarse_map)
-        objects = count_objects(batch, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask)
+        objects = count_objects(
+            batch, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask, input_masks
+        )
         if image_embeddings is None:
             image_embeddings = self.get_image_embeddings(pixel_values, pixel_mask, **kwargs)
         device = image_embeddings.coarse_map.device
@@ -982,6 +1062,13 @@ class FCLMModel(FCLMPreTrainedModel):
                 maps = torch.cat([maps, text_maps], dim=1)
             maps = maps.to(dtype)
             coarse_paint, fine_paint = encoder.coarse_paint(maps), encoder.fine_paint(maps)
+        detail_paint = None
+        if input_masks is not None and encoder.dense_prompts:
+            masks = input_masks.expand(batch, objects, -1, -1)
+            mask_paint = self._paint_masks(masks, image_embeddings, 2 * height, 2 * width)
+            coarse_paint = coarse_paint + mask_paint[0]
+            fine_paint = fine_paint + mask_paint[1]
+            detail_paint = mask_paint[2]
         whole = torch.full_like(scale, 2 * height), torch.full_like(scale, 2 * width)
         out_height, out_width = image_embeddings.detail_maps[-1].shape[-2:]
         rows = interpolation_weights(out_height, 2 * height, 16 * height / canvas_height * scale, whole[0])
@@ -996,6 +1083,7 @@ class FCLMModel(FCLMPreTrainedModel):
             encoder.encode_grid(height, width).to(dtype),
             coarse_paint,
             fine_paint,
+            detail_paint,
             weights,
             **layer_kwargs,
         )
@@ -1045,6 +1133,8 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         image_embeddings: FCLMImageEmbeddings | None = None,
         labels: torch.FloatTensor | None = None,
         text_embeds: torch.FloatTensor | None = None,
+        label_mask: torch.BoolTensor | None = None,
+        input_masks: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageMattingOutput:
         """Any mix of prompts, or none. Coordinates are in pixels of `pixel_values`; the processor converts them.
@@ -1059,13 +1149,19 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             attention_mask: same shape; a row of zeros means that the object has no text.
             object_mask: bool (batch, objects), False for padding objects: their alphas are 0 and they have no loss.
             image_embeddings: from [`FCLMModel.get_image_embeddings`], instead of `pixel_values`.
+            input_masks: rough masks, trimaps (0, 0.5 and 1) or earlier mattes (batch, objects, height, width) in [0, 1],
+                at the size of `pixel_values`; -1 on padding and everywhere where an object has none. Known pixels of a
+                trimap stay as they are. The model needs `config.dense_prompts`.
             labels: true alphas (batch, objects, height, width) in [0, 1].
             text_embeds: what [`FCLMModel.get_text_features`] gives for the texts of `input_ids`, (..., projection_dim);
                 the text tower then does not run.
+            label_mask: bool (batch, objects, height, width), False where the label is unknown. An object with unknown
+                pixels has a coarse mask for a label: it is learned by [`coarse_mask_loss`], where it is known.
 
         Raises:
             ValueError: neither or both of `pixel_values` and `image_embeddings`; an argument of the wrong shape;
-                prompts that disagree on the number of objects; labels of another shape than the alphas.
+                prompts that disagree on the number of objects; labels or label_mask of another shape than the alphas;
+                masks of another size than `pixel_values`.
         """
         outputs: FCLMModelOutput = self.model(
             pixel_values,
@@ -1078,6 +1174,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             object_mask=object_mask,
             image_embeddings=image_embeddings,
             text_embeds=text_embeds,
+            input_masks=input_masks,
             return_dict=True,
             **kwargs,
         )
@@ -1086,10 +1183,14 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         logits = logits[..., : valid.shape[-2], : valid.shape[-1]]
         if object_mask is not None:
             valid = valid * object_mask[..., None, None].to(valid.dtype)
-        alphas = logits.float().sigmoid() * valid
+        alphas = logits.float().sigmoid()
+        if input_masks is not None:  # a trimap's known pixels stay as they are
+            known = find_trimaps(input_masks) & ((input_masks - 0.5).abs() > 0.01)
+            alphas = torch.where(known, input_masks.float().clamp(0, 1), alphas)
+        alphas = alphas * valid
         loss = None
         if labels is not None:
-            loss = self._compute_loss(logits, alphas, labels, outputs.coarse_logits, valid.bool())
+            loss = self._compute_loss(logits, alphas, labels, outputs.coarse_logits, valid.bool(), label_mask)
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,
@@ -1108,20 +1209,31 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         labels: torch.Tensor,
         coarse_logits: torch.Tensor,
         valid: torch.Tensor,
+        label_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        if labels.shape != alphas.shape:
-            raise ValueError(
-                f"labels must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(labels.shape)}."
-            )
+        for name, given in (("labels", labels), ("label_mask", label_mask)):
+            if given is not None and given.shape != alphas.shape:
+                raise ValueError(
+                    f"{name} must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(given.shape)}."
+                )
+        exact, known = valid, valid
+        if label_mask is not None:
+            known = valid & label_mask
+            exact = valid & (label_mask | ~valid).all((-2, -1), keepdim=True)
         if self.config.task == "matting":
-            loss = matting_loss(alphas, labels, valid)
+            loss = matting_loss(alphas, labels, exact)
         else:
-            loss = segmentation_loss(logits, labels, valid)
+            loss = segmentation_loss(logits, labels, exact)
+        if label_mask is not None:
+            loss = loss + coarse_mask_loss(logits, labels, known & ~exact)
+            labels, valid = labels * known, known
         if self.config.coarse_loss_weight:
             height, width = coarse_logits.shape[-2:]
             padding = (0, 8 * width - labels.shape[-1], 0, 8 * height - labels.shape[-2])
             labels, valid = (nn.functional.pad(x.float(), padding) for x in (labels, valid.expand_as(labels)))
             labels, valid = (nn.functional.avg_pool2d(x, 8) for x in (labels, valid))
+            if label_mask is not None:  # the mean over what is known
+                labels = labels / valid.clamp(min=1e-6)
             loss = loss + self.config.coarse_loss_weight * segmentation_loss(coarse_logits, labels, valid)
         return loss
 

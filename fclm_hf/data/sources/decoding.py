@@ -15,6 +15,7 @@ from .invalid_samples import FaultReason, FaultySampleError
 from .retry import Backoff
 
 
+COARSE_UNKNOWN = 128
 _SIZE_FIELDS = {b"\x89PNG": (16, 4, "big"), b"GIF8": (6, 2, "little"), b"BM": (18, 4, "little")}
 
 
@@ -109,9 +110,10 @@ def decode_cutout(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     return pixels[..., :3], alpha.astype(np.float32) / 255
 
 
-def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
+def decode_alpha(data: bytes, size: tuple[int, int], coarse: bool = False) -> np.ndarray:
     """Alpha (height, width) uint8 of the image of that `size`: the transparency where there is any, else the brightness.
-    A mask of zeros and ones is scaled to 255. An alpha of the same shape in another size is resized.
+    A mask of zeros and ones is scaled to 255. An alpha of the same shape in another size is resized; a coarse one, whose
+    128 says unknown, without mixing its values.
     """
     image = decode_image(data)
     if image.mode.startswith(("I", "F")):
@@ -127,13 +129,16 @@ def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
         raise FaultySampleError(FaultReason.EMPTY_ALPHA)
     if alpha.max() == 1:
         alpha = alpha * np.uint8(255)
+    if coarse and not (alpha > COARSE_UNKNOWN).any():
+        raise FaultySampleError(FaultReason.EMPTY_ALPHA)
     height, width = size
     if alpha.shape != size:
         if abs(alpha.shape[1] * height - alpha.shape[0] * width) > max(*alpha.shape, *size):
             raise FaultySampleError(
                 FaultReason.SIZE_MISMATCH, f"image {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]}"
             )
-        alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BOX))
+        resampling = Image.Resampling.NEAREST if coarse else Image.Resampling.BOX
+        alpha = np.asarray(Image.fromarray(alpha).resize((width, height), resampling))
     return alpha
 
 

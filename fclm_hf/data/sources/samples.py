@@ -15,12 +15,23 @@ from .source import Source
 
 @dataclass
 class Photo:
-    """A photo (H, W, 3) uint8 with the visible alpha (H, W) uint8, the names and the expressions of each object."""
+    """A photo (H, W, 3) uint8 with the visible alpha (H, W) uint8, the names and the expressions of each object.
+
+    Attributes:
+        coarse: the alphas are masks: 255 is the object, 0 is not, 128 is unknown.
+        instance: per object, whether its alpha is that of one object; None if all are.
+        complete: all objects are annotated.
+        absent: names of what is not in the photo.
+    """
 
     image: np.ndarray
     alphas: list[np.ndarray]
     names: list[tuple[str, ...]]
     texts: list[tuple[str, ...]]
+    coarse: bool = False
+    instance: list[bool] | None = None
+    complete: bool = True
+    absent: tuple[str, ...] = ()
 
 
 @dataclass
@@ -87,12 +98,27 @@ def _make_photo(source: Source, values: dict[str, Any], data: bytes, backoff: Ba
         texts = values.get("texts") or [None] * len(cells)
     if not cells:
         raise FaultySampleError(FaultReason.MISSING, "the row holds no alpha")
-    if not len(cells) == len(names) == len(texts):
-        raise FaultySampleError(
-            FaultReason.COUNT_MISMATCH, f"{len(cells)} alphas, {len(names)} names, {len(texts)} texts"
-        )
-    alphas = [decode_alpha(read_bytes(cell, source.base, backoff), image.shape[:2]) for cell in cells]
-    return Photo(image, alphas, [_list_names(source, name) for name in names], [_list_strings(text) for text in texts])
+    instance = values.get("instance")
+    unique = values.get("unique") or [True] * len(cells)
+    columns = {"alphas": cells, "names": names, "texts": texts, "unique": unique, "instance": instance or cells}
+    if len({len(values) for values in columns.values()}) > 1:
+        counts = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
+        raise FaultySampleError(FaultReason.COUNT_MISMATCH, counts)
+    coarse = source.config.mask_quality == "coarse"
+    alphas = [decode_alpha(read_bytes(cell, source.base, backoff), image.shape[:2], coarse) for cell in cells]
+    own = [_list_names(source, name) for name in names]
+    complete = values.get("complete") is not False
+    absent = tuple(name for name in source.config.absent_names if not any(name in names for names in own))
+    return Photo(
+        image,
+        alphas,
+        [found if alone else () for found, alone in zip(own, unique, strict=True)],
+        [_list_strings(text) for text in texts],
+        coarse,
+        [bool(each) for each in instance] if instance else None,
+        complete,
+        absent if complete else (),
+    )
 
 
 def _list_names(source: Source, written: str | list[str] | None, cls: str | None = None) -> tuple[str, ...]:

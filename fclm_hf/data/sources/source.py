@@ -23,9 +23,10 @@ KINDS = {
     "image_alpha": Roles(("image", "alpha"), ("name", "text", "id")),  # P3M, AM-2k, DIS5K
     "rgba": Roles(("image",), ("name", "text", "cls", "cut_sides", "id")),  # Composition-1k, RefMatte's foregrounds
     "background": Roles(("image",)),  # BG20K
-    "instances": Roles(("image", "alphas"), ("names", "id")),  # HIM2K
-    "text": Roles(("image", "alphas", "texts"), ("names", "id")),  # RefMatte
+    "instances": Roles(("image", "alphas"), ("names", "instance", "unique", "complete", "id")),  # HIM2K, COCO
+    "text": Roles(("image", "alphas", "texts"), ("names", "instance", "unique", "complete", "id")),  # RefMatte
 }
+MASK_QUALITIES = ("alpha", "coarse")
 _IMAGES, _IMAGE_LISTS = ("image", "alpha"), ("alphas",)
 # the folder layout of research/build_training_set.py: list of entries, and its keys by role
 _INDEX_FILES = {"rgba": "foregrounds.json", "background": "backgrounds.json"}
@@ -44,18 +45,26 @@ class SourceConfig:
         columns: role to column. Roles: image, alpha, alphas, name, names (of the objects), text, texts (expressions per
             object, used as they are), cls (key of `general_names`), cut_sides (left, top, right, bottom: whether the
             object is cut off there) and id (how reports call a sample). A role that is not given is the column of the
-            same name, where there is one. "json.name" is the field `name` of column `json`. alphas and texts also take
+            same name, where there is one. Of objects there may also be lists of bools: instance (the mask is one object,
+            so that boxes and clicks make sense; default: all) and unique (the name denotes this mask alone; default:
+            names that come once); and complete (all objects of the photo are annotated, so that their union is what an
+            empty prompt asks for; default: yes). "json.name" is the field `name` of column `json`. alphas and texts also take
             a list of columns, one per object, of which the empty ones are left out.
         split, config_name, data_files, revision: as [`datasets.load_dataset`] takes them.
         weight: how often the source is drawn, relative to the others.
         streaming: read while training; False downloads the data set first.
+        mask_quality: "alpha", or "coarse" for photos whose masks are not mattes: 255 is the object, 0 is not, 128 is
+            unknown. Neither unknown pixels nor a band along the edges then count in the loss.
+        absent_names: names of which each object is annotated in complete photos: those that a photo lacks may be asked
+            for, with an empty target, see [`PromptSettings`].
         keep: column to values; rows with other values are left out.
         general_names: from a row's name or cls to names that also fit it ("poodle": ["dog"]).
         shuffle_rows, shuffle_megabytes: rows are shuffled in blocks that hold at most so many encoded rows; two blocks
             are in memory. 1 row keeps the order.
 
     Raises:
-        ValueError: unknown kind, roles that the kind does not have, or a weight or block that is not positive.
+        ValueError: unknown kind or mask quality, roles that the kind does not have, or a weight or block that is not
+            positive.
     """
 
     path: str
@@ -67,6 +76,8 @@ class SourceConfig:
     revision: str | None = None
     weight: float = 1.0
     streaming: bool = True
+    mask_quality: str = "alpha"
+    absent_names: list[str] = field(default_factory=list)
     keep: dict[str, list[Any]] = field(default_factory=dict)
     general_names: dict[str, list[str]] = field(default_factory=dict)
     shuffle_rows: int = 4096
@@ -75,6 +86,12 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"{self.label}: kind {self.kind!r} is unknown, accepted are {', '.join(KINDS)}.")
+        if self.mask_quality not in MASK_QUALITIES:
+            raise ValueError(
+                f"{self.label}: mask_quality must be one of {', '.join(MASK_QUALITIES)}, got {self.mask_quality!r}."
+            )
+        if self.mask_quality == "coarse" and self.kind in ("rgba", "background"):
+            raise ValueError(f"{self.label}: kind {self.kind!r} has no masks that could be coarse.")
         roles = (*KINDS[self.kind].required, *KINDS[self.kind].optional)
         if wrong := [role for role in self.columns if role not in roles]:
             raise ValueError(

@@ -31,7 +31,8 @@ class StreamLoader:
 
     A batch holds, for `size` of the composition and N prompts per image: `pixel_values_a`, `pixel_values_b` in [-1, 1]
     (batch, 3, size, size); `pixel_mask` (batch, size, size), 0 for padding; `labels` (batch, N, size, size) and
-    `foreground` (batch, 1, size, size) in [0, 1]; `object_mask` (batch, N); prompts as [`collate_prompts`] gives them;
+    `foreground` (batch, 1, size, size) in [0, 1]; where a source has coarse masks also `label_mask` (batch, N, size,
+    size), False where a label is unknown; `object_mask` (batch, N); prompts as [`collate_prompts`] gives them;
     and `sample_keys`, per image a list of (epoch, key) of the samples in front.
 
     Args:

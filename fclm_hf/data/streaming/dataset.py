@@ -71,6 +71,7 @@ class TrainingStream(IterableDataset):
         self.pairs = pairs or PairSettings()
         self.batches = batches or BatchSettings()
         self.rank, self.world_size = rank, world_size
+        self.has_coarse_masks = any(source.config.mask_quality == "coarse" for source in foregrounds)
         self.consumed = 0
         self.states: dict[int, dict[str, Any]] = {}
         self._open_pairs(Share())  # raises for sources of the wrong kind
@@ -107,9 +108,11 @@ class TrainingStream(IterableDataset):
                 each.rng,
                 self.batches.prompts,
                 self.batches.prompts_per_image,
-                self.batches.automatic,
+                self.batches.automatic if pair.complete else 0.0,
                 texts=pair.texts,
                 foreground=pair.foreground,
+                instance=pair.instance,
+                absent=pair.absent,
             )
             prompts.append(texts)
             labels.append(targets)
@@ -117,12 +120,15 @@ class TrainingStream(IterableDataset):
             mask[: pair.valid[0], : pair.valid[1]] = 1
             masks.append(mask)
         pixel_mask = torch.from_numpy(np.stack(masks))
+        labels = torch.from_numpy(np.stack(labels).astype(np.float32))
+        foreground = torch.from_numpy(np.stack([each.pair.foreground[None] for each in drawn]).astype(np.float32))
         return {
             "pixel_values_a": _normalise([each.pair.image_a for each in drawn], pixel_mask),
             "pixel_values_b": _normalise([each.pair.image_b for each in drawn], pixel_mask),
             "pixel_mask": pixel_mask,
-            "labels": torch.from_numpy(np.stack(labels).astype(np.float32)),
-            "foreground": torch.from_numpy(np.stack([each.pair.foreground[None] for each in drawn]).astype(np.float32)),
+            "labels": labels.clamp(min=0),
+            **({"label_mask": labels >= 0} if self.has_coarse_masks else {}),
+            "foreground": foreground.clamp(min=0),
             "object_mask": torch.ones(len(drawn), self.batches.prompts_per_image, dtype=torch.bool),
             **collate_prompts(prompts, self.tokenizer),
             "sample_keys": [each.keys for each in drawn],

@@ -1,13 +1,15 @@
 """Pairs (A, B) that share their foreground and its alpha, on different backgrounds (the paper's training input)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
 
 from ...foreground_fclm import estimate_foreground_multiscale
+from ..sources.decoding import COARSE_UNKNOWN
 from ..sources.folders import Foreground
 from ..sources.samples import Photo
+from .coarse_masks import cut_coarse_mask, leave_out_edges, unite_coarse_masks
 from .composition import Composition, CompositionSettings, composite_objects, jitter_colours
 from .photo_windows import Window, draw_window
 
@@ -33,10 +35,13 @@ class Pair:
     Attributes:
         image_a: (size, size, 3) uint8, composited without regard to the background.
         image_b: (size, size, 3) uint8, vanilla: the photo itself, or a composite in harmony with its background.
-        alphas: (objects, size, size) float32 in [0, 1], what is visible of each object.
-        foreground: (size, size) float32 in [0, 1], what is in front, asked for or not.
+        alphas: (objects, size, size) float32 in [0, 1], what is visible of each object; -1 where that is unknown.
+        foreground: (size, size) float32 in [0, 1], what is in front, asked for or not; -1 where that is unknown.
         names, texts: per object; empty where they do not tell it from the others.
         valid: height and width of the images' content; the rest at the right and below is padding, 0.
+        instance: per object, whether it is one object, which boxes and clicks can mean.
+        complete: whether `foreground` holds all that an empty prompt asks for.
+        absent: names of what is in neither image.
     """
 
     image_a: np.ndarray
@@ -46,6 +51,9 @@ class Pair:
     names: list[tuple[str, ...]]
     texts: list[tuple[str, ...]]
     valid: tuple[int, int]
+    instance: list[bool]
+    complete: bool = True
+    absent: tuple[str, ...] = ()
 
 
 class PairComposition(Composition):
@@ -93,8 +101,8 @@ class PairComposition(Composition):
 
     def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
         """B is (a part of) the photo, A its foreground over `background` (H, W, 3) uint8. The foreground's colours are
-        estimated first, so that A shows no halo. A photo with texts is neither cut nor mirrored: they may speak of
-        left and right.
+        estimated first, so that A shows no halo; not so for coarse masks, where the halo lies in the band along the
+        edges that does not count. A photo with texts is neither cut nor mirrored: they may speak of left and right.
 
         Returns:
             None if too little of the objects can be seen.
@@ -135,27 +143,37 @@ class PairComposition(Composition):
     def _try_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
         size = self.settings.size
         has_texts = any(photo.texts)
-        total = np.minimum(np.sum(photo.alphas, axis=0, dtype=np.uint16), 255).astype(np.uint8)
+        parts = [(alpha > COARSE_UNKNOWN) * np.uint8(255) if photo.coarse else alpha for alpha in photo.alphas]
+        total = np.minimum(np.sum(parts, axis=0, dtype=np.uint16), 255).astype(np.uint8)
         is_whole = has_texts or rng.random() < self.whole_photo
         window = Window(0, 0, *total.shape) if is_whole else draw_window(total, rng)
         image = jitter_colours(window.cut(photo.image, size).astype(np.float32), rng)
-        alphas = np.stack([window.cut(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
-        foreground = window.cut(total, size).astype(np.float32) / 255
+        if photo.coarse:
+            alphas = np.stack([cut_coarse_mask(alpha, window, size) for alpha in photo.alphas])
+            foreground = unite_coarse_masks(alphas)
+        else:
+            alphas = np.stack([window.cut(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
+            foreground = window.cut(total, size).astype(np.float32) / 255
         if not has_texts and rng.random() < 0.5:
             image, alphas, foreground = image[:, ::-1], alphas[..., ::-1], foreground[:, ::-1]
         height, width = valid = foreground.shape
-        colours = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
         behind = self._vary_background(background, rng, size)[:height, :width]
-        image_a, _ = composite_objects(behind, [(colours, foreground)])
+        if photo.coarse:
+            image_a, _ = composite_objects(behind, [(image, np.maximum(foreground, 0))])
+            foreground, alphas = leave_out_edges(foreground), np.stack([leave_out_edges(each) for each in alphas])
+        else:
+            colours = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
+            image_a, _ = composite_objects(behind, [(colours, foreground)])
         images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
         below = ((0, size - height), (0, size - width))
         images, foreground = np.pad(images, (*below, (0, 0))), np.pad(foreground, below)
         alphas = np.pad(alphas, ((0, 0), *below))
         scale = (size / max(window.height, window.width)) ** 2
-        whole = np.array([alpha.sum(dtype=np.float64) / 255 for alpha in photo.alphas]) * scale
+        whole = np.array([part.sum(dtype=np.float64) / 255 for part in parts]) * scale
         all_names = [name for names in photo.names for name in names]
         names = [tuple(name for name in names if all_names.count(name) == 1) for names in photo.names]
-        return self._make_pair(images, alphas, foreground, whole, names, photo.texts, valid)
+        pair = self._make_pair(images, alphas, foreground, whole, names, photo.texts, valid, photo.instance)
+        return pair and replace(pair, complete=photo.complete, absent=photo.absent)
 
     def _draw_behind(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         behind = self._vary_background(photo, rng, self.settings.size)
@@ -177,13 +195,19 @@ class PairComposition(Composition):
         names: list[tuple[str, ...]],
         texts: list[tuple[str, ...]],
         valid: tuple[int, int],
+        instance: list[bool] | None = None,
     ) -> Pair | None:
-        """Leaves out objects of which too little can be seen; `whole` is how much there would be of each, in pixels."""
+        """Leaves out objects of which too little can be seen, and those that no prompt can mean; `whole` is how much
+        there would be of each, in pixels.
+        """
         settings = self.settings
+        instance = instance or [True] * len(alphas)
         least = np.maximum(settings.min_visible * whole, settings.min_area * settings.size**2)
-        kept = np.flatnonzero(alphas.sum((1, 2)) >= least)
+        is_shown = (alphas * (alphas > 0)).sum((1, 2)) >= least
+        can_be_meant = [any(ways) for ways in zip(instance, names, texts, strict=True)]
+        kept = np.flatnonzero(is_shown & can_be_meant)
         if not len(kept):
             return None
-        names, texts = [names[index] for index in kept], [texts[index] for index in kept]
+        names, texts, instance = ([values[index] for index in kept] for values in (names, texts, instance))
         image_a, image_b = images[..., :3], images[..., 3:]
-        return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid)
+        return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid, instance)

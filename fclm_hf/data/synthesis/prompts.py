@@ -11,7 +11,9 @@ PAPER_TEMPLATE = "a photo of {}."
 
 @dataclass
 class PromptSettings:
-    """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight."""
+    """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight; `absent` is the share of
+    prompts that name what is not in the photo, where such names are known: their target is empty.
+    """
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {"box": 4, "point": 4, "text": 2, "box+point": 1, "text+box": 0.5, "text+point": 0.5}
@@ -20,6 +22,7 @@ class PromptSettings:
     max_points: int = 3
     max_negative_points: int = 2
     templates: tuple[str, ...] = ("{}", "a {}", "the {}", "a photo of a {}.")
+    absent: float = 0.0
 
 
 def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, float, float, float]:
@@ -72,7 +75,7 @@ def sample_points(
     labels = [1] * len(points)
     if settings.max_negative_points and rng.random() < 0.3:
         near = cv2.dilate((alpha > 0.1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=25)
-        outside = (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
+        outside = (alpha >= 0) & (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
         negatives = _pick(outside, rng, int(rng.integers(1, settings.max_negative_points + 1)))
         points, labels = points + negatives, labels + [0] * len(negatives)
     return points, labels
@@ -84,17 +87,26 @@ def sample_prompt(
     rng: np.random.Generator,
     settings: PromptSettings,
     texts: tuple[str, ...] = (),
+    instance: bool = True,
 ) -> dict[str, object]:
     """A prompt for one object: any of `box`, `points` + `labels`, `text`.
 
     Args:
-        alpha: (H, W) float32 in [0, 1], the visible part of the object.
+        alpha: (H, W) float32 in [0, 1], the visible part of the object; -1 where that is unknown.
         names: what it may be called, for the templates.
         rng: source of randomness.
         settings: kinds and their weights.
         texts: expressions that are used as they are; without any and without names there is no text.
+        instance: whether it is one object; if not, only a text can mean it.
+
+    Raises:
+        ValueError: it is not one object and there is no text for it.
     """
     kinds = {kind: weight for kind, weight in settings.kinds.items() if names or texts or "text" not in kind}
+    if not instance:
+        if not (names or texts):
+            raise ValueError("names or texts must be given for what is not one object.")
+        kinds = {"text": 1.0}
     weights = np.array(list(kinds.values()))
     kind = str(rng.choice(list(kinds), p=weights / weights.sum())).split("+")
     prompt: dict[str, object] = {}
@@ -119,17 +131,21 @@ def sample_prompts(
     automatic: float,
     texts: list[tuple[str, ...]] | None = None,
     foreground: np.ndarray | None = None,
+    instance: list[bool] | None = None,
+    absent: tuple[str, ...] = (),
 ) -> tuple[list[dict[str, object]], np.ndarray]:
     """`count` prompts for an image and their targets; each object gets one before any gets a second.
 
     Args:
-        alphas: (objects, H, W) float32 in [0, 1], the visible part of each object.
+        alphas: (objects, H, W) float32 in [0, 1], the visible part of each object; -1 where that is unknown.
         names, texts: per object, see [`sample_prompt`].
         rng: source of randomness.
         settings: kinds and their weights.
         count: number of prompts.
         automatic: share of prompts that are empty.
         foreground: (H, W) float32, the target of an empty prompt; by default what the alphas cover together.
+        instance: per object, see [`sample_prompt`]; by default each is one object.
+        absent: names of what is not in the photo.
 
     Returns:
         The prompts and (count, H, W) float32 targets.
@@ -141,8 +157,13 @@ def sample_prompts(
             prompts.append({})
             targets.append(1 - np.prod(1 - alphas, axis=0) if foreground is None else foreground)
             continue
+        if settings.absent and absent and rng.random() < settings.absent:
+            prompts.append({"text": str(rng.choice(settings.templates)).format(str(rng.choice(absent)))})
+            targets.append(np.zeros_like(alphas[0]))
+            continue
         chosen = order[slot % len(order)]
         own_texts = texts[chosen] if texts else ()
-        prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts))
+        is_one = instance is None or instance[chosen]
+        prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts, is_one))
         targets.append(alphas[chosen])
     return prompts, np.stack(targets)

@@ -1,12 +1,13 @@
 """The FCLM training method in one module: student, teacher, meta-nets and discriminator; a batch in, losses out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
-from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
+from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .distillation import DISTILLATION_IMAGES, DepthAwareDistillation
 from .optimal_transport import foreground_transport_loss
@@ -23,6 +24,17 @@ def _to_tokens(maps: torch.Tensor) -> torch.Tensor:
 def _split(maps: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
     halves = [level.chunk(2) for level in maps]
     return tuple(a for a, _ in halves), tuple(b for _, b in halves)
+
+
+def detach_details(embeddings: FCLMImageEmbeddings, coarse: torch.Tensor) -> FCLMImageEmbeddings:
+    """The embeddings, without a gradient into the detail path for the images that `coarse` (batch,) names."""
+    chosen = coarse[:, None, None, None]
+
+    def stop(maps: torch.Tensor) -> torch.Tensor:
+        return torch.where(chosen, maps.detach(), maps)
+
+    details = tuple(stop(maps) for maps in embeddings.detail_maps)
+    return replace(embeddings, detail_maps=details, detail_basis=stop(embeddings.detail_basis))
 
 
 class ForegroundConsistentLearner(nn.Module):
@@ -110,7 +122,7 @@ class ForegroundConsistentLearner(nn.Module):
         shapes = {name: tuple(batch[name].shape) for name in needed[:2]}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"A and B must be pairs of the same shape, got {shapes}.")
-        shared = ("pixel_mask", "labels", "object_mask", *PROMPT_KEYS[settings.prompts])
+        shared = ("pixel_mask", "labels", "label_mask", "object_mask", *PROMPT_KEYS[settings.prompts])
         inputs = {name: torch.cat([batch[name]] * 2) for name in shared if batch.get(name) is not None}
         if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
             text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
@@ -137,7 +149,9 @@ class ForegroundConsistentLearner(nn.Module):
         Args:
             batch: `pixel_values_a` and `pixel_values_b` (batch, 3, height, width); `labels` (batch, objects, height,
                 width), the true alphas of both; optionally `foreground` (batch, 1, height, width), the alpha of all
-                that A and B share (default: the largest of `labels`); `pixel_mask`, `object_mask` and prompts as
+                that A and B share (default: the largest of `labels`); `label_mask`, False where a label is unknown:
+                the detail path does not learn from an image with such pixels, as its masks have no edges to teach;
+                `pixel_mask`, `object_mask` and prompts as
                 [`FCLMForImageMatting`] takes them, the same for A and B. Other keys are ignored.
 
         Returns:
@@ -180,6 +194,8 @@ class ForegroundConsistentLearner(nn.Module):
                 settings.transport_max_tokens,
             )
         embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps_for("decoder"))
+        if (label_mask := inputs.get("label_mask")) is not None:
+            embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
         losses["loss_head"] = self.student(image_embeddings=embeddings, **inputs).loss
         weights = {
             "loss_kd": settings.kd_weight,

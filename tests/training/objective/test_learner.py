@@ -308,3 +308,16 @@ def test_bad_settings(settings, message):
         make_learner(**settings)
     with pytest.raises(ValueError, match="needs a teacher"):
         ForegroundConsistentLearner(tiny_model())
+
+
+def test_coarse_photos_do_not_teach_the_detail_path():
+    learner, batch = make_learner(distillation="none", alignment="none"), make_batch()
+    batch["label_mask"] = torch.ones_like(batch["labels"], dtype=torch.bool)
+    batch["label_mask"][:, :, 20:24] = False
+    learner(batch)["loss"].backward()
+    details = learner.student.model.detail_path
+    assert all(p.grad is None or not p.grad.any() for p in details.parameters())
+    assert learner.student.head.coefficients.weight.grad.any()
+    batch["label_mask"][0] = True
+    learner(batch)["loss"].backward()
+    assert details.basis.weight.grad.any()
