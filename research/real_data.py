@@ -25,6 +25,35 @@ VOC = (
 )  # fmt: skip
 
 
+SYNONYMS = {
+    "teddy bear": ("toy", "toy bear", "bear toy", "stuffed animal", "stuffed toy"),
+    "potted plant": ("plant", "plant in a pot", "houseplant"),
+    "couch": ("sofa",),
+    "tv": ("television", "monitor", "screen"),
+    "cell phone": ("phone", "mobile phone"),
+    "airplane": ("plane",),
+    "motorcycle": ("motorbike",),
+    "bicycle": ("bike",),
+    "dining table": ("table",),
+    "person": ("human",),
+    "donut": ("doughnut",),
+    "vase": ("pot",),
+    "sports ball": ("ball",),
+    "cup": ("mug",),
+}
+
+
+def with_synonyms(name: str) -> tuple[str, ...]:
+    return (name, *SYNONYMS.get(name, ()))
+
+
+def pick_absent(known: list[str], present: set[str], rng: np.random.Generator) -> str:
+    """A name that shares no word with one that is there: no "bear" where there is a "teddy bear"."""
+    words = {word for name in present for each in with_synonyms(name) for word in each.split()}
+    fitting = [name for name in known if not words.intersection(name.split())]
+    return str(rng.choice(fitting))
+
+
 def held_out_persons(index: list[dict]) -> set[str]:
     """Every sixth or seventh of the sorted numbers, 12 in all."""
     numbers = sorted({entry["file"].split("_")[1] for entry in index if entry["file"].startswith("people/")})
@@ -227,8 +256,7 @@ class PhotoSampler:
             return {}, union
         if row["complete"] and rng.random() < self.absent:
             known = self.table.names if row["source"] == "coco2017" else VOC
-            known = [name for name in known if name not in row["names"]]
-            text = str(rng.choice(self.prompts.templates)).format(str(rng.choice(known)))
+            text = str(rng.choice(self.prompts.templates)).format(pick_absent(known, set(row["names"]), rng))
             return {"text": text}, np.zeros_like(masks[0])
         instance, unique = row["instance"][chosen], row["unique"][chosen]
         kinds = self.prompts.kinds
@@ -238,7 +266,10 @@ class PhotoSampler:
             kinds = {"text": 1.0}
         settings = PromptSettings(kinds=kinds, templates=self.prompts.templates)
         alpha = (masks[chosen] == 1).astype(np.float32)
-        return sample_prompt(alpha, (row["names"][chosen],), rng, settings), masks[chosen]
+        names = (row["names"][chosen],)
+        if rng.random() < 0.3:
+            names = with_synonyms(names[0])
+        return sample_prompt(alpha, names, rng, settings), masks[chosen]
 
 
 class TrueSampler:
@@ -267,8 +298,8 @@ class TrueSampler:
                 prompts.append({})
                 labels.append(1 - np.prod(1 - alphas, axis=0))
             elif not taken and rng.random() < self.absent / 3:
-                other = [name for name in self.table.names if name not in present]
-                prompts.append({"text": str(rng.choice(self.prompts.templates)).format(str(rng.choice(other)))})
+                other = pick_absent(self.table.names, present, rng)
+                prompts.append({"text": str(rng.choice(self.prompts.templates)).format(other)})
                 labels.append(np.zeros_like(alphas[0]))
             else:
                 prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, self.prompts))
@@ -397,5 +428,6 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     settings = CompositionSettings(size=args.cutout_size, plants=0.14)
     composition = Composition(foregrounds, backgrounds, settings)
     photos = PhotoSampler(table, args.photo_size, prompts, args.photo_prompts, 0.2, args.absent)
-    cutouts = TrueSampler(composition, table, prompts, args.cutout_prompts, 0.22, args.absent, args.on_photos)
+    named = PromptSettings(kinds={**kinds, "text": 2 * args.text_weight}, templates=templates)
+    cutouts = TrueSampler(composition, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos)
     return MixedBatches(photos, cutouts, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)

@@ -171,7 +171,7 @@ class Trainer:
         self.model = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
         self.processor = FCLMProcessor.from_pretrained(args.init)
         model = self.model
-        self.shipped_size = model.config.encoder_size
+        self.shipped_size = args.shipped_size or model.config.encoder_size
         self.frozen = copy.deepcopy(model.model.backbone).eval().requires_grad_(False)
         self.frozen_head = copy.deepcopy(model.model.semantic_head).eval().requires_grad_(False)
         self.taught = FCLMForImageMatting.from_pretrained(args.taught, dtype=torch.float32) if args.taught else None
@@ -314,6 +314,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--decay-from", type=int, default=10**9, help="step from which the rate falls linearly")
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--encoder-factor", type=float, default=0.1)
+    parser.add_argument("--shipped-size", type=int, help="encoder_size of what is saved")
     parser.add_argument("--warmup", type=int, default=50)
     parser.add_argument("--freeze-stages", type=int, default=2)
     parser.add_argument("--ema", type=float, default=0.995)

@@ -210,7 +210,7 @@ def test_a_coarse_mask_of_another_size_is_not_mixed(tmp_path):
     ("columns", "reason"),
     [
         ({"instance": [True]}, "2 alphas, 2 names, 2 texts, 2 unique, 1 instance"),
-        ({"alphas": [encode(Image.fromarray(np.full((24, 24), 128, np.uint8)))] * 2}, "empty"),
+        ({"alphas": [encode(Image.fromarray(np.full((24, 24), 128, np.uint8)))] * 2}, "0 everywhere"),
     ],
 )
 def test_faulty_coarse_rows(tmp_path, columns, reason):
