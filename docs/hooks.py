@@ -50,7 +50,8 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         owner, _, member = name.partition(".")
         path = objects.get(owner, owner) + (f".{member}" if member else "")
         shown = name.rpartition(".")[2] if match[1].startswith("~") else name
-        return f'<autoref optional identifier="{path}"><code>{shown}</code></autoref>'
+        optional = "" if name in objects else "optional "  # docstrings also name what the reference leaves out
+        return f'<autoref {optional}identifier="{path}"><code>{shown}</code></autoref>'
 
     def unquote(match: re.Match[str]) -> str:
         text = re.sub(r"`([^`]*)`", r"<code>\1</code>", match[1])
@@ -105,13 +106,13 @@ def list_training_fields() -> Iterator[tuple[str, str, str]]:
 
     for group in (arguments.ModelArguments, arguments.DataArguments, arguments.RunArguments):
         for each in dataclasses.fields(group):
-            made = each.default_factory() if each.default is dataclasses.MISSING else each.default
-            yield f"--{each.name}", each.metadata["help"], show_default(made)
+            default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            yield f"--{each.name}", each.metadata["help"], show_default(default)
 
 
 def show_default(value: Any) -> str:
     """Return a default as Markdown; nothing where there is none."""
     value = getattr(value, "value", value)
-    if value is None or value in ("", [], {}, (), False) or callable(value):
+    if value in (None, dataclasses.MISSING, ...) or value is False or value in ("", [], {}, ()) or callable(value):
         return ""
     return f"`{value}`"
