@@ -81,6 +81,13 @@ def test_links_into_the_repository_lead_somewhere() -> None:
             assert (ROOT / link).exists(), f"{path.name} links to {link}"
 
 
+def test_contributing_names_files_that_exist() -> None:
+    named = re.findall(r"`([\w./]+/[\w.]+\.(?:md|py))`|`(\w+\.py)`", read("CONTRIBUTING.md"))
+    assert len(named) > 20
+    for name in filter(None, (part for parts in named for part in parts)):
+        assert any((root / name).is_file() for root in (ROOT, ROOT / "fclm_hf")), f"CONTRIBUTING.md names {name}"
+
+
 def test_readme_suits_the_package_index() -> None:
     """There, relative links and pictures lead nowhere."""
     text = read("README.md")
