@@ -4,7 +4,7 @@
     python model_cards/build.py --data DIR --training-set SET --training "What was done."
 
 With --data, `fclm evaluate` measures fclm-lite and what a user might take instead on DIR/alphamatting and DIR/coco
-(laid out as at the top of research/evaluate_real_photos.py); its summaries, facts and comparison replace those in
+(laid out as research/real_photos.py describes); its summaries, facts and comparison replace those in
 model_cards/fclm-lite/. A run that was stopped goes on. --training-set is a folder of research/build_training_set.py,
 whose sources and licences are counted; --training is a note on the run. Both are kept until they are given again.
 """
