@@ -51,15 +51,15 @@ def hidden(folder: Path) -> list[str]:
 def test_training_set_of_a_folder(cutouts: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "set"
     arguments = ["--out", str(out), "--foregrounds", str(cutouts), "--backgrounds", str(photos)]
-    build.main([*arguments, "--max-side", "200", "--foregrounds-licence", "CC0"])
+    build.main([*arguments, "--max-side", "200", "--foregrounds-license", "CC0"])
     foregrounds, backgrounds = read_set(out)
     assert sorted(foregrounds) == ["badger", "big wheel", "red fox"]
     printed = capsys.readouterr().out
-    for reason in ("1 all opaque", "1 all empty", "1 tiny", "1 unreadable", "1 copy"):
+    for reason in ("1 all opaque", "1 all empty", "1 tiny", "1 unreadable", "1 duplicate"):
         assert reason in printed.splitlines()[0]
 
     fox, badger, wheel = foregrounds["red fox"], foregrounds["badger"], foregrounds["big wheel"]
-    assert (fox["cls"], wheel["cls"], fox["licence"]) == ("animals", "cutouts", "CC0")
+    assert (fox["cls"], wheel["cls"], fox["license"]) == ("animals", "cutouts", "CC0")
     original = np.asarray(Image.open(cutouts / "animals" / "Red_Fox-1.png"))[..., 3]
     rows, columns = np.nonzero((original > 5).any(1))[0], np.nonzero((original > 5).any(0))[0]
     expected = original[rows[0] - 2 : rows[-1] + 3, columns[0] - 2 : columns[-1] + 3]
@@ -96,7 +96,7 @@ def test_training_set_is_replaced_whole_or_not_at_all(cutouts: Path, tmp_path: P
 
     with pytest.raises(SystemExit):
         build.main(["--out", str(cutouts), "--foregrounds", str(cutouts)])
-    assert "something else than a training set" in capsys.readouterr().err
+    assert "must be a new or empty folder or a training set" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         build.main(["--out", str(tmp_path / "other")])
     assert "no foregrounds" in capsys.readouterr().err
@@ -119,7 +119,9 @@ def test_training_set_of_unpacked_packages(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "fluent" / "package.json").write_text('{"version": "9.8.7"}')
     names = tmp_path / "names"
     names.mkdir()
-    (names / "data-by-emoji.json").write_text('{"🦊": {"name": "fox’s face", "group": "Animals & Nature"}}')
+    (names / "data-by-emoji.json").write_text(
+        '{"🦊": {"name": "fox\N{RIGHT SINGLE QUOTATION MARK}s face", "group": "Animals & Nature"}}'
+    )
 
     sources = {"tuxpaint": tmp_path / "tuxpaint", "wesnoth": tmp_path / "wesnoth", "fluent": tmp_path / "fluent"}
     options = [f"--{name}={path}" for name, path in sources.items()]
