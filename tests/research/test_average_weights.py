@@ -28,9 +28,9 @@ def test_weights_are_averaged(checkpoint: Path, tmp_path: Path, capsys) -> None:
 
     tiny_model(semantic_head_size=None).save_pretrained(tmp_path / "plain")
     for wrong, message in (
-        ([*models, "--shares", "0.5"], "one for each of the 2 models"),
-        ([*models, "--shares", "0.5", "0.6"], "of sum 1"),
-        ([*models, str(tmp_path / "plain")], "plain have other weights"),
+        ([*models, "--shares", "0.5"], "must be 2 numbers, one per model"),
+        ([*models, "--shares", "0.5", "0.6"], "with a sum of 1, got [0.5, 0.6]"),
+        ([*models, str(tmp_path / "plain")], "plain must have the same weights as"),
     ):
         with pytest.raises(SystemExit):
             averaging.main([*wrong, "--output", str(tmp_path / "none")])
