@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     shares = args.shares or [1 / len(args.models)] * len(args.models)
     if len(shares) != len(args.models) or abs(sum(shares) - 1) > 1e-6:
-        parser.error(f"--shares must be {len(args.models)} numbers, one per model, with a sum of 1, got {shares}.")
+        count = len(args.models)
+        parser.error(f"--shares must be {count} numbers, one per model, with a sum of 1, got {shares}.")
     models = [FCLMForImageMatting.from_pretrained(name, dtype=torch.float32) for name in args.models]
     states = [model.state_dict() for model in models]
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
