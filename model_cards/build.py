@@ -4,7 +4,7 @@
     python model_cards/build.py --data DIR --training-set SET --training "What was done."
 
 With --data, `fclm evaluate` measures fclm-lite and what a user might take instead on DIR/alphamatting and DIR/coco
-(laid out as research/real_photos.py describes); its summaries, facts and comparison replace those in
+(laid out as at the top of research/evaluate_real_photos.py); its summaries, facts and comparison replace those in
 model_cards/fclm-lite/. A run that was stopped goes on. --training-set is a folder of research/build_training_set.py,
 whose sources and licences are counted; --training is a note on the run. Both are kept until they are given again.
 """
@@ -86,20 +86,14 @@ def measure_lite(data: Path, runs: Path, folder: Path) -> None:
     )
 
 
-def read_license(row: dict[str, str]) -> str:
-    """Return the license of an image of a training set; sets of release 0.1 spell the key differently."""
-    return row["license"] if "license" in row else row["licence"]
-
-
 def describe_training(path: Path, training_set: Path | None, note: str | None) -> None:
     """Replaces what is given of the sources in a training set and of the note."""
     facts = read_json(path) if path.is_file() else {"note": "", "foregrounds": [], "backgrounds": []}
     if note is not None:
         facts["note"] = note
     if training_set is not None:
-        entries = {name: read_json(training_set / f"{name}.json") for name in ("foregrounds", "backgrounds")}
-        foregrounds = Counter((row["origin"], read_license(row)) for row in entries["foregrounds"])
-        backgrounds = Counter(read_license(row) for row in entries["backgrounds"])
+        foregrounds = Counter((row["origin"], row["licence"]) for row in read_json(training_set / "foregrounds.json"))
+        backgrounds = Counter(row["licence"] for row in read_json(training_set / "backgrounds.json"))
         facts["foregrounds"] = [
             {"origin": origin, "licence": licence, "count": count}
             for (origin, licence), count in foregrounds.most_common()
