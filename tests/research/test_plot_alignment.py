@@ -141,5 +141,5 @@ def test_broken_files_give_one_clear_error(arguments, tmp_path):
     broken.mkdir()
     for name in ("foregrounds.json", "backgrounds.json"):
         (broken / name).write_bytes((data / name).read_bytes())
-    with pytest.raises(SystemExit, match=r"error: .*photo_"):
+    with pytest.raises(SystemExit, match="error: .*photo_"):
         run(arguments, data=str(broken))
