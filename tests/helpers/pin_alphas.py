@@ -25,10 +25,8 @@ ROWS, COLUMNS = slice(20, None, 40), slice(20, None, 40)  # from background over
 
 
 @torch.no_grad()
-def compute_alphas(prompts: dict[str, Any]) -> torch.Tensor:
-    """Return the slice (7, 11) of the alpha that the embedded checkpoint predicts for these prompts."""
-    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
-    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+def compute_alphas(model: FCLMForImageMatting, processor: FCLMProcessor, prompts: dict[str, Any]) -> torch.Tensor:
+    """Return the slice (7, 11) of the alpha that a model predicts for these prompts."""
     inputs = processor(images=Image.open(PHOTO), **prompts, return_tensors="pt")
     outputs = model(**inputs)
     result = processor.post_process_image_matting(outputs, inputs["original_sizes"])[0]
@@ -42,9 +40,12 @@ def read_expected() -> dict[str, list[list[float]]]:
 
 def main() -> None:
     """Rewrite the expected values: one line per row of a slice."""
+    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
+    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
     kinds = []
     for kind, prompts in PROMPTS.items():
-        rows = ",\n    ".join(json.dumps([round(x, 5) for x in row]) for row in compute_alphas(prompts).tolist())
+        alphas = compute_alphas(model, processor, prompts).tolist()
+        rows = ",\n    ".join(json.dumps([round(alpha, 5) for alpha in row]) for row in alphas)
         kinds.append(f'  "{kind}": [\n    {rows}\n  ]')
     EXPECTED.write_text("{\n" + ",\n".join(kinds) + "\n}\n")
 
