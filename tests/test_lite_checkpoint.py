@@ -22,10 +22,11 @@ def matting():
     return pipeline("referring-matting")
 
 
-def test_size():
+def test_size_and_names_of_the_weights():
     weights = Path(LITE_CHECKPOINT) / "model.safetensors"
     assert weights.stat().st_size <= 14_000_000
-    model = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    model, loading = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT, output_loading_info=True)
+    assert not any(loading[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     assert model.dtype == torch.float32
     assert 4e6 < sum(parameter.numel() for parameter in model.parameters()) < 7e6
 
@@ -40,7 +41,7 @@ def test_alphas_are_those_that_are_pinned(matting, kind):
     torch.testing.assert_close(alphas, torch.tensor(read_expected()[kind]), rtol=0, atol=1e-3)
 
 
-def test_unknown_words_are_spelt(matting):
+def test_unknown_words_are_spelled(matting):
     tokenizer = AutoProcessor.from_pretrained(LITE_CHECKPOINT).tokenizer
     for text in ("cat", "Xyzzy-42 ünïcode 猫 🐱", "a" * 500):
         ids = tokenizer(text, truncation=True)["input_ids"]
