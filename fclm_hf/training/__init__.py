@@ -1,6 +1,6 @@
 """The FCLM training method: Depth-Aware Distillation, Foreground Consistent Domain Adaptation, and the learner."""
 
-from ..loss_fclm import laplacian_loss, matting_loss, segmentation_loss
+from ..loss_fclm import coarse_mask_loss, laplacian_loss, matting_loss, segmentation_loss
 from .objective.adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gradient_reversal
 from .objective.distillation import DepthAwareDistillation
 from .objective.learner import ForegroundConsistentLearner
@@ -18,6 +18,7 @@ __all__ = [
     "TrainingPreset",
     "TrainingSettings",
     "adversarial_loss",
+    "coarse_mask_loss",
     "dann_lambda",
     "exchange_tokens",
     "foreground_transport_loss",
