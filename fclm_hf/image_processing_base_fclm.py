@@ -34,6 +34,22 @@ def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     )[0]
 
 
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize a mask prompt.
+
+    Args:
+        mask: Float mask of shape (height, width) in [0, 1]. With 0, 0.5 and 1 only it is a trimap, and stays one.
+        size: Height and width of the result.
+
+    Returns:
+        Mask of shape `size`.
+    """
+    unknown = (mask - 0.5).abs() < 0.01
+    if unknown.any() and (unknown | (mask == 0) | (mask == 1)).all():
+        return torch.nn.functional.interpolate(mask[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
+    return resize_maps(mask[None], size)[0].clamp(0, 1)
+
+
 def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
     """Alphas of each image as float32 (objects, height, width) in [0, 1].
 
@@ -55,7 +71,7 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
         members = list(maps) if isinstance(maps, (list, tuple)) else [maps]
         if not members:
             raise ValueError(f"{name} holds no map: {_NESTING}.")
-        loaded.append(torch.stack([_load_map(each, size, f"{name}[{i}]") for i, each in enumerate(members)]))
+        loaded.append(torch.stack([load_map(each, size, f"{name}[{i}]") for i, each in enumerate(members)]))
     return loaded
 
 
@@ -71,7 +87,12 @@ def _split_images(segmentation_maps: Any, count: int) -> list[Any]:
     return list(segmentation_maps)
 
 
-def _load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
+def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
+    """Load one map as float32 (height, width) in [0, 1], see [`load_segmentation_maps`].
+
+    Raises:
+        ValueError: If it cannot be read, has another size than `size` or values out of range; names it `name`.
+    """
     if item is None or isinstance(item, (list, tuple)):
         raise ValueError(f"{name} is a {type(item).__name__}: {_NESTING}.")
     item = open_image(item, name)

@@ -1582,9 +1582,9 @@ class FCLMModel(FCLMPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return embeddings of mask prompts for the coarse grid, the fine grid and the last upsampling step."""
         num_objects, dtype = masks.shape[1], image_embeddings.coarse_map.dtype
-        image_shape = tuple(image_embeddings.pixel_mask.shape[-2:])
-        if tuple(masks.shape[-2:]) != image_shape:
-            raise ValueError(f"input_masks must have the size of pixel_values, {image_shape}, got {tuple(masks.shape)}.")
+        size, image_size = tuple(masks.shape[-2:]), tuple(image_embeddings.pixel_mask.shape[-2:])
+        if size != image_size:
+            raise ValueError(f"input_masks must have the size of pixel_values, {image_size}, got {size}.")
         masks = masks.float().masked_fill(~image_embeddings.pixel_mask.bool(), -1)
         maps = self.prompt_encoder.draw_masks(masks).flatten(1, 2)
 

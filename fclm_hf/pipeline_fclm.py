@@ -21,8 +21,8 @@ from .processing_fclm import to_lists
 
 
 # how deep one object's prompt is nested: points are a list of pairs, a box is a list of numbers
-_OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1}
-_OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
+_OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1, "input_masks": 0}
+_OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` hands these through
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
@@ -44,12 +44,13 @@ class ReferringMattingPipeline(Pipeline):
     >>> matting("cat.jpg", text="a cat")["cutout"].save("cat.png")
     >>> matting("cat.jpg", input_boxes=[[40, 20, 400, 290]])
     >>> matting("cat.jpg", input_points=[[200, 150], [30, 30]], input_labels=[1, 0])
+    >>> matting("cat.jpg", input_masks="rough.png")
     >>> cat, dog = matting("pets.jpg", text=["a cat", "a dog"])
     >>> matting([{"image": "cat.jpg", "text": "a cat"}, "dog.jpg"], batch_size=2)
     ```
 
     What it takes: an image (URL, path, bytes, open file, PIL image, array, tensor), a dict `{"image": ..., "text": ...,
-    "input_points": ..., "input_labels": ..., "input_boxes": ...}` that brings its own prompts, or a list, generator or
+    "input_points": ..., "input_labels": ..., "input_boxes": ..., "input_masks": ...}` that brings its own prompts, or a list, generator or
     dataset of these. Prompts of the call go to every image that does not bring its own of that kind.
 
     What it gives: for an image with exactly one object a dict, for one with several objects a list of dicts in their
@@ -74,6 +75,7 @@ class ReferringMattingPipeline(Pipeline):
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
+        input_masks: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Args:
@@ -82,6 +84,8 @@ class ReferringMattingPipeline(Pipeline):
             input_points: clicks in pixels of the image, `[[x, y], ...]` on one object, or object > point > (x, y).
             input_labels: 1 for clicks on the object (the default), 0 beside it: nested as the clicks without (x, y).
             input_boxes: object > (x0, y0, x1, y1), or one box.
+            input_masks: rough mask, trimap (0, 128 and 255 only) or earlier matte of the object, of the image's size:
+                file, PIL image, array or tensor (height, width); or a list of these for several objects.
             cutout (`bool`, defaults to `True`): estimate foreground colours and give cut-outs.
             timeout (`float`, *optional*): seconds to wait for an image behind a URL.
             objects_per_pass (`int`, *optional*): objects decoded at once. Default: as many as fit in a few GB.
@@ -98,7 +102,13 @@ class ReferringMattingPipeline(Pipeline):
         images = kwargs.pop("inputs", images)
         if images is None:
             raise TypeError("images is missing: give an image, a dict with an image, or a list or generator of these.")
-        prompts = {"text": text, "input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
+        prompts = {
+            "text": text,
+            "input_points": input_points,
+            "input_labels": input_labels,
+            "input_boxes": input_boxes,
+            "input_masks": input_masks,
+        }
         kwargs.update({name: value for name, value in prompts.items() if value is not None})
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
             images = list(images)
@@ -236,6 +246,9 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
     for name, value in prompts.items():
         if value is None:
             continue
+        if name == "input_masks":
+            nested[name] = [_list_objects(value)]
+            continue
         value, depth = to_lists(value), _OBJECT_DEPTHS[name]
         given = _measure_depth(value)
         if given == depth + 2 and len(value) == 1:  # the image level is there already
@@ -245,6 +258,17 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
                 value = [value]
         nested[name] = [value]
     return nested
+
+
+def _list_objects(masks: Any) -> list[Any]:
+    """The masks of one image as a list, one per object; an image level is taken away."""
+    while isinstance(masks, (list, tuple)) and len(masks) == 1 and isinstance(masks[0], (list, tuple)):
+        masks = masks[0]
+    if isinstance(masks, (np.ndarray, torch.Tensor)):
+        while masks.ndim > 3 and len(masks) == 1:
+            masks = masks[0]
+        return [masks] if masks.ndim == 2 else list(masks)
+    return list(masks) if isinstance(masks, (list, tuple)) else [masks]
 
 
 def _measure_depth(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""Processor of FCLM: images, texts, points and boxes to model inputs."""
+"""Processor of FCLM: images, texts, points, boxes and masks to model inputs."""
 
 import math
 from collections.abc import Callable
@@ -11,11 +11,14 @@ from transformers import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
-from .image_processing_base_fclm import load_segmentation_maps
+from .image_processing_base_fclm import load_map, load_segmentation_maps, resize_mask
 from .image_utils_fclm import find_image_size, flatten_images
 
 
 PADDING_LABEL = -10
+
+
+PADDING_MASK = -1.0
 
 
 PADDING_BOX = (-10.0, -10.0, -10.0, -10.0)
@@ -26,6 +29,7 @@ NESTING = {
     "input_points": "image > object > point > (x, y)",
     "input_labels": "image > object > point",
     "input_boxes": "image > object > (x0, y0, x1, y1)",
+    "input_masks": "image > object > mask (height, width)",
 }
 
 
@@ -42,6 +46,7 @@ class Prompts:
         text: str.
         points: list of (x, y) floats. labels: list of 0 / 1, as many as points.
         boxes: (x0, y0, x1, y1) floats.
+        masks: float32 (height, width) of the image, in [0, 1].
     """
 
     objects: list[int]
@@ -49,6 +54,7 @@ class Prompts:
     points: list[list[list[tuple[float, float]] | None]] | None = None
     labels: list[list[list[int] | None]] | None = None
     boxes: list[list[tuple[float, float, float, float] | None]] | None = None
+    masks: list[list[torch.Tensor | None]] | None = None
 
 
 def check_prompts(
@@ -57,6 +63,7 @@ def check_prompts(
     input_points: Any = None,
     input_labels: Any = None,
     input_boxes: Any = None,
+    input_masks: Any = None,
 ) -> Prompts:
     """Check the prompts of a batch and bring them to one form.
 
@@ -66,6 +73,7 @@ def check_prompts(
         input_points: image > object > point > (x, y) in pixels, 0 <= x <= width and 0 <= y <= height.
         input_labels: image > object > point: 1 foreground, 0 background. Points without labels are foreground.
         input_boxes: image > object > (x0, y0, x1, y1) in pixels, inside the image, x0 < x1 and y0 < y1.
+        input_masks: image > object > mask of the image's size.
 
         None stands for an image or an object without that kind of prompt. Arrays and tensors are accepted.
 
@@ -81,6 +89,8 @@ def check_prompts(
     for name, value in (("input_points", input_points), ("input_labels", input_labels), ("input_boxes", input_boxes)):
         if value is not None:
             kinds[name] = _split_objects(name, to_lists(value), count)
+    if input_masks is not None:
+        kinds["input_masks"] = _split_objects("input_masks", _list_masks(input_masks), count)
     objects = _count_objects(kinds, count)
     for name in kinds:
         kinds[name] = [[None] * n if per is None else per for per, n in zip(kinds[name], objects, strict=True)]
@@ -89,6 +99,7 @@ def check_prompts(
         "input_points": _check_points,
         "input_boxes": _check_box,
         "input_labels": _check_labels,
+        "input_masks": _check_mask,
     }
     checked = {
         name: [
@@ -104,11 +115,12 @@ def check_prompts(
         points=points,
         labels=None if points is None else _match_labels(points, checked.get("input_labels")),
         boxes=checked.get("input_boxes"),
+        masks=checked.get("input_masks"),
     )
 
 
 def scale_prompts(prompts: Prompts, original_sizes: list[Size], resized_sizes: list[Size]) -> Prompts:
-    """Points and boxes from pixels of the original images, (height, width) each, to pixels of the resized ones."""
+    """Points, boxes and masks from pixels of the original images, (height, width) each, to those of the resized ones."""
     scales = [(w / wo, h / ho) for (ho, wo), (h, w) in zip(original_sizes, resized_sizes, strict=True)]
     points = prompts.points and [
         [None if each is None else [(x * sx, y * sy) for x, y in each] for each in image]
@@ -118,7 +130,11 @@ def scale_prompts(prompts: Prompts, original_sizes: list[Size], resized_sizes: l
         [None if box is None else (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy) for box in image]
         for image, (sx, sy) in zip(prompts.boxes, scales, strict=True)
     ]
-    return replace(prompts, points=points, boxes=boxes)
+    masks = prompts.masks and [
+        [None if mask is None else resize_mask(mask, size) for mask in image]
+        for image, size in zip(prompts.masks, resized_sizes, strict=True)
+    ]
+    return replace(prompts, points=points, boxes=boxes, masks=masks)
 
 
 def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
@@ -154,6 +170,16 @@ def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
     if len(set(prompts.objects)) > 1:
         data["object_mask"] = torch.arange(most)[None] < torch.tensor(prompts.objects)[:, None]
     return data
+
+
+def pad_masks(masks: list[list[torch.Tensor | None]], size: Size) -> torch.Tensor:
+    """Stack mask prompts, image > object > mask, as float32 (B, N, height, width); -1 on padding and absent masks."""
+    padded = torch.full((len(masks), max(map(len, masks)), *size), PADDING_MASK)
+    for i, image in enumerate(masks):
+        for j, mask in enumerate(image):
+            if mask is not None:
+                padded[i, j, : mask.shape[0], : mask.shape[1]] = mask
+    return padded
 
 
 def has_flat_text(text: Any) -> bool:
@@ -200,6 +226,19 @@ def _split_objects(name: str, images: Any, count: int) -> list[list[Any] | None]
     return images
 
 
+def _list_masks(masks: Any) -> Any:
+    """Image > object as lists; the masks themselves stay as they are."""
+    if isinstance(masks, (np.ndarray, torch.Tensor)) and masks.ndim == 4:
+        masks = list(masks)
+    if not isinstance(masks, (list, tuple)):
+        return masks
+    is_stack = [isinstance(each, (np.ndarray, torch.Tensor)) and each.ndim == 3 for each in masks]
+    return [
+        list(each) if stack or isinstance(each, (list, tuple)) else each
+        for each, stack in zip(masks, is_stack, strict=True)
+    ]
+
+
 def _count_objects(kinds: dict[str, list[list[Any] | None]], count: int) -> list[int]:
     objects = []
     for i in range(count):
@@ -240,6 +279,10 @@ def _check_points(value: Any, name: str, size: Size | None) -> list[tuple[float,
             )
         points.append((x, y))
     return points
+
+
+def _check_mask(value: Any, name: str, size: Size | None) -> torch.Tensor:
+    return load_map(value, _require_image(size, name), _locate(name))
 
 
 def _check_labels(value: Any, name: str, size: Size | None) -> list[int]:
@@ -353,6 +396,7 @@ class FCLMProcessor(ProcessorMixin):
         input_labels: Any = None,
         input_boxes: Any = None,
         segmentation_maps: Any = None,
+        input_masks: Any = None,
         **kwargs: Unpack[FCLMProcessorKwargs],
     ) -> BatchFeature:
         """All coordinates are pixels of the original images, (0, 0) at the top left. `None` may stand for an image or an
@@ -367,6 +411,8 @@ class FCLMProcessor(ProcessorMixin):
             input_boxes: image > object > (x0, y0, x1, y1), inside the image, x0 < x1 and y0 < y1.
             segmentation_maps: ground-truth alphas, image > object > map, or one map per image, of the image's size;
                 uint8 or PIL in 0..255, uint16, float in 0..1, bool.
+            input_masks: image > object > rough mask, trimap (0, 128 and 255 only) or earlier matte, of the image's
+                size; read as segmentation_maps are.
             return_tensors (`str`, defaults to `"pt"`): "pt" or "np".
             kwargs: of the image processor (`size`, `size_divisor`, ...) and of the tokenizer (`padding`, ...).
 
@@ -381,6 +427,7 @@ class FCLMProcessor(ProcessorMixin):
               An object without text has an attention_mask of zeros.
             - object_mask bool (B, N), False for padding, when the images have different numbers of objects.
             - labels float32 (B, N, H, W) in [0, 1].
+            - input_masks float32 (B, N, H, W) in [0, 1], -1 on padding and everywhere where there is none.
 
             Keys of what is not given are absent.
 
@@ -395,6 +442,7 @@ class FCLMProcessor(ProcessorMixin):
                 "input_labels": input_labels,
                 "input_boxes": input_boxes,
                 "segmentation_maps": segmentation_maps,
+                "input_masks": input_masks,
             }
             if lonely := [name for name, value in given.items() if value is not None]:
                 raise ValueError(f"{', '.join(lonely)}: given without images.")
@@ -405,7 +453,7 @@ class FCLMProcessor(ProcessorMixin):
         samples = flatten_images(self.image_processor.fetch_images(images))
         layout = image_kwargs.get("input_data_format")
         sizes = [None if s is None else find_image_size(s, f"image {i}", layout) for i, s in enumerate(samples)]
-        prompts = check_prompts(sizes, text, input_points, input_labels, input_boxes)
+        prompts = check_prompts(sizes, text, input_points, input_labels, input_boxes, input_masks)
         original_sizes = [size for size in sizes if size is not None]
         if segmentation_maps is not None:
             if len(original_sizes) < len(sizes):
@@ -425,9 +473,11 @@ class FCLMProcessor(ProcessorMixin):
             resized_sizes = torch.stack([mask[:, :, 0].sum(1), mask[:, 0].sum(1)], dim=1).tolist()
             prompts = scale_prompts(prompts, original_sizes, [(height, width) for height, width in resized_sizes])
         features.update(pad_prompts(prompts))
+        if prompts.masks is not None:
+            features["input_masks"] = pad_masks(prompts.masks, tuple(features["pixel_values"].shape[-2:]))
         if prompts.text is not None:
             tokens = self._tokenize(prompts, text_kwargs)
-            if has_flat_text(text) and prompts.points is None and prompts.boxes is None:
+            if has_flat_text(text) and prompts.points is prompts.boxes is prompts.masks is None:
                 tokens = {name: values[:, 0] for name, values in tokens.items()}
             features.update(tokens)
         if getattr(return_tensors, "value", return_tensors) == "np":

@@ -318,3 +318,62 @@ def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict
         boxes = data["input_boxes"]
         present = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         assert (present | (boxes == -10).all(-1)).all()
+
+
+def test_masks_are_resized_and_padded(processor: FCLMProcessor, image: Image.Image) -> None:
+    rough = np.zeros(SIZE, bool)
+    rough[20:60, 100:] = True
+    inputs = processor([image, image.resize((50, 60))], input_masks=[[rough, None], None])
+    masks = inputs["input_masks"]
+    assert masks.shape == (2, 2, *inputs["pixel_values"].shape[-2:])
+    assert masks.dtype == torch.float32
+    assert (masks[0, 0, 11:29, 51:100] == 1).all()
+    assert (masks[0, 0, 31:50, :100] == 0).all()
+    assert (masks[0, 0, 50:] == -1).all()
+    assert (masks[0, 0, :, 100:] == -1).all()
+    assert (masks[0, 1] == -1).all()
+    assert (masks[1] == -1).all()
+    assert inputs["object_mask"].tolist() == [[True, True], [True, False]]
+
+
+def test_a_trimap_stays_one(processor: FCLMProcessor, image: Image.Image) -> None:
+    trimap = np.zeros(SIZE, np.uint8)
+    trimap[21:61, 51:151] = 255
+    trimap[31:41, 51:151] = 128
+    masks = processor(image, input_masks=[[Image.fromarray(trimap)]])["input_masks"]
+    assert masks[masks >= 0].unique().tolist() == pytest.approx([0, 128 / 255, 1])
+    rough = processor(image, input_masks=[[trimap.clip(0, 127)]])["input_masks"]
+    assert len(rough[rough >= 0].unique()) > 3
+
+
+@pytest.mark.parametrize("kind", ["stack", "batch", "tensor"])
+def test_masks_as_arrays(processor: FCLMProcessor, image: Image.Image, kind: str) -> None:
+    masks = np.random.default_rng(0).random((2, *SIZE), dtype=np.float32)
+    given = {"stack": [masks], "batch": masks[None], "tensor": torch.from_numpy(masks)[None]}[kind]
+    expected = processor(image, input_masks=[[masks[0], masks[1]]])["input_masks"]
+    torch.testing.assert_close(processor(image, input_masks=given)["input_masks"], expected)
+
+
+def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(image, text="low", input_masks=[[np.ones(SIZE, bool)]])
+    assert inputs["input_ids"].ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([[np.zeros((5, 5), bool)]], r"input_masks\[0\]\[0\] \(image 0, object 0\) has shape \(5, 5\)"),
+        ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*float values in \[3, 3\]"),
+        (np.zeros(SIZE, bool), r"input_masks is .*accepted is image > object > mask"),
+        ([np.zeros(SIZE, bool)], r"input_masks\[0\] \(image 0\) is .*not a list of objects"),
+        ([[]], r"input_masks\[0\] \(image 0\) holds no object"),
+    ],
+)
+def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor(image, input_masks=masks)
+
+
+def test_masks_need_images(processor: FCLMProcessor) -> None:
+    with pytest.raises(ValueError, match="input_masks: given without images"):
+        processor(text="low", input_masks=[[np.zeros(SIZE, bool)]])
