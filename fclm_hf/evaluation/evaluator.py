@@ -158,7 +158,7 @@ def check_names(names: list[str]) -> None:
 def _update_settings(path: Path) -> None:
     """Respell the settings of a run of release 0.1, which can then be resumed."""
     settings = json.loads(path.read_text()) if path.is_file() else {}
-    if settings.get("point") == "centre":
+    if settings.get("point") == "centre":  # codespell:ignore centre
         write_json(path, {**settings, "point": "center"})
 
 

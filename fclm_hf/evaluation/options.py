@@ -91,8 +91,9 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         self.data, self.out = str(self.data), Path(self.out)
         self.predictions = [Path(folder) for folder in self.predictions]
-        if self.point == "centre":
-            warnings.warn('point="centre" is deprecated and will be removed in 0.3.0: use "center".', FutureWarning, 3)
+        if self.point == "centre":  # codespell:ignore centre
+            message = f'point="{self.point}" is deprecated and will be removed in 0.3.0: use point="center".'
+            warnings.warn(message, FutureWarning, stacklevel=3)
             self.point = "center"
         _check_choice("layout", self.layout, ("auto", "columns", *LAYOUTS))
         _check_choice("protocol", self.protocol, ("auto", *PROTOCOLS))

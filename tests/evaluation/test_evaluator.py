@@ -176,7 +176,7 @@ def test_missing_and_false_instances(tmp_path: Path) -> None:
 
 
 def test_instances_are_truncated_and_mattes_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A floor of half a grey level must not make the support of an instance the whole image."""
+    """A floor of half a gray level must not make the support of an instance the whole image."""
 
     class Floor:
         def __init__(self, *options: Any) -> None:
@@ -348,14 +348,15 @@ def test_names_of_samples_stay_in_the_folder_of_results(tmp_path: Path, name: st
 
 
 def test_the_old_spelling_of_center_still_works_with_a_warning(tmp_path: Path) -> None:
-    """Results of release 0.1 that are spelled "centre" are continued, too."""
+    """Results of release 0.1 with that spelling are resumed, too."""
+    old = "centre"  # codespell:ignore centre
     data, out = write_folders(tmp_path / "data"), tmp_path / "out"
     summary = run(data, out, baselines=["box-as-mask"])
     settings = json.loads((out / "settings.json").read_text())
     assert settings["point"] == "center"
-    (out / "settings.json").write_text(json.dumps({**settings, "point": "centre"}))
+    (out / "settings.json").write_text(json.dumps({**settings, "point": old}))
     parts = {path: path.stat().st_mtime_ns for path in out.rglob("parts/*.json")}
-    with pytest.warns(FutureWarning, match=r'point="centre" is deprecated.* use "center"'):
-        assert run(data, out, baselines=["box-as-mask"], point="centre") == summary
+    with pytest.warns(FutureWarning, match=f'point="{old}" is deprecated.* use point="center"'):
+        assert run(data, out, baselines=["box-as-mask"], point=old) == summary
     assert json.loads((out / "settings.json").read_text()) == settings
     assert {path: path.stat().st_mtime_ns for path in out.rglob("parts/*.json")} == parts
