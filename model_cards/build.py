@@ -4,7 +4,7 @@
     python model_cards/build.py --data DIR --training-set SET --training "What was done."
 
 With --data, fclm-lite and what a user might use instead are measured on DIR/alphamatting and DIR/coco (with the layout
-at the top of research/evaluate_real_photos.py); the summaries, facts and comparison in model_cards/fclm-lite/ are
+that research/real_photos.py describes); the summaries, facts and comparison in model_cards/fclm-lite/ are
 replaced. An interrupted run is resumed. --training-set is a folder made by research/build_training_set.py, whose
 sources and licenses are counted; --training is a note on the training. Both are kept until they are given again.
 """
