@@ -19,7 +19,8 @@ def evaluate(
         typer.Option(help="Folder or Hub repository; repeat it for runs by several seeds. Default: fclm-lite."),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="text, point, box or none. Repeat it for several. Default: box.")
+        list[str] | None,
+        typer.Option(help="text, point, box, mask, trimap or none. Repeat it for several. Default: box."),
     ] = None,
     baseline: Annotated[
         list[str] | None, typer.Option(help="box-as-mask, grabcut or closed-form, from the same boxes.")

@@ -71,6 +71,13 @@ def matte(
     negative_point: Annotated[
         list[str] | None, typer.Option(metavar="X Y", help="Click on what does not belong to the object.")
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rough mask, trimap or earlier matte of the object, as large as the image. Repeat it for several.",
+        ),
+    ] = None,
     alpha: Annotated[bool, typer.Option("--alpha", help="Write the matte instead of the cut-out.")] = False,
     background: Annotated[str | None, typer.Option(help="Colour or image to put the cut-out on.")] = None,
     model: Annotated[
@@ -81,10 +88,10 @@ def matte(
     dtype: Annotated[DType, typer.Option(help="Precision of the model.")] = DType.float32,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave out images that are done.")] = False,
 ) -> None:
-    """Cut objects out of images. Without --text, --box or --point: what stands out."""
+    """Cut objects out of images. Without --text, --box, --point or --mask: what stands out."""
     if alpha and background is not None:
         raise typer.BadParameter("--alpha and --background exclude each other.")
-    prompts, objects = collect_prompts(text, box, point, negative_point)
+    prompts, objects = collect_prompts(text, box, point, negative_point, mask)
     formats = OPAQUE_FORMATS if alpha or background is not None else TRANSPARENT_FORMATS
     jobs = plan_jobs(images, out, objects, formats)
     render = make_renderer(alpha, background)
@@ -155,7 +162,11 @@ def reporting_failures() -> Iterator[None]:
 
 
 def collect_prompts(
-    text: list[str] | None, box: list[str] | None, point: list[str] | None, negative_point: list[str] | None
+    text: list[str] | None,
+    box: list[str] | None,
+    point: list[str] | None,
+    negative_point: list[str] | None,
+    mask: list[str] | None = None,
 ) -> tuple[dict[str, Any], int]:
     """The pipeline's arguments, and the number of objects they name. All points belong to one object."""
     prompts: dict[str, Any] = {}
@@ -163,6 +174,8 @@ def collect_prompts(
         prompts["text"] = text
     if box:
         prompts["input_boxes"] = [parse_numbers(each, "--box") for each in box]
+    if mask:
+        prompts["input_masks"] = mask
     positive = [parse_numbers(each, "--point") for each in point or []]
     negative = [parse_numbers(each, "--negative-point") for each in negative_point or []]
     if positive or negative:
@@ -171,8 +184,8 @@ def collect_prompts(
     counts = {len(value) for value in prompts.values()}
     if len(counts) > 1:
         raise typer.BadParameter(
-            "--text, --box and --point name different numbers of objects: use --text and --box equally often, or once"
-            " with --point and --negative-point, which all belong to one object."
+            "--text, --box, --mask and --point name different numbers of objects: use --text, --box and --mask equally"
+            " often, or once with --point and --negative-point, which all belong to one object."
         )
     return prompts, counts.pop() if counts else 1
 

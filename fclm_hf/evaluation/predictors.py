@@ -19,7 +19,15 @@ from .samples import EvaluationSample, read_matte
 
 PromptedTargets = dict[str, list[PromptedTarget]]  # by kind of prompt
 Mattes = Iterator[tuple[str, list[np.ndarray | None]]]
-PROMPT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "object_mask")
+PROMPT_KEYS = (
+    "input_points",
+    "input_labels",
+    "input_boxes",
+    "input_masks",
+    "input_ids",
+    "attention_mask",
+    "object_mask",
+)
 PIXELS_PER_PASS = 4 * 1024 * 1024  # objects x pixels of the model that are decoded at once, about 2 GB
 
 
@@ -176,6 +184,8 @@ def _nest(prompt: str, objects: list[PromptedTarget]) -> dict[str, Any]:
         return {"input_boxes": [[list(each.box) for each in objects]]}
     if prompt == "point":
         return {"input_points": [[[list(each.point)] for each in objects]], "input_labels": [[[1]] * len(objects)]}
+    if prompt in ("mask", "trimap"):
+        return {"input_masks": [[each.mask for each in objects]]}
     if prompt == "text":
         return {"text": [[each.text for each in objects]]}
     return {}
