@@ -548,6 +548,12 @@ class FCLMPromptEncoder(nn.Module):
             )
             self.mask_detail_paint = nn.Conv2d(self.num_mask_maps, config.detail_hidden_sizes[2], kernel_size=1)
 
+    def freeze_masks(self) -> None:
+        """Stop training what embeds mask prompts."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("mask_"):
+                parameter.requires_grad_(False)
+
     def get_mask_outputs(self) -> list[nn.Conv2d]:
         """Return the last layers through which mask prompts act; none without dense prompts."""
         if not self.dense_prompts:
@@ -1597,10 +1603,11 @@ class FCLMModel(FCLMPreTrainedModel):
         padding = (0, MASK_STRIDE * width - maps.shape[-1], 0, MASK_STRIDE * height - maps.shape[-2])
         detail_maps = split_objects(nn.functional.avg_pool2d(nn.functional.pad(maps, padding), MASK_STRIDE))
         encoder = self.prompt_encoder
+        has_mask = (masks >= 0).flatten(0, 1).flatten(1).any(1).to(dtype)[:, None, None, None]
         return (
-            encoder.mask_coarse_paint(fine_maps),
-            encoder.mask_fine_paint(fine_maps),
-            encoder.mask_detail_paint(detail_maps),
+            encoder.mask_coarse_paint(fine_maps) * has_mask,
+            encoder.mask_fine_paint(fine_maps) * has_mask,
+            encoder.mask_detail_paint(detail_maps) * has_mask,
         )
 
     @staticmethod

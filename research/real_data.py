@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fclm_hf.data.batches import collate_prompts
-from fclm_hf.data.composition import Composition, CompositionSettings, jitter_colours
-from fclm_hf.data.foregrounds import Foreground, Foregrounds
-from fclm_hf.data.prompts import PromptSettings, sample_prompt
+from fclm_hf.data.synthesis.batches import collate_prompts
+from fclm_hf.data.synthesis.composition import Composition, CompositionSettings, jitter_colours
+from fclm_hf.data.sources.folders import Foreground, Foregrounds
+from fclm_hf.data.synthesis.prompts import PromptSettings, sample_prompt
 from spoiled_masks import spoil_mask
 
 
@@ -287,6 +287,7 @@ class TrueSampler:
         backgrounds.row = self.table.sample(rng) if rng.random() < self.on_photos else None
         sample = self.composition.sample(rng)
         taken = set(backgrounds.row["names"]) if backgrounds.row else set()
+        sample["names"] = [(*n, "potted plant") if n == ("plant",) else n for n in sample["names"]]
         alphas, names = sample["alphas"], [() if taken & set(n) else n for n in sample["names"]]
         automatic = 0.0 if taken else self.automatic
         prompts, labels = [], []
@@ -313,7 +314,7 @@ class TrueSampler:
     def list_names(self) -> list[str]:
         found = self.composition.foregrounds
         names = [name for entry in found.set.entries for name in found.set.list_names(entry)]
-        return names + [name for entry in found.people + found.boss for name in entry["names"]] + ["plant"]
+        return names + [name for entry in found.people + found.boss for name in entry["names"]] + ["plant", "potted plant"]
 
 
 class MixedBackgrounds:
@@ -425,9 +426,10 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     backgrounds = MixedBackgrounds([args.data / "train", args.data / "cutouts"])
     rng = np.random.default_rng(0)
     foregrounds.textures = [cv2.resize(backgrounds.sample(rng), (256, 256)) for _ in range(40)]
-    settings = CompositionSettings(size=args.cutout_size, plants=0.14)
+    settings = CompositionSettings(size=args.cutout_size, plants=args.plants, single_scale=(0.4, 1.6), soft_edge=args.soft_edge, strands=args.strands)
     composition = Composition(foregrounds, backgrounds, settings)
     photos = PhotoSampler(table, args.photo_size, prompts, args.photo_prompts, 0.2, args.absent)
-    named = PromptSettings(kinds={**kinds, "text": 2 * args.text_weight}, templates=templates)
+    varied = (*templates * 3, "{}s", "the {}s", "{} toy", "toy {}", "some {}s")
+    named = PromptSettings(kinds={**kinds, "text": 2 * args.text_weight}, templates=varied)
     cutouts = TrueSampler(composition, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos)
     return MixedBatches(photos, cutouts, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)

@@ -29,8 +29,9 @@ from torch.utils.data import DataLoader
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
 from fclm_hf import loss_fclm
-from fclm_hf.training.checkpoints import save_weights, write_whole
+from fclm_hf.training.checkpointing import save_weights
 from fclm_hf.training.lite import freeze_early_stages
+from fclm_hf.utils.files import write_atomically
 from real_data import build_batches
 
 
@@ -75,9 +76,25 @@ def coarse_truth_loss(outputs, labels: torch.Tensor, valid: torch.Tensor, bce_we
     return {"photo_fine": fine, "photo_coarse": segmentation_loss(outputs.coarse_logits, small, weight)}
 
 
-def true_alpha_loss(outputs, labels: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """l1 between the finite differences of alphas, over the pixels where either is not flat."""
+    total = 0.0
+    for axis in (-1, -2):
+        given, wanted = alphas.diff(dim=axis), labels.diff(dim=axis)
+        active = (wanted.abs() > 0.01).float()
+        total = total + ((given - wanted).abs() * active).sum() / active.sum().clamp(min=1)
+    return total
+
+
+def true_alpha_loss(
+    outputs, labels: torch.Tensor, valid: torch.Tensor, gradient_weight: float
+) -> dict[str, torch.Tensor]:
     small, weight = shrink_to(outputs.coarse_logits, labels, valid)
+    extra = {}
+    if gradient_weight:
+        extra["gradient"] = gradient_weight * gradient_loss(outputs.alphas * valid, labels * valid)
     return {
+        **extra,
         "cutout_fine": loss_fclm.matting_loss(outputs.alphas, labels, valid),
         "cutout_coarse": segmentation_loss(outputs.coarse_logits, small, weight),
     }
@@ -179,6 +196,11 @@ class Trainer:
             self.frozen, self.frozen_head = self.taught.model.backbone.eval(), self.taught.model.semantic_head.eval()
         freeze_early_stages(model, args.freeze_stages)
         model.model.semantic_head.requires_grad_(args.name_weight > 0)
+        if args.edges_only:
+            model.requires_grad_(False)
+            encoder = model.model.prompt_encoder
+            for part in (model.model.detail_path, model.model.decoder.upsamplers, model.head, encoder.mask_detail_paint):
+                part.requires_grad_(True)
         model.train().to(memory_format=torch.channels_last)
         self.edge_parts = [model.model.detail_path, model.head.coefficients]
         groups: dict[str, list] = {"encoder": [], "head": [], "decayed": [], "plain": []}
@@ -191,6 +213,7 @@ class Trainer:
             [
                 {"params": ps, "lr": 0.0, "factor": factors[k], "weight_decay": 0.0 if k == "plain" else 0.02}
                 for k, ps in groups.items()
+                if ps
             ],
             betas=(0.9, 0.98),
         )
@@ -217,7 +240,7 @@ class Trainer:
         model = self.model.model
         sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
         with torch.no_grad():
-            canvas = model.draw_canvas(pixel_values, sizes)
+            canvas = model.resize_and_pad(pixel_values, sizes)
             goal = self.frozen_head(self.frozen(canvas, return_dict=True).feature_maps[-1]).float()
         return ((semantic_map.float() - goal) ** 2).mean() / (goal**2).mean()
 
@@ -255,7 +278,7 @@ class Trainer:
         if kind == "photos":
             losses |= coarse_truth_loss(outputs, labels, valid, args.bce_weight)
         else:
-            losses |= true_alpha_loss(outputs, labels, valid)
+            losses |= true_alpha_loss(outputs, labels, valid, args.gradient_weight)
         if args.name_weight:
             losses[f"names_{kind}"] = args.name_weight * self.names.loss(embeddings.semantic_map, batch)
         return losses
@@ -286,7 +309,8 @@ class Trainer:
             "model": self.model.state_dict(), "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(), "step": self.step,
         }  # fmt: skip
-        write_whole(folder / "state.pt", lambda path: torch.save(state, path))
+        with write_atomically(folder / "state.pt") as path:
+            torch.save(state, path)
         self.averaged.module.config.encoder_size = self.shipped_size
         save_weights(self.averaged.module, self.processor, folder / "checkpoint", torch.float16)
         if self.step % self.args.keep_every == 0:
@@ -334,6 +358,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bce-weight", type=float, default=0.3)
     parser.add_argument("--name-weight", type=float, default=0.1)
     parser.add_argument("--hold-weight", type=float, default=0.2)
+    parser.add_argument("--edges-only", action="store_true", help="train what works at strides 4 and finer alone")
+    parser.add_argument("--gradient-weight", type=float, default=0.0)
+    parser.add_argument("--soft-edge", type=float, default=0.25)
+    parser.add_argument("--plants", type=float, default=0.2)
+    parser.add_argument("--strands", type=float, default=0.2)
     parser.add_argument("--masks", type=float, default=0.0, help="share of prompts that get a spoiled mask")
     parser.add_argument("--clicks", type=float, default=0.0, help="share of steps with clicks in the largest error")
     parser.add_argument("--save-every", type=int, default=100)
@@ -345,7 +374,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def nice_worker(_: int) -> None:
-    os.nice(15)
+    os.nice(5)
     os.sched_setaffinity(0, range(os.cpu_count()))
 
 

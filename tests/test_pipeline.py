@@ -173,7 +173,7 @@ def test_awkward_files(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
         assert torch.isfinite(result["predicted_alpha"]).all()
     upright = make_photo().rotate(-90, expand=True)
     rotated = pipe(tmp_path / "rotated.jpg", text="low")["predicted_alpha"]
-    assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.05  # JPEG noise
+    assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.1  # JPEG noise
     kept = {name for name, result in zip(sizes, results, strict=True) if "icc_profile" in result["cutout"].info}
     assert kept == {"profile.png"}
 

@@ -364,8 +364,8 @@ def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image
     [
         ([[np.zeros((5, 5), bool)]], r"input_masks\[0\]\[0\] \(image 0, object 0\) has shape \(5, 5\)"),
         ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*float values in \[3, 3\]"),
-        (np.zeros(SIZE, bool), r"input_masks is .*accepted is image > object > mask"),
-        ([np.zeros(SIZE, bool)], r"input_masks\[0\] \(image 0\) is .*not a list of objects"),
+        ("mask.png", r"input_masks is 'mask.png'.*accepted is image > object > mask"),
+        (["mask.png"], r"input_masks\[0\] \(image 0\) is 'mask.png', not a list of objects"),
         ([[]], r"input_masks\[0\] \(image 0\) holds no object"),
     ],
 )

@@ -22,7 +22,7 @@ Batch = dict[str, torch.Tensor]
 
 def freeze_unused(learner: ForegroundConsistentLearner) -> None:
     """Parameters that no loss reaches take no gradient, or several processes would wait for theirs: DINOv2's mask token,
-    and what reads text where the prompts are of another kind.
+    and what reads text and masks where the prompts are of another kind.
     """
     model = learner.student.model
     for name, parameter in model.backbone.named_parameters():
@@ -31,6 +31,8 @@ def freeze_unused(learner: ForegroundConsistentLearner) -> None:
     if "input_ids" not in PROMPT_KEYS[learner.settings.prompts]:
         model.freeze_text_encoder()
         model.prompt_encoder.text_projection.requires_grad_(False)
+    if "input_masks" not in PROMPT_KEYS[learner.settings.prompts]:
+        model.prompt_encoder.freeze_masks()
 
 
 def parameter_groups(

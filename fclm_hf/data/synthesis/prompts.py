@@ -61,15 +61,17 @@ def _pick(mask: np.ndarray, rng: np.random.Generator, count: int) -> list[list[f
 def sample_points(
     alpha: np.ndarray, rng: np.random.Generator, settings: PromptSettings
 ) -> tuple[list[list[float]], list[int]]:
-    """Clicks inside the object (half of the time deep inside) and, at times, on what is not the object."""
+    """Clicks inside the object (half of the time deep inside) and, at times, on what is not the object.
+
+    How deep a pixel lies is measured from the border of the image too, or, at times, as if the object went on behind it.
+    """
     inside = (alpha > 0.7).astype(np.uint8)
     if not inside.any():
         inside = (alpha >= alpha.max() * 0.9).astype(np.uint8)
-    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)[
-        1:-1, 1:-1
-    ]
+    border = cv2.BORDER_CONSTANT if rng.random() < 0.6 else cv2.BORDER_REPLICATE
+    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, border), cv2.DIST_L2, 3)[1:-1, 1:-1]
     if rng.random() < 0.5:
-        inside = depth > 0.6 * depth.max()
+        inside = depth > rng.choice([0.6, 0.8]) * depth.max()
     count = 1 if rng.random() < 0.6 else int(rng.integers(2, settings.max_points + 1))
     points = _pick(inside, rng, count)
     labels = [1] * len(points)

@@ -127,6 +127,9 @@ class ForegroundConsistentLearner(nn.Module):
         if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
             text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
             inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # once for A and B
+        if settings.prompts == "all" and self.student.config.dense_prompts:
+            # absent masks change nothing; all parameters get a gradient, which several processes wait for
+            inputs.setdefault("input_masks", torch.full_like(inputs["labels"], -1.0))
         return {"pixel_values": torch.cat([batch["pixel_values_a"], batch["pixel_values_b"]]), **inputs}
 
     def _draw_masks(self, batch: Mapping[str, torch.Tensor], image_sizes: torch.Tensor) -> torch.Tensor:

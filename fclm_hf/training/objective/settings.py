@@ -11,7 +11,7 @@ PROMPT_KEYS = {
     "text": ("input_ids", "attention_mask"),
     "point": ("input_points", "input_labels"),
     "box": ("input_boxes",),
-    "all": ("input_ids", "attention_mask", "input_points", "input_labels", "input_boxes"),
+    "all": ("input_ids", "attention_mask", "input_points", "input_labels", "input_boxes", "input_masks"),
 }
 ALIGNMENTS = ("none", "adversarial", "transport", "full")
 EXCHANGE_READERS = ("discriminator", "transport", "decoder")

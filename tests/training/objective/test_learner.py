@@ -121,7 +121,7 @@ def test_rows_of_table_5(row, names):
         ("text", {"input_ids", "attention_mask"}),
         ("point", {"input_points", "input_labels"}),
         ("box", {"input_boxes"}),
-        ("all", {"input_ids", "attention_mask", "input_points", "input_labels", "input_boxes"}),
+        ("all", {"input_ids", "attention_mask", "input_points", "input_labels", "input_boxes", "input_masks"}),
     ],
 )
 def test_rows_of_table_6(row, keys):
