@@ -23,7 +23,7 @@ def collate_prompts(prompts: list[list[dict[str, object]]], tokenizer) -> dict[s
     Returns:
         `input_points` (batch, objects, points, 2), `input_labels` (batch, objects, points; -10 is padding),
         `input_boxes` (batch, objects, 4; -10 is padding), `input_ids` and `attention_mask` (batch, objects, length;
-        zeros where there is no text).
+        zeros where there is no text). If any prompt has a mask also `input_masks` (batch, objects, H, W; -1 for none).
     """
     batch, objects = len(prompts), len(prompts[0])
     most = max((len(prompt.get("points", ())) for image in prompts for prompt in image), default=0)
@@ -41,7 +41,16 @@ def collate_prompts(prompts: list[list[dict[str, object]]], tokenizer) -> dict[s
             texts.append(prompt.get("text"))
     tokens = tokenizer([text or "" for text in texts], padding=True, truncation=True, return_tensors="pt")
     given = torch.tensor([text is not None for text in texts])
+    shapes = [prompt["mask"].shape for image in prompts for prompt in image if "mask" in prompt]
+    masks = {}
+    if shapes:
+        masks["input_masks"] = torch.full((batch, objects, *shapes[0]), -1.0)
+        for i, image in enumerate(prompts):
+            for j, prompt in enumerate(image):
+                if "mask" in prompt:
+                    masks["input_masks"][i, j] = torch.from_numpy(prompt["mask"])
     return {
+        **masks,
         "input_points": points,
         "input_labels": labels,
         "input_boxes": boxes,

@@ -5,14 +5,18 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from .spoiled_masks import spoil_mask
 
+
+MASK_ALONE = 0.7  # of the mask prompts
 PAPER_TEMPLATE = "a photo of {}."
 
 
 @dataclass
 class PromptSettings:
     """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight; `absent` is the share of
-    prompts that name what is not in the photo, where such names are known: their target is empty.
+    prompts that name what is not in the photo, where such names are known: their target is empty. `masks` is the share
+    of the others that are a spoiled mask of their target, see [`spoil_mask`], most of these nothing else.
     """
 
     kinds: dict[str, float] = field(
@@ -23,6 +27,7 @@ class PromptSettings:
     max_negative_points: int = 2
     templates: tuple[str, ...] = ("{}", "a {}", "the {}", "a photo of a {}.")
     absent: float = 0.0
+    masks: float = 0.0
 
 
 def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, float, float, float]:
@@ -91,7 +96,7 @@ def sample_prompt(
     texts: tuple[str, ...] = (),
     instance: bool = True,
 ) -> dict[str, object]:
-    """A prompt for one object: any of `box`, `points` + `labels`, `text`.
+    """A prompt for one object: any of `box`, `points` + `labels`, `text`, `mask`.
 
     Args:
         alpha: (H, W) float32 in [0, 1], the visible part of the object; -1 where that is unknown.
@@ -121,6 +126,11 @@ def sample_prompt(
             prompt["text"] = str(rng.choice(texts))
         else:
             prompt["text"] = str(rng.choice(settings.templates)).format(str(rng.choice(names)))
+    if settings.masks and rng.random() < settings.masks:
+        if rng.random() < MASK_ALONE:
+            prompt.clear()
+        unknown = alpha < 0
+        prompt["mask"] = spoil_mask(np.maximum(alpha, 0), rng, unknown if unknown.any() else None)
     return prompt
 
 

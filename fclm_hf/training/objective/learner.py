@@ -9,6 +9,7 @@ from transformers import DepthAnythingForDepthEstimation
 
 from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
+from .clicks import add_clicks
 from .distillation import DISTILLATION_IMAGES, DepthAwareDistillation
 from .optimal_transport import foreground_transport_loss
 from .settings import PROMPT_KEYS, TrainingSettings
@@ -201,6 +202,10 @@ class ForegroundConsistentLearner(nn.Module):
         embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps_for("decoder"))
         if (label_mask := inputs.get("label_mask")) is not None:
             embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
+        if settings.click_rounds and self.training:
+            rounds = int(torch.randint(settings.click_rounds + 1, ()))
+            if rounds:
+                inputs = add_clicks(self.student, embeddings, inputs, rounds)
         losses["loss_head"] = self.student(image_embeddings=embeddings, **inputs).loss
         weights = {
             "loss_kd": settings.kd_weight,

@@ -25,6 +25,8 @@ class TrainingSettings:
         distillation: a row of Table 4: "none", "vanilla", "foreground_a", "foreground_b", "foreground" or "full".
         alignment: a row of Table 5: "none", "adversarial", "transport" or "full".
         prompts: a row of Table 6: "text", "point", "box", or "all" that the batch holds.
+        click_rounds: most clicks that are added to an object's prompts in training, each in the middle of the largest
+            error, with the matte before them as a mask prompt; each step draws a number of them. Needs prompts "all".
         kd_weight, adv_weight, ot_weight, head_weight: weights of Eq. 9.
         feature_level: which of the encoder's feature maps is F_S; the last one by default.
         depth_threshold: delta of Eq. 2.
@@ -45,6 +47,7 @@ class TrainingSettings:
     distillation: str = "full"
     alignment: str = "full"
     prompts: str = "all"
+    click_rounds: int = 0
     kd_weight: float = 1.0
     adv_weight: float = 1.0
     ot_weight: float = 1.0
@@ -74,6 +77,10 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}.")
         if unknown := set(self.exchange_for) - set(EXCHANGE_READERS):
             raise ValueError(f"exchange_for may name {EXCHANGE_READERS}, got {sorted(unknown)}.")
+        if self.click_rounds < 0:
+            raise ValueError(f"click_rounds must be at least 0, got {self.click_rounds}.")
+        if self.click_rounds and self.prompts != "all":
+            raise ValueError(f'click_rounds needs prompts "all", got {self.prompts!r}.')
         if not 0 <= self.exchange_ratio <= 1:
             raise ValueError(f"exchange_ratio must be in [0, 1], got {self.exchange_ratio}.")
         if self.transport_epsilon < MIN_EPSILON:
