@@ -32,7 +32,7 @@ from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
 from fclm_hf.training.optimization import parameter_groups
 
 
-SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
 GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 
