@@ -78,8 +78,8 @@ def _split_images(segmentation_maps: Any, count: int) -> list[Any]:
         raise ValueError(f"segmentation_maps must be {_NESTING}, got {type(segmentation_maps).__name__}.")
     if len(segmentation_maps) != count:
         raise ValueError(
-            f"segmentation_maps must hold the maps of {count} images, got {len(segmentation_maps)}: expected
-            {_NESTING}."
+            f"segmentation_maps must hold the maps of {count} images, got {len(segmentation_maps)}:"
+            f" expected {_NESTING}."
         )
     return list(segmentation_maps)
 

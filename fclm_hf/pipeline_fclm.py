@@ -171,9 +171,7 @@ class ReferringMattingPipeline(Pipeline):
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
-                f"Unknown arguments {sorted(unknown)}: expected any of {
-                    sorted([*places, 'batch_size', 'num_workers'])
-                }."
+                f"Unknown arguments {sorted(unknown)}: expected any of {sorted(places)}, batch_size and num_workers."
             )
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):

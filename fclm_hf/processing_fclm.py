@@ -200,8 +200,8 @@ def _split_text(text: Any, count: int) -> list[list[Any] | None]:
     images = to_lists(text)
     if isinstance(images, list) and len(images) != count and all(isinstance(each, str) for each in images):
         raise ValueError(
-            f"text must hold texts for {count} images, got {len(images)}: expected {NESTING['text']}; several objects
-            of" f" one image are [{images!r}]."
+            f"text must hold texts for {count} images, got {len(images)}: expected {NESTING['text']}; several objects"
+            f" of one image are [{images!r}]."
         )
     if isinstance(images, list):
         images = [[each] if isinstance(each, str) else each for each in images]
@@ -231,8 +231,8 @@ def _count_objects(kinds: dict[str, list[list[Any] | None]], count: int) -> list
         if len(set(counts.values())) > 1:
             told = ", ".join(f"{n} in {name}" for name, n in counts.items())
             raise ValueError(
-                f"Image {i} has different numbers of objects: {told}. Use None for an object without that kind of
-                prompt."
+                f"Image {i} has different numbers of objects: {told}. Use None for an object without that"
+                " kind of prompt."
             )
         objects.append(next(iter(counts.values()), 1))
     return objects
@@ -356,7 +356,7 @@ class FCLMProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class FCLMBatchFeature(BatchFeature):
-    """Output of [`FCLMProcessor`], in which `to(dtype)` casts `pixel_values` only: bfloat16 rounds coordinates above 256."""
+    """Output of [`FCLMProcessor`]; `to(dtype)` casts `pixel_values` only, as bfloat16 rounds coordinates above 256."""
 
     def to(self, *args: Any, **kwargs: Any) -> "FCLMBatchFeature":
         """Move all values to a device, and cast `pixel_values` to a dtype; see `BatchFeature.to`."""

@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from fclm_hf.image_utils_fclm import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".png", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jpg", ".jpeg", ".bmp"}
+
 MARGIN = 2  # transparent pixels kept around a crop, so that resampling it has something to fade into
 RECORDED = ("source", "kind", "alpha", "licence", "origin")
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}

@@ -29,9 +29,9 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from fclm_hf.evaluation.baselines import fill_box, run_grabcut
-from fclm_hf.evaluation.predictors import PROMPT_KEYS
 from fclm_hf.evaluation.prompts import words_in_vocabulary
 from fclm_hf.metrics import mask_iou, mse, sad
+from fclm_hf.pipeline_fclm import decode_alphas
 
 
 PROMPTS = ("box", "point", "text", "none")
@@ -167,12 +167,12 @@ class Predictor:
         encoded = self.processor(images=photo.image, return_tensors="pt").to(self.device)
         embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
         size = (photo.image.height, photo.image.width)
+        resized_size = embeddings.image_sizes[0].tolist()
         for prompt, targets in asked.items():
-            inputs = self.processor(images=photo.image, return_tensors="pt", **self.prompt_inputs(prompt, targets))
-            inputs = {key: value.to(self.device) for key, value in inputs.items() if key in PROMPT_KEYS}
-            outputs = self.model(image_embeddings=embeddings, **inputs)
-            result = self.processor.post_process_image_matting(outputs, target_sizes=[size])[0]
-            yield prompt, targets, result["alpha"].float().cpu().numpy()
+            inputs = self.processor.encode_prompts([size], [resized_size], **self.prompt_inputs(prompt, targets))
+            alphas = decode_alphas(self.model, embeddings, inputs)
+            result = self.processor.post_process_image_matting({"alphas": alphas[None]}, target_sizes=[size])[0]
+            yield prompt, targets, result["alpha"].numpy()
 
 
 BASELINES: dict[str, Callable[[Image.Image, list[float]], np.ndarray]] = {

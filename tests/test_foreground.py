@@ -113,9 +113,9 @@ def test_errors() -> None:
     for arguments, problem in [
         ((image[..., 0], alpha), r"image must have shape \(H, W, 3\)"),
         ((image, alpha[None]), r"alpha must have shape \(H, W\)"),
-        ((image, alpha.T), "alpha must have the image's height and width"),
-        ((image, alpha + 2), "alpha must be uint8 in 0..255 or float in 0..1"),
-        ((image, alpha * np.nan), "alpha must be uint8 in 0..255 or float in 0..1"),
+        ((image, alpha.T), "alpha must have the height and width of the image"),
+        ((image, alpha + 2), r"alpha must be uint8, or float in \[0, 1\]"),
+        ((image, alpha * np.nan), r"alpha must be uint8, or float in \[0, 1\]"),
     ]:
         with pytest.raises(ValueError, match=problem):
             make_cutout(*arguments)
