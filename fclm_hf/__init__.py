@@ -44,11 +44,15 @@ _MODULES = {
     "FCLMProcessor": "processing_fclm",
     "ReferringMattingPipeline": "pipeline_fclm",
 }
-_SUBPACKAGES = ("cli", "data", "evaluation", "hub", "metrics", "training", "utils")
+_SUBMODULES = {
+    *_MODULES.values(),
+    *("foreground_fclm", "image_processing_base_fclm", "image_processing_fclm", "image_utils_fclm", "loss_fclm"),
+    *("cli", "data", "evaluation", "hub", "metrics", "training", "utils"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBPACKAGES:
+    if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -57,7 +61,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBPACKAGES})
+    return sorted({*globals(), *__all__, *_SUBMODULES})
 
 
 register_when_imported()

@@ -40,7 +40,6 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     "first",
     [
-        "import fclm_hf",
         "from transformers import AutoModel; import fclm_hf",
         "import fclm_hf; from transformers import CLIPTextConfig",  # which FCLMConfig needs imports the registries
         "import fclm_hf.modeling_fclm",
@@ -53,5 +52,7 @@ def test_auto_classes_know_fclm_whatever_comes_first(first: str) -> None:
 def test_public_names() -> None:
     assert set(fclm_hf.__all__) <= set(dir(fclm_hf))
     assert all(getattr(fclm_hf, name) is not None for name in fclm_hf.__all__)
+    assert fclm_hf.metrics.mse is not None
+    assert fclm_hf.processing_fclm.FCLMProcessor is fclm_hf.FCLMProcessor
     with pytest.raises(AttributeError, match="module 'fclm_hf' has no attribute 'FCLMModle'"):
         _ = fclm_hf.FCLMModle

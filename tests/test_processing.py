@@ -116,6 +116,17 @@ def test_text(processor: FCLMProcessor, image: Image.Image) -> None:
     assert processor(both, text=["low", "low newer"], padding=False)["input_ids"].shape == expected["input_ids"].shape
 
 
+def test_more_prompts_for_the_same_images(processor: FCLMProcessor, image: Image.Image) -> None:
+    prompts = {"text": [["low", None]], "input_points": [[None, [[5, 6]]]], "input_boxes": [[[1, 2, 30, 40], None]]}
+    together = processor(image, **prompts)
+    later = processor.encode_prompts([SIZE], [(50, 100)], **prompts)
+    assert set(together) - set(later) == {"pixel_values", "pixel_mask", "original_sizes"}
+    assert all(torch.equal(together[name], value) for name, value in later.items())
+    assert processor.encode_prompts([SIZE], [(50, 100)]) == {}
+    with pytest.raises(ValueError, match="outside the image"):
+        processor.encode_prompts([SIZE], [(50, 100)], input_boxes=[[[0, 0, WIDTH + 1, 5]]])
+
+
 def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
     inputs = processor(image, text="low", input_boxes=[[[0, 0, 1, 1]]], return_tensors="np")
     assert {type(value) for value in inputs.values()} == {np.ndarray}

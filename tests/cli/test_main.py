@@ -32,7 +32,7 @@ def test_help_lists_the_commands() -> None:
 def test_commands_explain_themselves(command: str) -> None:
     result = CliRunner().invoke(app, [command])
     assert "Usage" in result.output
-    assert result.output == CliRunner().invoke(app, [command, "--help"]).output
+    assert result.output.strip() == CliRunner().invoke(app, [command, "--help"]).output.strip()
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
