@@ -79,7 +79,15 @@ class ReferringMattingPipeline(Pipeline):
     Args:
         model ([`FCLMForImageMatting`]): The model.
         processor ([`FCLMProcessor`]): The processor.
-        kwargs: Arguments of `transformers.Pipeline`, such as `device`, and defaults for the arguments of a call.
+        tokenizer: Not used, as the processor holds it; the same applies to the next three arguments.
+        feature_extractor: Not used.
+        image_processor: Not used.
+        video_processor: Not used.
+        task (`str`, defaults to `""`): Name of the task, "referring-matting".
+        device (`int`, `str` or `torch.device`, *optional*): Device of the model. Defaults to that of the model, or else
+            the first GPU or the CPU.
+        binary_output (`bool`, defaults to `False`): Not used.
+        kwargs: Defaults for the arguments of a call.
 
     Example:
         >>> from PIL import Image, ImageDraw

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
 from .evaluate import evaluate
 from .export import export
 from .matte import MatteCommand, matte
@@ -17,7 +16,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def print_version(wanted: bool) -> None:
     """Print the version and exit if it is wanted."""
     if wanted:
-        typer.echo(f"fclm {__version__}")
+        import fclm_hf  # the root is loaded anyway, and holds nothing else that a command may use
+
+        typer.echo(f"fclm {fclm_hf.__version__}")
         raise typer.Exit
 
 
