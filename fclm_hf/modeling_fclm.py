@@ -1026,13 +1026,12 @@ class FCLMPreTrainedModel(PreTrainedModel):
             Configuration of the model.
 
     Example:
-        >>> from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMPreTrainedModel
+        >>> from fclm_hf import FCLMForImageMatting, FCLMModel, FCLMPreTrainedModel
 
-        >>> issubclass(FCLMForImageMatting, FCLMPreTrainedModel)
+        >>> all(issubclass(each, FCLMPreTrainedModel) for each in (FCLMModel, FCLMForImageMatting))
         True
-        >>> model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT)
-        >>> model.config.task
-        'matting'
+        >>> FCLMPreTrainedModel.main_input_name
+        'pixel_values'
     """
 
     config: FCLMConfig

@@ -1,4 +1,4 @@
-"""FCLM's own promises: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
+"""FCLM's own guarantees: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
 
 import itertools
 
@@ -170,6 +170,7 @@ def test_attention_implementations_agree(implementation):
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     expected = model(image, **prompts()).alphas
     model.set_attn_implementation(implementation)
+    assert model.config._attn_implementation == implementation
     torch.testing.assert_close(model(image, **prompts()).alphas, expected, atol=1e-5, rtol=0)
 
 
@@ -261,7 +262,7 @@ def test_compiles_without_graph_breaks():
 
 
 @torch.no_grad()
-def test_save_and_load_to_the_bit(tmp_path):
+def test_save_and_load_are_bit_exact(tmp_path):
     torch.manual_seed(8)
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     model.save_pretrained(tmp_path)
@@ -278,6 +279,39 @@ def test_encoder_size_none_runs_the_backbone_at_full_size():
     embeddings = model.get_image_embeddings(torch.randn(1, 3, 56, 84))
     assert embeddings.coarse_map.shape[-2:] == (4, 6)
     assert model(torch.randn(1, 3, 50, 80)).alphas.shape == (1, 1, 50, 80)
+
+
+@torch.no_grad()
+def test_shapes_are_those_that_are_documented():
+    model, config = tiny_model(), tiny_config()
+    size1, _, size4, size8 = config.detail_hidden_sizes
+    embeddings = model.get_image_embeddings(torch.randn(2, 3, 43, 64))
+    padded_height, padded_width = 56, 72  # multiples of 8, and one cell more
+    assert embeddings.coarse_map.shape == (2, 32, 4, 4)
+    assert embeddings.fine_map is None  # level 0
+    assert [each.shape for each in embeddings.detail_maps] == [
+        (2, size4, padded_height // 4, padded_width // 4),
+        (2, size8, padded_height // 8, padded_width // 8),
+    ]
+    assert embeddings.detail_basis.shape == (2, 4 * size1, padded_height // 2, padded_width // 2)
+    assert embeddings.pixel_mask.shape == (2, 1, 43, 64)
+    outputs = model.model(image_embeddings=embeddings, **prompts())
+    assert outputs.object_features.shape == (2, 2, size4, padded_height // 4, padded_width // 4)
+    assert outputs.coarse_logits.shape == (2, 2, padded_height // 8, padded_width // 8)
+    assert outputs.prompt_embeds.shape == (2, 2, 32)
+    assert model(image_embeddings=embeddings, **prompts()).logits.shape == (2, 2, 43, 64)
+
+
+@torch.no_grad()
+def test_images_are_resized_and_padded_to_the_encoder_input():
+    model = tiny_model().model
+    sizes = torch.tensor([[20, 40], [40, 10]])
+    maps = model.resize_and_pad(torch.ones(2, 1, 40, 40), sizes)
+    assert maps.shape == (2, 1, 56, 56)
+    assert maps[0, 0].eq(1).sum() == 28 * 56
+    assert maps[1, 0, :, :14].eq(1).all()
+    assert maps[0, 0, 28:].eq(0).all()
+    assert maps[1, 0, :, 14:].eq(0).all()
 
 
 @torch.no_grad()
