@@ -38,8 +38,6 @@ from PIL import Image
 
 from fclm_hf.image_utils_fclm import open_image
 
-from fclm_hf.image_utils_fclm import IMAGE_SUFFIXES
-
 
 MARGIN = 2  # transparent pixels kept around a crop, so that resampling it has something to fade into
 Entry = dict[str, Any]
