@@ -4,7 +4,7 @@
     python model_cards/build.py --data DIR --training-set SET --training "What was done."
 
 With --data, fclm-lite and what a user might use instead are measured on DIR/alphamatting and DIR/coco (with the layout
-at the top of research/evaluate_real_photos.py); the summaries, facts and comparison in model_cards/fclm-lite/ are
+that research/real_photos.py describes); the summaries, facts and comparison in model_cards/fclm-lite/ are
 replaced. An interrupted run is resumed. --training-set is a folder made by research/build_training_set.py, whose
 sources and licenses are counted; --training is a note on the training. Both are kept until they are given again.
 """
@@ -87,15 +87,20 @@ def measure_lite(data: Path, runs: Path, folder: Path) -> None:
     )
 
 
+def read_license(row: dict[str, str]) -> str:
+    """Return the license of an image of a training set; sets of release 0.1 spell the key differently."""
+    return row["license"] if "license" in row else row["licence"]  # codespell:ignore licence
+
+
 def describe_training(path: Path, training_set: Path | None, note: str | None) -> None:
     """Replace the sources of the training set and the note in the facts on training, if they are given."""
     facts = read_json(path) if path.is_file() else {"note": "", "foregrounds": [], "backgrounds": []}
     if note is not None:
         facts["note"] = note
     if training_set is not None:
-        rows = {name: read_json(training_set / f"{name}.json") for name in ("foregrounds", "backgrounds")}
-        foregrounds = Counter((row["origin"], read_license(row)) for row in rows["foregrounds"])
-        backgrounds = Counter(read_license(row) for row in rows["backgrounds"])
+        entries = {name: read_json(training_set / f"{name}.json") for name in ("foregrounds", "backgrounds")}
+        foregrounds = Counter((row["origin"], read_license(row)) for row in entries["foregrounds"])
+        backgrounds = Counter(read_license(row) for row in entries["backgrounds"])
         facts["foregrounds"] = [
             {"origin": origin, "license": name, "count": count} for (origin, name), count in foregrounds.most_common()
         ]
@@ -202,11 +207,6 @@ def write_card(card: ModelCard, path: Path) -> None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def read_license(row: dict[str, str]) -> str:
-    """Return the license of a row of a training set, also of sets that spell it the British way."""
-    return row["license"] if "license" in row else row["licence"]  # codespell:ignore licence
 
 
 def build_parser() -> argparse.ArgumentParser:

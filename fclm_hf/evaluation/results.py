@@ -91,10 +91,15 @@ def _find_inside(folder: Path, name: str) -> Path:
 
 
 def check_settings(path: Path, settings: dict[str, Any], remedy: str) -> None:
-    """Keeps the settings that results were made with, and compares them when a run goes on.
+    """Write the settings of new results, or check that existing results have the same settings.
+
+    Args:
+        path: File of the settings.
+        settings: The settings, as values that JSON can represent.
+        remedy: Advice at the end of the error.
 
     Raises:
-        ValueError: results of other settings are there; names the differences and ends with `remedy`.
+        ValueError: If existing results have other settings; the error lists the differences.
     """
     if not path.is_file():
         write_json(path, settings)

@@ -1,4 +1,4 @@
-"""Worker processes change nothing but the time."""
+"""Worker processes: the same results, errors that come back, and no process left behind."""
 
 import subprocess
 import sys

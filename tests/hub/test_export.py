@@ -22,15 +22,6 @@ from fclm_hf.hub import cards, checkpoints, export_checkpoint, export_saved_chec
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as training leaves it: without code."""
-    folder = tmp_path_factory.mktemp("saved") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export_checkpoint(tiny_model(), tiny_processor(), tmp_path_factory.mktemp("exported") / "tiny")
 

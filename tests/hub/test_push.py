@@ -14,14 +14,6 @@ from fclm_hf.cli import main as cli
 from fclm_hf.hub import cards, export_checkpoint, push_checkpoint
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
-
-
 def run(*words: object) -> tuple[int, str]:
     """Exit code and output of `fclm push`."""
     result = CliRunner().invoke(cli.app, ["push", *map(str, words)])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from fresh_interpreter import check_loading
 from local_hub import LocalHub
-from tiny_model import tiny_model, tiny_processor
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -91,8 +90,6 @@ def test_the_registered_pipeline_wins_where_the_package_is_installed() -> None:
 
 
 @pytest.mark.usefixtures("online")
-def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, tmp_path: Path) -> None:
-    tiny_model().save_pretrained(tmp_path / "tiny")
-    tiny_processor().save_pretrained(tmp_path / "tiny")
-    push_checkpoint(tmp_path / "tiny", "cats")
-    check_loading(hub, tmp_path, tmp_path / "tiny", "FCLMImageProcessorPil", hidden=NOT_NEEDED)
+def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
+    push_checkpoint(saved, "cats")
+    check_loading(hub, tmp_path, saved, "FCLMImageProcessorPil", hidden=NOT_NEEDED)
