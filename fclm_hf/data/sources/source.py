@@ -56,7 +56,7 @@ class SourceConfig:
         streaming: Whether to read the data set while training; False downloads it first.
         keep: Column to accepted values; rows with other values are left out.
         general_names: From a row's name or cls to names that also fit it, such as `{"poodle": ["dog"]}`.
-        shuffle_rows: Rows are shuffled in blocks of at most this many rows; two blocks are in memory. 1 keeps the order.
+        shuffle_rows: Rows are shuffled in blocks of at most this many; two blocks are in memory. 1 keeps the order.
         shuffle_megabytes: Largest size of the encoded rows of a block, in MiB.
 
     Raises:
@@ -238,7 +238,7 @@ def _find_base(config: SourceConfig) -> str:
 
 
 def _match_columns(config: SourceConfig, features: Mapping[str, Any], defaults: dict[str, str]) -> dict[str, list[str]]:
-    """Return role to columns for all roles that the data set has; `defaults` are columns of roles that are not given."""
+    """Return role to columns for the roles that the data set has; `defaults` are the columns of roles not given."""
     columns = {}
     roles = KINDS[config.kind]
     for role in (*roles.required, *roles.optional):

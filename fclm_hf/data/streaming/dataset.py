@@ -79,9 +79,8 @@ class TrainingStream(IterableDataset):
         >>> from PIL import Image
         >>> from transformers import AutoTokenizer
         >>> from fclm_hf import LITE_CHECKPOINT
-        >>> from fclm_hf.data import (
-        ...     BatchSettings, CompositionSettings, PairSettings, SourceConfig, StreamLoader, TrainingStream, open_source
-        ... )
+        >>> from fclm_hf.data import BatchSettings, CompositionSettings, PairSettings, SourceConfig
+        >>> from fclm_hf.data import StreamLoader, TrainingStream, open_source
         >>> for kind, mode in (("foregrounds", "RGBA"), ("backgrounds", "RGB")):
         ...     Image.new(mode, (16, 16), (200, 90, 40, 128)[: len(mode)]).save(f"{kind}.png")
         ...     _ = pathlib.Path(f"{kind}.json").write_text(json.dumps([{"file": f"{kind}.png", "name": "a square"}]))

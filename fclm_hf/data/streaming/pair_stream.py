@@ -81,9 +81,9 @@ class PairStream:
 
     A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others with different names;
     one whose names are taken waits for a later pair. If there are sources of cut-out objects, the fraction
-    `composition.plant_prob` of the objects are procedural plants. Everything random in a pair is seeded by (seed, epoch,
-    checksum of its first sample's image). Clutter and textures come from the other pairs that are drawn together with
-    it, so nothing is read for them and the positions in the sources are the whole state.
+    `composition.plant_prob` of the objects are procedural plants. Everything random in a pair is seeded by the seed of
+    the run, the epoch, and the checksum of its first sample's image. Clutter and textures come from the other pairs
+    that are drawn together with it, so nothing is read for them and the positions in the sources are the whole state.
 
     Args:
         foregrounds: Sources of any kind but "background".

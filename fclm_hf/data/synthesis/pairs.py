@@ -53,7 +53,7 @@ class Window:
     width: int
 
     def crop(self, pixels: np.ndarray, size: int) -> np.ndarray:
-        """Return this part of `pixels` `(height, width)` or `(height, width, channels)` uint8, the longer side `size`."""
+        """Return this part of `pixels` (uint8, channels last or none), its longer side scaled to `size`."""
         part = pixels[self.top : self.top + self.height, self.left : self.left + self.width]
         scale = size / max(self.height, self.width)
         target = max(1, round(self.width * scale)), max(1, round(self.height * scale))
@@ -190,9 +190,7 @@ class PairComposition(Composition):
         names = [tuple(name for name in names if all_names.count(name) == 1) for names in photo.names]
         return self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid)
 
-    def _crop_photo(
-        self, photo: Photo, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Return a part of a photo, at times mirrored.
 
         Returns:
