@@ -120,8 +120,7 @@ class Source:
     Example:
         >>> import json, pathlib
         >>> from fclm_hf.data import SourceConfig, open_source
-        >>> pathlib.Path("rows.json").write_text(json.dumps([{"photo": "a.png"}, {"photo": "b.png"}]))
-        36
+        >>> _ = pathlib.Path("rows.json").write_text(json.dumps([{"photo": "a.png"}, {"photo": "b.png"}]))
         >>> config = SourceConfig("json", "background", columns={"image": "photo"}, data_files="rows.json")
         >>> open_source(config).columns
         {'image': ['photo']}
@@ -169,8 +168,7 @@ def open_source(config: SourceConfig, retry: RetryPolicy | None = None) -> Sourc
     Example:
         >>> import json, pathlib
         >>> from fclm_hf.data import SourceConfig, open_source
-        >>> pathlib.Path("rows.json").write_text(json.dumps([{"image": "a.png"}]))
-        20
+        >>> _ = pathlib.Path("rows.json").write_text(json.dumps([{"image": "a.png"}]))
         >>> source = open_source(SourceConfig("json", "background", data_files="rows.json"))
         >>> [source.read_roles(row)["image"] for row in source.dataset]
         ['a.png']

@@ -27,7 +27,7 @@ def test_prompts_fit_the_object():
         assert "cat" in prompt.get("text", "cat")
     assert len(kinds) == 6
     assert all("text" not in sample_prompt(alpha, (), rng, PromptSettings()) for _ in range(30))
-    with pytest.raises(ValueError, match="alpha is 0 everywhere"):
+    with pytest.raises(ValueError, match="alpha must not be 0 everywhere"):
         sample_prompt(np.zeros((9, 9), np.float32), (), rng, PromptSettings(kinds={"box": 1}))
 
 
