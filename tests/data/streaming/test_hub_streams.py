@@ -1,4 +1,4 @@
-"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are the same to the bit."""
+"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are bit-identical."""
 
 import json
 from collections import Counter

@@ -115,7 +115,7 @@ def test_copies_and_new_surfaces_have_no_names():
 
 
 def fill_hull(alpha: np.ndarray) -> float:
-    """Area over that of the convex hull through pixel centres: a little above 1 for a disc."""
+    """Area over that of the convex hull through pixel centers: a little above 1 for a disc."""
     return alpha.sum() / cv2.contourArea(cv2.convexHull(np.argwhere(alpha > 0.5).astype(np.float32)))
 
 
