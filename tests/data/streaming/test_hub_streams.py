@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+from paths import HELPERS, ROOT
 from training_sets import (
     background_rows,
     cutout_rows,
@@ -81,9 +82,9 @@ def sets(hub, tmp_path):
 
 @pytest.mark.slow
 def test_failing_requests_change_nothing(sets, tmp_path):
-    from local_hub.client import ROOT, run_client
+    from local_hub.client import run_client
 
-    paths = f"{ROOT}:{ROOT / 'tests'}"
+    paths = f"{ROOT}:{HELPERS}"
     digests, seen, skipped = run_client(sets, tmp_path / "one", STREAM, 16, PYTHONPATH=paths)
     sets.log.clear()
     with sets.failing(drop=0.05, error=0.05):
