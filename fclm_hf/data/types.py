@@ -34,7 +34,7 @@ class Foreground:
     cut_sides: tuple[bool, bool, bool, bool] = (False, False, False, False)
     texts: tuple[str, ...] = ()
 
-    RENAMED: ClassVar[dict[str, str]] = {"colours": "colors"}
+    RENAMED: ClassVar[dict[str, str]] = {"colours": "colors"}  # codespell:ignore colours
 
 
 @dataclass

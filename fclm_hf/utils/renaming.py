@@ -31,15 +31,15 @@ def accept_renamed(kind: type[Kind]) -> type[Kind]:
         >>> from fclm_hf.utils.renaming import accept_renamed
         >>> @accept_renamed
         ... @dataclass
-        ... class Paint:
-        ...     color: str
-        ...     RENAMED: ClassVar[dict[str, str]] = {"colour": "color"}
+        ... class Batch:
+        ...     batch_size: int
+        ...     RENAMED: ClassVar[dict[str, str]] = {"size": "batch_size"}
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
-        ...     Paint(colour="red")
-        Paint(color='red')
+        ...     Batch(size=4)
+        Batch(batch_size=4)
         >>> str(caught[0].message)
-        'Paint.colour is deprecated and will be removed in 0.3.0: use color.'
+        'Batch.size is deprecated and will be removed in 0.3.0: use batch_size.'
     """
     renamed: dict[str, str] = kind.RENAMED
     kind.__init__ = rename_arguments(renamed, prefix=f"{kind.__name__}.")(kind.__init__)
@@ -60,11 +60,11 @@ def rename_arguments(renamed: Mapping[str, str], prefix: str = "") -> Callable[[
 
     Example:
         >>> from fclm_hf.utils.renaming import rename_arguments
-        >>> @rename_arguments({"colour": "color"})
-        ... def paint(color):
-        ...     return color
-        >>> paint(color="red")
-        'red'
+        >>> @rename_arguments({"size": "batch_size"})
+        ... def count(batch_size):
+        ...     return batch_size
+        >>> count(batch_size=4)
+        4
     """
 
     def decorate(function: Callable) -> Callable:
@@ -93,9 +93,9 @@ def make_getattr(module: str, objects: Mapping[str, Any], removed: Mapping[str, 
 
     Example:
         >>> from fclm_hf.utils.renaming import make_getattr
-        >>> make_getattr("paints", {}, {"Colour": "use Color."})("Colour")
+        >>> make_getattr("package", {}, {"Loader": "use Reader."})("Loader")
         Traceback (most recent call last):
-        AttributeError: paints.Colour was removed in 0.2.0: use Color.
+        AttributeError: package.Loader was removed in 0.2.0: use Reader.
     """
 
     def get(name: str) -> Any:

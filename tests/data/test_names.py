@@ -35,9 +35,9 @@ def test_removed_objects_say_what_to_use(name: str) -> None:
 def test_renamed_arguments_are_accepted() -> None:
     pixels, alpha = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.float32)
     with pytest.warns(FutureWarning, match="use colors"):
-        foreground = data.Foreground(colours=pixels, alpha=alpha, names=("dot",))
+        foreground = data.Foreground(colours=pixels, alpha=alpha, names=("dot",))  # codespell:ignore colours
     with pytest.warns(FutureWarning, match="use colors"):
-        assert foreground.colours is foreground.colors is pixels
+        assert foreground.colours is foreground.colors is pixels  # codespell:ignore colours
     with pytest.warns(FutureWarning, match="use (max_retries|initial_delay|max_delay)"):
         policy = data.RetryPolicy(retries=1, first=2.0, longest=3.0)
     assert (policy.max_retries, policy.initial_delay, policy.max_delay) == (1, 2.0, 3.0)

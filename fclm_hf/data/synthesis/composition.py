@@ -103,7 +103,7 @@ class CompositionSettings:
         "translucent": "translucency_prob",
         "soft_edge": "soft_edge_prob",
         "shadow": "shadow_prob",
-        "harmonise": "harmonize_prob",
+        "harmonise": "harmonize_prob",  # codespell:ignore harmonise
         "defocus": "defocus_prob",
         "degrade": "degradation_prob",
         "letterbox": "letterbox_prob",

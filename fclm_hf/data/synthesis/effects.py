@@ -49,7 +49,7 @@ def vary_background(photo: np.ndarray, rng: np.random.Generator, size: int, defo
 def harmonize_colors(
     colors: np.ndarray, alpha: np.ndarray, background: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Move the mean and the spread of an object's colors towards those of a background, by a random amount.
+    """Move the mean and the spread of an object's colors toward those of a background, by a random amount.
 
     Args:
         colors: Colors of the object.

@@ -195,7 +195,7 @@ def extend_colors(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.where(alpha[..., None] > 0.5, colors, result).astype(np.float32)
 
 
-@rename_arguments({"colours": "colors"})
+@rename_arguments({"colours": "colors"})  # codespell:ignore colours
 def add_hair(colors: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Grow hair or fur outwards from a stretch of an object's contour: thin curved strands.
 
