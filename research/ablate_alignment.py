@@ -17,7 +17,7 @@ from statistics import mean, stdev
 import evaluate_real_photos
 import torch
 from tqdm import tqdm
-from train_lite import GENERAL_NAMES
+from training_set import GENERAL_NAMES
 from transformers import set_seed
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor

@@ -51,9 +51,9 @@ class BatchFeed:
         self._position = loader.state_dict()
 
     def set_processor(self, tokenizer: CLIPTokenizer, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Tokenizer, and mean and standard deviation of the pixels; the stream's images are in [-1, 1]."""
-        self.loader.stream.tokenizer = tokenizer
-        self.mean, self.std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (mean, std))
+        """Tokenizer, and mean and standard deviation of the pixels."""
+        stream = self.loader.stream
+        stream.tokenizer, stream.image_mean, stream.image_std = tokenizer, mean, std
 
     def read(self, count: int) -> list[dict[str, Any]]:
         """Raises:
@@ -81,13 +81,9 @@ class BatchFeed:
         self._position = state
 
     def _prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
-        batch = {
+        return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }
-        inside = batch["pixel_mask"][:, None]
-        for name in ("pixel_values_a", "pixel_values_b"):
-            batch[name] = ((batch[name] + 1) / 2 - self.mean) / self.std * inside
-        return batch
 
 
 __all__ = ["BatchFeed", "open_feed"]

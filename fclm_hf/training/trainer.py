@@ -283,7 +283,7 @@ class Trainer:
         """Lets go of all that has threads of its own, while there is an interpreter for them to call: a thread of Arrow or
         of a process group that wants it later aborts the process.
         """
-        self.accelerator.print(f"Step {self.step}. {self.pace}. {self.feed.loader.faults}.")
+        self.accelerator.print(f"Step {self.step}. {self.pace}. {self.feed.loader.invalid_samples}.")
         self.feed.close()
         self.learner = self.optimizer = self.schedule = None
         self.accelerator.free_memory()
