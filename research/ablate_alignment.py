@@ -31,8 +31,8 @@ from fclm_hf.data import (
     open_source,
 )
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
-from fclm_hf.training.lite import freeze_early_stages
 from fclm_hf.training.optimization import parameter_groups
+from fclm_hf.training.pretrained import freeze_early_stages
 
 
 ROWS = {
@@ -72,7 +72,7 @@ def train(args: argparse.Namespace, alignment: str, seed: int) -> FCLMForImageMa
     freeze_early_stages(student, 2)
     settings = TrainingSettings(distillation="none", alignment=alignment)
     learner = ForegroundConsistentLearner(student, settings=settings).to(memory_format=torch.channels_last).train()
-    groups = parameter_groups(student, args.learning_rate, encoder_factor=0.2, weight_decay=0.02)
+    groups = parameter_groups(student, args.learning_rate, backbone_lr_multiplier=0.2, weight_decay=0.02)
     auxiliary = [p for name, p in learner.named_parameters() if not name.startswith("student.")]
     optimizer = torch.optim.AdamW([*groups, {"params": auxiliary, "lr": args.learning_rate}])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / args.steps)

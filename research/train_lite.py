@@ -28,8 +28,9 @@ from transformers import CLIPTokenizer, set_seed
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
 from fclm_hf.data import Backgrounds, ComposedBatches, Composition, CompositionSettings, Foregrounds, PromptSettings
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
+from fclm_hf.training.imagenet import load_imagenet_weights
 from fclm_hf.training.optimization import parameter_groups
+from fclm_hf.training.pretrained import freeze_early_stages
 
 
 SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))

@@ -23,7 +23,7 @@ from training_sets import background_rows, cutout_rows, write_parquet
 
 # imports what training needs once, for all runs
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fclm_hf.training.trainer", "fclm_hf.training.lite", "fclm_hf.cli.train"])
+FORKS.set_forkserver_preload(["fclm_hf.training.trainer", "fclm_hf.cli.train"])
 TIMEOUT = 900
 
 
@@ -44,12 +44,12 @@ def write_run(folder: Path, **fields) -> Path:
         "validation_batches": 1,
         "composition": {"size": 32},
         "prompts_per_image": 2,
-        "num_workers": 0,
+        "dataloader_num_workers": 0,
         "max_steps": 12,
-        "batch_size": 2,
+        "per_device_train_batch_size": 2,
         "learning_rate": "1e-3",
         "ema_decay": 0.9,
-        "log_steps": 2,
+        "logging_steps": 2,
         "eval_steps": 6,
         "save_steps": 2,
         "threads": 1,

@@ -1,4 +1,4 @@
-"""Killed at any moment in mid-training, a run goes on to the bit."""
+"""A run that is killed at any moment of training resumes bit-exactly."""
 
 import json
 import random
@@ -47,8 +47,10 @@ def kill_while_saving(run: Run, rng: random.Random) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 2)])
-def test_twenty_kills(tmp_path, processes, workers):
-    config = write_run(tmp_path, num_workers=workers, max_steps=STEPS, save_steps=2, log_steps=1, eval_steps=10)
+def test_resume_after_twenty_kills(tmp_path, processes, workers):
+    config = write_run(
+        tmp_path, dataloader_num_workers=workers, max_steps=STEPS, save_steps=2, logging_steps=1, eval_steps=10
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     Run(config, whole, processes=processes).finish()
     rng, kills = random.Random(0), {kill_while_training: 0, kill_while_saving: 0}

@@ -80,7 +80,7 @@ def build(monkeypatch):
     def refuse(*_):
         pytest.fail("a student was built")
 
-    monkeypatch.setattr("fclm_hf.training.presets.FCLMForImageMatting", refuse)
+    monkeypatch.setattr("fclm_hf.training.pretrained.FCLMForImageMatting", refuse)
     return load_preset
 
 
@@ -105,7 +105,7 @@ def test_incomplete_checkpoints(build, checkpoints, tmp_path):
     weights = Dinov2Model.from_pretrained(checkpoints["backbone"]).state_dict()
     del weights["layernorm.weight"]
     torch.save(weights, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="backbone: the weights of .* lack 1 tensors, the first layernorm.weight"):
+    with pytest.raises(ValueError, match=r"backbone .* lacks 1 weights, the first is layernorm\.weight"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
     (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(ValueError, match="backbone: the weights of .* cannot be read"):

@@ -14,8 +14,28 @@ from fclm_hf.cli.train import main
 from fclm_hf.training.arguments import parse_arguments
 
 
-TINY = ["--composition.size", "64", "--encoder_sizes", "64", "--batch_size", "2", "--prompts_per_image", "1"]
-TINY += ["--max_steps", "2", "--log_steps", "1", "--num_workers", "0", "--pretrained", "false", "--threads", "1"]
+TINY = [
+    "--composition.size",
+    "64",
+    "--encoder_sizes",
+    "64",
+    "--per_device_train_batch_size",
+    "2",
+    "--prompts_per_image",
+    "1",
+]
+TINY += [
+    "--max_steps",
+    "2",
+    "--logging_steps",
+    "1",
+    "--dataloader_num_workers",
+    "0",
+    "--pretrained",
+    "false",
+    "--threads",
+    "1",
+]
 LITE = ["--config.hidden_size", "32", "--config.decoder_layers", "1", "--freeze_stages", "2"]
 pytestmark = pytest.mark.usefixtures("new_accelerator")
 
@@ -63,7 +83,7 @@ def test_the_paper_s_model_from_small_checkpoints(tmp_path):
         tmp_path, model="matting-small", validation=[], settings={"transport_iterations": 5}, **checkpoints
     )
     decoder = [word for name, value in DECODER.items() for word in (f"--config.{name}", str(value))]
-    flags = ["--composition.size", "56", "--encoder_sizes", "56", "--max_steps", "2", "--log_steps", "1"]
+    flags = ["--composition.size", "56", "--encoder_sizes", "56", "--max_steps", "2", "--logging_steps", "1"]
     assert main([str(config), "--output_dir", str(tmp_path / "out"), *flags, *decoder]) == 0
     assert check_run(tmp_path / "out").config.backbone_config.model_type == "dinov2"
     history = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text().splitlines()]
@@ -75,10 +95,18 @@ def test_the_paper_s_model_from_small_checkpoints(tmp_path):
 
 def test_the_examples_say_what_they_mean():
     lite = parse_arguments([str(EXAMPLES / "train_lite.yaml")])
-    assert (lite.model.model, lite.model.settings.distillation, lite.run.schedule) == ("lite", "none", "cosine")
+    assert (lite.model.model, lite.model.settings.distillation, lite.run.lr_scheduler_type) == (
+        "lite",
+        "none",
+        "cosine",
+    )
     assert all(source.kind == "rgba" for source in lite.data.sources)
     paper = parse_arguments([str(EXAMPLES / "train_matting.yaml")])
     assert (paper.model.model, paper.model.settings.distillation) == ("matting-small", "full")
-    assert (paper.run.schedule, paper.run.learning_rate, paper.run.mixed_precision) == ("constant", 1e-5, "bf16")
+    assert (paper.run.lr_scheduler_type, paper.run.learning_rate, paper.run.mixed_precision) == (
+        "constant",
+        1e-5,
+        "bf16",
+    )
     assert [source.kind for source in paper.data.sources] == ["image_alpha", "image_alpha", "rgba"]
     assert paper.data.validation[0].split == "test"

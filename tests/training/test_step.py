@@ -12,8 +12,7 @@ from training_runs import write_run
 from fclm_hf.cli.train import main
 from fclm_hf.data import StreamError
 from fclm_hf.training.arguments import RunArguments, parse_arguments
-from fclm_hf.training.nonfinite import NonFiniteLossError
-from fclm_hf.training.optimization import average_weights, make_optimization, take_step
+from fclm_hf.training.optimization import NonFiniteLossError, average_weights, make_optimization, take_step
 from fclm_hf.training.trainer import Trainer
 
 
@@ -76,7 +75,7 @@ def test_a_loss_that_is_not_finite_names_its_samples(tmp_path):
 def test_a_stream_that_fails_saves_a_checkpoint(tmp_path, monkeypatch):
     config = write_run(tmp_path, validation=[])
     trainer = Trainer(parse_arguments([str(config), "--output_dir", str(tmp_path / "out")]))
-    read, calls = trainer.feed.read, []
+    read, calls = trainer.reader.read, []
 
     def fail_third(count):
         calls.append(count)
@@ -84,7 +83,7 @@ def test_a_stream_that_fails_saves_a_checkpoint(tmp_path, monkeypatch):
             raise StreamError("the connection is down")
         return read(count)
 
-    monkeypatch.setattr(trainer.feed, "read", fail_third)
+    monkeypatch.setattr(trainer.reader, "read", fail_third)
     with pytest.raises(StreamError, match="the connection is down"):
         trainer.train()
     state = torch.load(tmp_path / "out" / "checkpoints" / "step-00000003.pt", weights_only=True)
@@ -99,11 +98,11 @@ def test_a_stream_that_fails_saves_a_checkpoint(tmp_path, monkeypatch):
         (["--max_steps", "many"], "--max_steps"),
         (["--settings.kd_weight", "abc"], "settings.kd_weight must be float, got 'abc'."),
         (["--settings.alignment", "half"], "alignment must be one of"),
-        (["--ema_decay", "1.5"], "ema_decay must be below 1, got 1.5."),
+        (["--ema_decay", "1.5"], "ema_decay must be less than 1, got 1.5."),
         (["--sources", "{path: a}"], "sources[0] lacks 'kind'."),
         (["--config.encoder_siz", "3"], "config does not take 'encoder_siz': did you mean encoder_size?"),
-        (["--encoder_sizes", "30"], "encoder_sizes must be multiples of 14 for this encoder, got [30]."),
-        (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be latest or a file"),
+        (["--encoder_sizes", "30"], "encoder_sizes must be multiples of 14 for this backbone, got [30]."),
+        (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),
     ],
 )
 def test_wrong_arguments_are_one_line(tmp_path, capsys, flags, message):

@@ -219,7 +219,7 @@ def test_only_the_student_is_saved_and_the_rest_resumes(tmp_path):
         nn.init.zeros_(parameter)
     other.load_auxiliary_state_dict(torch.load(tmp_path / "auxiliary.pt"))
     assert all(torch.equal(value, state[name]) for name, value in other.auxiliary_state_dict().items())
-    with pytest.raises(ValueError, match="other settings.*discriminator"):
+    with pytest.raises(ValueError, match="same settings.*discriminator"):
         make_learner(alignment="transport").load_auxiliary_state_dict(state)
 
 
@@ -278,7 +278,11 @@ def test_a_step_in_bfloat16():
     [
         ({"labels": None}, {}, "lacks labels"),
         ({"input_points": None}, {"prompts": "point"}, "lacks input_points .prompts: 'point'"),
-        ({"pixel_values_b": torch.zeros(2, 3, 32, 32)}, {}, "pairs of the same shape"),
+        (
+            {"pixel_values_b": torch.zeros(2, 3, 32, 32)},
+            {},
+            "pixel_values_a and pixel_values_b must have the same shape",
+        ),
     ],
 )
 def test_bad_batches(changes, settings, message):
@@ -292,19 +296,19 @@ def test_bad_batches(changes, settings, message):
         ({"distillation": "some"}, "distillation must be one of"),
         ({"alignment": "ot"}, "alignment must be one of"),
         ({"prompts": "click"}, "prompts must be one of"),
-        ({"exchange_for": ("encoder",)}, "exchange_for may name"),
+        ({"exchange_for": ("encoder",)}, "exchange_for must name"),
         ({"exchange_ratio": 25}, "exchange_ratio"),
         ({"transport_epsilon": 0.0}, "transport_epsilon"),
-        ({"ot_weight": -1.0}, "ot_weight must not be negative"),
+        ({"ot_weight": -1.0}, "ot_weight must be at least 0"),
         ({"depth_threshold": 25.0}, "depth_threshold must be between 0 and 1"),
         ({"transport_iterations": 0}, "transport_iterations must be at least 1"),
         ({"transport_max_tokens": 1}, "transport_max_tokens must be at least 2"),
-        ({"feature_level": 2}, "feature_level 2: the encoder has 2 feature maps"),
+        ({"feature_level": 2}, "feature_level must index one of the 2 feature maps of the backbone, got 2"),
         ({"teacher_size": 100}, "teacher_size must be a positive multiple of 14"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         make_learner(**settings)
-    with pytest.raises(ValueError, match="needs a teacher"):
+    with pytest.raises(ValueError, match="teacher must not be None with distillation 'full'"):
         ForegroundConsistentLearner(tiny_model())

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fclm_hf.training.objective.optimal_transport import MIN_EPSILON, foreground_transport_loss
+from fclm_hf.training.objective.optimal_transport import foreground_transport_loss
+from fclm_hf.training.objective.settings import MIN_EPSILON
 from fclm_hf.training.objective.sinkhorn import sinkhorn_plan
 
 

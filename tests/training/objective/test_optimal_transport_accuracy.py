@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from fclm_hf.training.objective.optimal_transport import MIN_EPSILON, foreground_transport_loss
+from fclm_hf.training.objective.optimal_transport import foreground_transport_loss
+from fclm_hf.training.objective.settings import MIN_EPSILON
 from fclm_hf.training.objective.sinkhorn import iterate_plan, sinkhorn_plan
 
 
