@@ -1,5 +1,6 @@
 """Resuming with other arguments, from earlier steps, in used folders and on a full disk."""
 
+import re
 import resource
 from pathlib import Path
 
@@ -40,17 +41,18 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
 def test_resuming_refuses_other_arguments(config, flags, told):
     before, now = (select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *more])) for more in ([], flags))
     path = Path("RUN/checkpoints/step-00000004.pt")
-    with pytest.raises(ValueError) as error:
+    start = re.escape(f"{path} can only be resumed with the arguments of its run, but ")
+    with pytest.raises(ValueError, match=f"^{start}") as error:
         check_same_arguments(before, now, path, 4)
     assert all(part in str(error.value) for part in told.split("; "))
-    assert str(error.value).startswith(f"{path} can only be resumed with the arguments of its run, but ")
     assert "--model RUN/last" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_resuming_accepts_other_output_arguments(config):
-    flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --dataloader_prefetch_factor 9"
-    flags += " --save_dtype float16 --push_steps 9 --hub_model_id a/b --hub_private_repo true --resume_from_checkpoint latest"
+    flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
+    flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
+    flags += " --report_to none --resume_from_checkpoint latest"
     before = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     path = Path("RUN/checkpoints/step-00000004.pt")
     check_same_arguments(

@@ -31,7 +31,8 @@ def kill_while_training(run: Run, rng: random.Random) -> bool:
     begun, steps = find_resumed(run.out), rng.randint(1, 4)
     wait_until(lambda: begun + steps <= read_step(run.out) <= STEPS, run)
     time.sleep(rng.uniform(0, 0.3))
-    assert run.is_alive and read_step(run.out) < STEPS, run.output
+    assert run.is_alive, run.output
+    assert read_step(run.out) < STEPS, run.output
     assert -signal.SIGKILL in run.end(signal.SIGKILL)
     return read_step(run.out) >= begun + steps
 

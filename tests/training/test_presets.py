@@ -100,7 +100,7 @@ def test_wrong_checkpoints(build, checkpoints, tmp_path):
 
 def test_incomplete_checkpoints(build, checkpoints, tmp_path):
     Dinov2Config.from_pretrained(checkpoints["backbone"]).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="backbone: .* holds no weights"):
+    with pytest.raises(ValueError, match=r"backbone: .* holds no weights"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
     weights = Dinov2Model.from_pretrained(checkpoints["backbone"]).state_dict()
     del weights["layernorm.weight"]
@@ -108,11 +108,11 @@ def test_incomplete_checkpoints(build, checkpoints, tmp_path):
     with pytest.raises(ValueError, match=r"backbone .* lacks 1 weights, the first is layernorm\.weight"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
     (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(ValueError, match="backbone: the weights of .* cannot be read"):
+    with pytest.raises(ValueError, match=r"backbone: the weights of .* cannot be read"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
     (tmp_path / "model.safetensors").write_bytes(b"cut off")
-    with pytest.raises(ValueError, match="backbone: the weights of .* cannot be read"):
+    with pytest.raises(ValueError, match=r"backbone: the weights of .* cannot be read"):
         build("matting-small", **{**checkpoints, "backbone": tmp_path})
     CLIPModel.from_pretrained(checkpoints["text_encoder"]).save_pretrained(tmp_path / "clip")
-    with pytest.raises(ValueError, match="text_encoder: .* holds no tokenizer"):
+    with pytest.raises(ValueError, match=r"text_encoder: .* holds no tokenizer"):
         build("matting-small", **{**checkpoints, "text_encoder": tmp_path / "clip"})

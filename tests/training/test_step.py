@@ -35,7 +35,8 @@ def test_fp16_overflow_skips_the_step_and_lowers_the_scale():
     before = weight.detach().clone()
     losses = take_step(accelerator, learner, optimizer, [make_batch()], 1.0)
     assert all(torch.isfinite(loss) for loss in losses[0].values())
-    assert not optimizer.step_was_skipped and not torch.equal(weight, before), name
+    assert not optimizer.step_was_skipped
+    assert not torch.equal(weight, before), name
 
     before = weight.detach().clone()
     accelerator.scaler.update(2.0**120)

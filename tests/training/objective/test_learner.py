@@ -219,7 +219,7 @@ def test_only_the_student_is_saved_and_the_rest_resumes(tmp_path):
         nn.init.zeros_(parameter)
     other.load_auxiliary_state_dict(torch.load(tmp_path / "auxiliary.pt"))
     assert all(torch.equal(value, state[name]) for name, value in other.auxiliary_state_dict().items())
-    with pytest.raises(ValueError, match="same settings.*discriminator"):
+    with pytest.raises(ValueError, match=r"same settings.*discriminator"):
         make_learner(alignment="transport").load_auxiliary_state_dict(state)
 
 
