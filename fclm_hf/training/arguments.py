@@ -302,6 +302,7 @@ class RunArguments:
             check_repo_id(self.hub_model_id, "hub_model_id is not accepted")
 
     def _check_trackers(self) -> None:
+        """Resolve 'all' and 'none', and check that the trackers are installed."""
         installed = [str(each) for each in get_available_trackers()]
         if self.report_to in (["all"], ["none"]):
             self.report_to = installed if self.report_to == ["all"] else []
@@ -341,6 +342,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Appends default values to help texts where there is a value to show."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Return the help text of an argument."""
         if isinstance(action, argparse._StoreFalseAction):  # added by transformers for each flag that is on by default
             return f"Same as --{action.dest} false."
         return super()._get_help_string(action) if action.default or action.default in (0, False) else action.help
@@ -350,6 +352,7 @@ class _Parser(HfArgumentParser):
     """Parser that raises an exception instead of exiting."""
 
     def error(self, message: str) -> None:
+        """Raise a `ValueError`."""
         raise ValueError(message)
 
 

@@ -115,6 +115,7 @@ class CheckpointFolder:
             self._make_path(each).unlink()
 
     def _make_path(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step."""
         return self.path / f"step-{step:08d}.pt"
 
 

@@ -32,6 +32,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Record a signal, restore its usual handler, and end a wait."""
         self.received = number
         signal.signal(number, self._before[number])
         if self._is_waiting:

@@ -81,6 +81,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _create_accelerator(self) -> Accelerator:
+        """Create the accelerator with its trackers."""
         run = self.arguments.run
         self.history = HistoryTracker(self.folder)
         accelerator = Accelerator(
@@ -110,6 +111,7 @@ class Trainer:
             reader.close()
 
     def _prepare_learner(self) -> None:
+        """Prepare learner, optimizer, scheduler, averaged weights and counters."""
         run, preset = self.arguments.run, self.preset
         self.student = preset.student
         if run.gradient_checkpointing:
@@ -128,6 +130,7 @@ class Trainer:
         self.throughput = Throughput(batch_size * self.accelerator.num_processes)
 
     def _prepare_folder(self) -> None:
+        """Create the output folder and, if the run uploads, the Hub repository."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
         write_bytes(self.folder / "arguments.yaml", self.arguments.to_yaml().encode())
@@ -164,6 +167,7 @@ class Trainer:
         return stop
 
     def _run(self, signals: StopSignals, bar: tqdm) -> int:
+        """Take the remaining steps; return the number of the signal that ended them, or 0."""
         while self.step < self.arguments.run.max_steps:
             batches, failure = self._read_batches(signals)
             if stop := agree(self.accelerator, _STREAM_FAILED if failure else signals.received):
@@ -228,9 +232,11 @@ class Trainer:
             self._push(required=False)
 
     def _is_due(self, every: int) -> bool:
+        """Return whether something is due that happens every so many steps and after the last one."""
         return self.step % every == 0 or self.step == self.arguments.run.max_steps
 
     def _log(self) -> None:
+        """Log losses, learning rates and throughput."""
         means = gather_object([self.losses.take()])
         losses = {f"train/{name}": sum(each[name] for each in means) / len(means) for name in means[0]}
         rates = {
@@ -240,6 +246,7 @@ class Trainer:
         self.accelerator.log({**losses, **rates, **self.throughput.take()}, step=self.step)
 
     def _validate(self) -> None:
+        """Log metrics and a picture, and save the weights if they are the best so far."""
         metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
         self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=self.step)
         log_picture(self.accelerator.trackers if self.is_main else [], picture, self.step)
@@ -249,6 +256,7 @@ class Trainer:
             self._write(lambda: self._save_weights("best"))
 
     def _save_checkpoint(self) -> None:
+        """Save the weights in last/ and a checkpoint to resume from."""
         state = {
             "step": self.step,
             "best": self.best,
@@ -263,6 +271,7 @@ class Trainer:
         self._write(save)
 
     def _shared_parts(self) -> dict[str, Stateful | None]:
+        """Return the parts of the state that are the same in all processes; the names are keys of the checkpoint."""
         return {
             "student": self.student,
             "auxiliary": AuxiliaryState(self.accelerator.unwrap_model(self.learner)),
@@ -273,14 +282,17 @@ class Trainer:
         }
 
     def _own_parts(self) -> dict[str, Stateful]:
+        """Return the parts of the state that each process has for itself; the names are keys of the checkpoint."""
         return {"stream": self.reader, "meter": self.losses}
 
     def _restore(self, path: Path) -> None:
+        """Restore the state of a checkpoint."""
         state = read_checkpoint(path)
         restore_state(state, self._shared_parts(), self._own_parts(), self.accelerator)
         self.step, self.best = state["step"], state["best"]
 
     def _save_weights(self, name: str) -> None:
+        """Save the model and its processor in a folder for `from_pretrained`."""
         dtype = getattr(torch, self.arguments.run.save_dtype)
         save_weights(self.model, self.preset.processor, self.folder / name, dtype)
 

@@ -1,4 +1,4 @@
-"""Run in several processes: trains and leaves the weights of each; what a process group had running is gone."""
+"""Script for several processes: train, save the weights of each, and check that no thread of the group remains."""
 
 import os
 import sys

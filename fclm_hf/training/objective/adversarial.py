@@ -7,6 +7,8 @@ from torch import nn
 
 
 class _Reversal(torch.autograd.Function):
+    """Identity that reverses and scales the gradient."""
+
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(strength)

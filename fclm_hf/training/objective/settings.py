@@ -103,6 +103,7 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}.")
 
     def _check_choices(self) -> None:
+        """Check the fields that name one of several options."""
         for name, accepted in (
             ("distillation", tuple(DISTILLATION_IMAGES)),
             ("alignment", ALIGNMENTS),

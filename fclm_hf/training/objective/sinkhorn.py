@@ -125,6 +125,7 @@ _plan_operation = torch.library.custom_op("fclm_hf::sinkhorn_plan", iterate_plan
 
 @_plan_operation.register_fake
 def _describe_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:
+    """Return a tensor of the shape and type of the plan, for tracing."""
     return torch.empty_like(cost, dtype=torch.float32)
 
 
