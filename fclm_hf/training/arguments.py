@@ -228,7 +228,7 @@ class RunArguments:
         },
     )
     adam_beta2: float = field(default=0.999, metadata={"help": "AdamW beta2."})
-    lr_scheduler_type: Literal["constant", "cosine"] = field(
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = field(
         default="constant", metadata={"help": "Learning rate schedule; 'constant' is the paper's."}
     )
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warmup from 0 to the peak learning rate."})
