@@ -35,7 +35,7 @@ from fclm_hf.training.checkpointing import save_weights
 from fclm_hf.training.imagenet import load_imagenet_weights
 
 
-SETTINGS = yaml.safe_load(Path(__file__).with_name("train_lite.yaml").read_text(encoding="utf-8"))
+SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
 GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 TEMPLATES = (*PromptSettings().templates, "{}s", "{} in the photo")

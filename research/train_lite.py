@@ -33,7 +33,7 @@ from fclm_hf.training.optimization import parameter_groups
 from fclm_hf.training.pretrained import freeze_early_stages
 
 
-SETTINGS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
 GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 

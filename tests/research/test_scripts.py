@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import BENCHMARKS
+from paths import BENCHMARKS, RESEARCH
 from PIL import Image
 from scripts import load_script
 
@@ -291,7 +291,7 @@ def test_weights_are_averaged(checkpoint: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_matches_of_names(real_photos: Path, checkpoint: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.syspath_prepend(RESEARCH)
     import measure_matches
     from tiny_model import tiny_model, tiny_processor
 
