@@ -1,4 +1,4 @@
-"""Arguments of `fclm train`: renamed fields, help texts, names shared with transformers."""
+"""Arguments of `fclm train`: errors, renamed fields, help texts, names shared with transformers."""
 
 import warnings
 from dataclasses import dataclass, fields
@@ -42,6 +42,28 @@ def test_old_names_in_the_yaml_file(config, tmp_path):
     told = [str(each.message) for each in caught]
     assert len(told) == 3
     assert any("batch_size is deprecated" in each and "use per_device_train_batch_size" in each for each in told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--learning_rat", "1"], "does not take 'learning_rat': did you mean learning_rate?"),
+        (["--max_steps", "many"], "--max_steps"),
+        (["--settings.kd_weight", "abc"], "settings.kd_weight must be float, got 'abc'."),
+        (["--settings.alignment", "half"], "alignment must be one of"),
+        (["--ema_decay", "1.5"], "ema_decay must be less than 1, got 1.5."),
+        (["--sources", "{path: a}"], "sources[0] lacks 'kind'."),
+        (["--config.encoder_siz", "3"], "config does not take 'encoder_siz': did you mean encoder_size?"),
+        (["--encoder_sizes", "30"], "encoder_sizes must be multiples of 14 for this backbone, got [30]."),
+        (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),
+    ],
+)
+def test_wrong_arguments_are_one_line(tmp_path, capsys, flags, message):
+    config = write_run(tmp_path)
+    assert main([str(config), "--output_dir", str(tmp_path / "out"), *flags]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
