@@ -1,13 +1,15 @@
-"""Speed of fclm_hf.metrics next to straightforward implementations of the same definitions: the section "metrics" of
-benchmark.py. They label with scikit-image, filter with scipy, and measure instances at full size; the tests use them as
+"""Shows the speed of fclm_hf.metrics next to plain implementations; takes scikit-image; run by benchmark.py.
+
+The plain ones label with scikit-image, filter with scipy, and measure instances at full size. The tests use them as
 oracles.
 """
 
+from itertools import pairwise
 from statistics import median
-from typing import Any
 
 import cv2
 import numpy as np
+from bench import Bench, divide
 
 
 SIZE = (2000, 3000)  # height, width, for a Bench of side 1024
@@ -16,11 +18,11 @@ INSTANCES = (4, 5)  # rows, columns
 
 
 def connectivity_by_labels(pred: np.ndarray, target: np.ndarray, thresholds: np.ndarray, gca: bool = False) -> float:
-    """Sum of connectivity differences: every component of every threshold labelled and counted."""
+    """Return the sum of connectivity differences: every component at every threshold is labeled and counted."""
     from skimage.measure import label
 
     last = np.full(pred.shape, -1.0)
-    for lower, threshold in zip(thresholds, thresholds[1:], strict=False):
+    for lower, threshold in pairwise(thresholds):
         labels = label((pred >= threshold) & (target >= threshold), connectivity=1)
         sizes = np.bincount(labels.ravel())
         if not gca:
@@ -33,7 +35,7 @@ def connectivity_by_labels(pred: np.ndarray, target: np.ndarray, thresholds: np.
 
 
 def magnitude_by_filters(alpha: np.ndarray) -> np.ndarray:
-    """Gradient magnitude (H, W) by two-dimensional filters of 9 x 9."""
+    """Return the gradient magnitude (height, width) by two-dimensional filters of 9 x 9."""
     from scipy.ndimage import convolve
 
     positions = np.arange(-4, 5)
@@ -44,13 +46,13 @@ def magnitude_by_filters(alpha: np.ndarray) -> np.ndarray:
 
 
 def gradient_by_filters(pred: np.ndarray, target: np.ndarray) -> float:
-    """Sum of squared differences of the gradient magnitudes of stretched mattes."""
+    """Return the sum of squared differences of the gradient magnitudes of stretched mattes."""
     stretched = [(alpha - alpha.min()) / (np.ptp(alpha) or 1) for alpha in (pred, target)]
     return float(((magnitude_by_filters(stretched[0]) - magnitude_by_filters(stretched[1])) ** 2).sum())
 
 
 def quality_at_full_size(pred: np.ndarray, target: np.ndarray, iou_threshold: float = 0.5) -> dict[str, float]:
-    """IMQ of one image, (N, H, W) and (M, H, W), every step on whole images."""
+    """Return the IMQ of one image from instances (N, H, W) and (M, H, W), every step on whole images."""
     from scipy.optimize import linear_sum_assignment
 
     iou = np.zeros((len(pred), len(target)))
@@ -79,47 +81,47 @@ def quality_at_full_size(pred: np.ndarray, target: np.ndarray, iou_threshold: fl
     return {f"imq_{name}": 100 * value / (hits + misses / 2 + 1e-6) for name, value in sums.items()}
 
 
-def draw_object(size: tuple[int, int], centre: tuple[float, float], radius: float) -> np.ndarray:
-    """A lobed object with strands, soft over a fiftieth of its radius; float64 (H, W), 8-bit values."""
+def draw_object(size: tuple[int, int], center: tuple[float, float], radius: float) -> np.ndarray:
+    """Return a lobed object with strands, soft over a fiftieth of its radius: float64 (height, width), 8-bit values."""
     rows, columns = np.mgrid[: size[0], : size[1]]
-    distance = np.hypot(columns - centre[1], rows - centre[0])
-    angle = np.arctan2(rows - centre[0], columns - centre[1])
+    distance = np.hypot(columns - center[1], rows - center[0])
+    angle = np.arctan2(rows - center[0], columns - center[1])
     outline = radius * (1 + 0.08 * np.sin(7 * angle) + 0.05 * np.sin(180 * angle) * (np.sin(3 * angle) > 0))
     return np.rint(255 * np.clip((outline - distance) * 30 / radius + 0.5, 0, 1)) / 255
 
 
 def blur_object(target: np.ndarray, generator: np.random.Generator, radius: float) -> np.ndarray:
-    """What a model makes of it: soft, uneven at the edge, with a hole and a false object."""
+    """Return what a model might predict: soft, uneven at the edge, with a hole and a false object."""
     height, width = target.shape
     noise = cv2.GaussianBlur(generator.standard_normal(target.shape), (0, 0), radius / 100) * radius / 100
     edge = cv2.GaussianBlur(target, (0, 0), radius / 50)
     pred = cv2.GaussianBlur(target, (0, 0), radius / 160) + edge * (1 - edge) * noise
     moments = cv2.moments(target)
-    centre = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
-    pred = np.minimum(pred, 1 - draw_object((height, width), centre, radius / 9))
-    pred = np.maximum(pred, draw_object((height, width), (centre[0] - 0.9 * radius, centre[1] - radius), radius / 9))
+    center = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
+    pred = np.minimum(pred, 1 - draw_object((height, width), center, radius / 9))
+    pred = np.maximum(pred, draw_object((height, width), (center[0] - 0.9 * radius, center[1] - radius), radius / 9))
     return np.rint(255 * np.clip(pred, 0, 1)) / 255
 
 
 def draw_pair(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction and its target, with one object that fills the frame."""
+    """Return a prediction and its target, with one object that fills the frame."""
     radius = 0.4 * min(size)
     target = draw_object(size, (size[0] / 2, size[1] / 2), radius)
     return blur_object(target, np.random.default_rng(0), radius), target
 
 
 def draw_instances(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and targets (N, H, W) of a grid of objects, in different orders."""
+    """Return predictions and targets (N, height, width) of a grid of objects, in different orders."""
     generator = np.random.default_rng(0)
     height, width = size[0] / INSTANCES[0], size[1] / INSTANCES[1]
     radius = 0.4 * min(height, width)
-    centres = [((row + 0.5) * height, (column + 0.5) * width) for row, column in np.ndindex(INSTANCES)]
-    targets = np.stack([draw_object(size, centre, radius) for centre in centres])
+    centers = [((row + 0.5) * height, (column + 0.5) * width) for row, column in np.ndindex(INSTANCES)]
+    targets = np.stack([draw_object(size, center, radius) for center in centers])
     return np.stack([blur_object(target, generator, radius) for target in targets])[::-1].copy(), targets
 
 
-def measure_metrics(bench: Any) -> None:
-    """Records Conn, Grad and IMQ against the functions above; `bench` is a Bench of benchmark.py."""
+def measure_metrics(bench: Bench) -> None:
+    """Compare Conn, Grad and IMQ with the functions above."""
     from fclm_hf.metrics import InstanceMattingQuality, connectivity_error, gradient_error
 
     def scale(size: tuple[int, int]) -> tuple[int, int]:
@@ -156,8 +158,8 @@ def measure_metrics(bench: Any) -> None:
     }
     for name, (bound, shape, plain, ours) in cases.items():
         seconds = bench.time_rounds({"plain": plain, "ours": ours})
-        ratio = median(a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True))
+        ratio = divide(seconds["plain"], seconds["ours"])
         medians = ", ".join(f"{key} {1000 * median(each):.0f} ms" for key, each in seconds.items())
         note = f"{medians}, values differ by {abs(plain() - ours()):.1e}"
-        figure = f"straightforward / ours, {name}, {shape[0]} x {shape[1]}"
-        bench.record("metrics", figure, ratio, bound, "x", note, at_most=False)
+        label = f"straightforward / ours, {name}, {shape[0]} x {shape[1]}"
+        bench.record("metrics", label, ratio, bound, "x", note, at_most=False)

@@ -1,11 +1,13 @@
-"""Cost of the FCLM training method over its bare parts: the section "training" of benchmark.py. Random weights, which
-cost the same time as trained ones; the teacher has the architecture of Depth-Anything-V2-Small, the cheapest there is.
+"""Shows what a training step of FCLM costs over its bare parts; run by benchmark.py.
+
+The teacher has the architecture of Depth-Anything-V2-Small, the smallest one.
 """
 
 from statistics import median
 from typing import Any
 
 import torch
+from bench import Bench, divide
 
 
 SIDE = 518  # of images and encoder, for a Bench of side 1024
@@ -14,8 +16,8 @@ BATCH = 4  # pairs
 TEXT_LENGTH = 8
 
 
-def build_learner(bench: Any, side: int) -> torch.nn.Module:
-    """The paper's matting student at `encoder_size` side, a teacher, and all losses."""
+def build_learner(bench: Bench, side: int) -> torch.nn.Module:
+    """Return the paper's matting student at `encoder_size` side, a teacher, and all losses."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     from fclm_hf.training import ForegroundConsistentLearner
@@ -35,8 +37,8 @@ def build_learner(bench: Any, side: int) -> torch.nn.Module:
     return ForegroundConsistentLearner(student, teacher).to(bench.dtype).train()
 
 
-def make_batch(bench: Any, side: int) -> dict[str, torch.Tensor]:
-    """Pairs with one object each and a prompt of every kind; the object fills a third of the image."""
+def make_batch(bench: Bench, side: int) -> dict[str, torch.Tensor]:
+    """Return pairs with one object each and a prompt of every kind; the object fills a third of the image."""
     labels = torch.zeros(BATCH, 1, side, side)
     labels[..., side // 4 : side * 4 // 5, side // 5 : side * 3 // 4] = 1
     images = [torch.cat([bench.image(side) for _ in range(BATCH)]) for _ in "ab"]
@@ -52,8 +54,8 @@ def make_batch(bench: Any, side: int) -> dict[str, torch.Tensor]:
     }
 
 
-def time_training(bench: Any, side: int) -> dict[str, list[float]]:
-    """Seconds of a whole step, of its bare parts, and of the transport loss with every token in the foreground.
+def time_training(bench: Bench, side: int) -> dict[str, list[float]]:
+    """Return the seconds of a whole step, its bare parts, and the transport loss with every token in the foreground.
 
     The parts are the encoder alone, the teacher alone, and the rest of the student from given feature maps up to the
     loss of its head: all on A and B in one batch, as in the step.
@@ -107,15 +109,15 @@ def time_training(bench: Any, side: int) -> dict[str, list[float]]:
     return bench.time_rounds({name: clear_before(run) for name, run in runs.items()})
 
 
-def measure_training(bench: Any) -> None:
-    """Records the step over its parts and the transport loss as a share of the step; `bench` is one of benchmark.py."""
+def measure_training(bench: Bench) -> None:
+    """Compare the step with the sum of its parts, and the transport loss with the step."""
     side = SIDE * bench.side // 1024 // PATCH * PATCH
     with torch.inference_mode(False), torch.enable_grad():
         seconds = time_training(bench, side)
     parts = [sum(values) for values in zip(*(seconds[name] for name in ("encoder", "teacher", "decoder")), strict=True)]
-    overhead = median(a / b for a, b in zip(seconds["step"], parts, strict=True))
-    share = 100 * median(a / b for a, b in zip(seconds["transport"], seconds["step"], strict=True))
+    overhead = divide(seconds["step"], parts)
+    share = 100 * divide(seconds["transport"], seconds["step"])
     note = f"batch {BATCH}, " + ", ".join(f"{name} {1000 * median(each):.0f} ms" for name, each in seconds.items())
     bench.record("training", f"FCLM step / its bare parts, DINOv2-Small, {side} px", overhead, 1.15, "x", note)
-    figure = f"transport loss / FCLM step, K = {(side // PATCH) ** 2} tokens, {side} px"
-    bench.record("training", figure, share, 3, "%", note)
+    label = f"transport loss / FCLM step, K = {(side // PATCH) ** 2} tokens, {side} px"
+    bench.record("training", label, share, 3, "%", note)

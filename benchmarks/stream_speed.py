@@ -1,9 +1,9 @@
-"""How many training pairs per second the stream makes from a training set.
+"""Shows how many training pairs per second the stream makes; takes a training set and a minute.
 
     python benchmarks/stream_speed.py --data SET [--workers 1] [--size 320] [--batch-size 8] [--prompts-per-image 3]
 
 SET is a folder as `research/build_training_set.py` writes it. A training step that takes longer than a batch does here
-does not wait for data. On a busy machine `--workers 0` tells how much processor time a batch takes.
+does not wait for data. On a busy machine, `--workers 0` shows how much processor time a batch takes.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from fclm_hf.data import (
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set")
     parser.add_argument("--workers", type=int, default=1, help="worker processes, 0 for none")
@@ -38,6 +39,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Time the batches and print their rate."""
     args = parse_arguments()
     cv2.setNumThreads(1)
     foregrounds, backgrounds = (open_source(SourceConfig(str(args.data), kind)) for kind in ("rgba", "background"))

@@ -1,4 +1,4 @@
-"""Train FCLM from streamed data sets. The same as `fclm train`, for `accelerate launch`:
+"""Train FCLM on streamed data sets with `accelerate launch`, the same as `fclm train`.
 
 accelerate launch examples/train_fclm.py examples/train_lite.yaml --output_dir RUN
 accelerate launch examples/train_fclm.py examples/train_lite.yaml --output_dir RUN --resume_from_checkpoint latest

@@ -2,7 +2,7 @@
 
     python research/ablate_alignment.py --train SET --real PHOTOS --output RUNS [--steps 60] [--seeds 0 1 2]
 
-SET is a folder as `research/build_training_set.py` writes it, PHOTOS one as `research/evaluate_real_photos.py` reads.
+SET is a folder as `research/build_training_set.py` writes it, PHOTOS one as `research/real_photos.py` reads.
 All runs start from the same checkpoint (`--init`, by default the embedded fclm-lite), take the same number of steps on
 the same pairs and differ in the alignment alone; the depth teacher is left out. A finished run is not repeated: its
 figures are in RUNS. The table is Markdown, mean and standard deviation over seeds; the last line of the output is JSON.

@@ -1,8 +1,8 @@
-"""The weighted mean of checkpoints that come from one another, which is often better than each (Wortsman et al. 2022).
+"""Averages checkpoints that come from one another, often better than each of them; takes seconds and their memory.
 
     python research/average_weights.py --models RUN/last TAUGHT --shares 0.65 0.35 --output MEAN
 
-Config and processor are those of the first.
+The idea is that of Wortsman et al. (2022). Config and processor are those of the first checkpoint.
 """
 
 import argparse
@@ -15,19 +15,23 @@ from fclm_hf.training.checkpointing import save_weights
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Write the weighted mean of the checkpoints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders or Hub ids")
-    parser.add_argument("--shares", nargs="+", type=float, help="one for each model, of sum 1 (default: equal)")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the mean")
+    parser.add_argument("--models", nargs="+", required=True, help="checkpoints: folders or Hub ids")
+    parser.add_argument(
+        "--shares", nargs="+", type=float, help="weight of each model, with a sum of 1 (default: equal)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the mean")
     args = parser.parse_args(argv)
     shares = args.shares or [1 / len(args.models)] * len(args.models)
     if len(shares) != len(args.models) or abs(sum(shares) - 1) > 1e-6:
-        parser.error(f"--shares must be one for each of the {len(args.models)} models, of sum 1, got {shares}.")
+        count = len(args.models)
+        parser.error(f"--shares must be {count} numbers, one per model, with a sum of 1, got {shares}.")
     models = [FCLMForImageMatting.from_pretrained(name, dtype=torch.float32) for name in args.models]
     states = [model.state_dict() for model in models]
     shapes = [{name: value.shape for name, value in state.items()} for state in states]
     if wrong := [name for name, shape in zip(args.models, shapes, strict=True) if shape != shapes[0]]:
-        parser.error(f"--models: {', '.join(wrong)} have other weights than {args.models[0]}.")
+        parser.error(f"--models: {', '.join(wrong)} must have the same weights as {args.models[0]}.")
     with torch.no_grad():
         for name, value in states[0].items():
             if value.is_floating_point():

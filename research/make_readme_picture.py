@@ -1,4 +1,4 @@
-"""Draw the README's picture: photos, the mattes of the embedded checkpoint, and the cut-outs on a new background.
+"""Draws the picture of the README from examples/photos with the embedded checkpoint; takes seconds on a CPU.
 
 python research/make_readme_picture.py [OUTPUT]
 """
@@ -22,6 +22,7 @@ PROMPTS: dict[str, dict] = {
 
 
 def mark_prompt(photo: Image.Image, prompt: dict) -> Image.Image:
+    """Return a copy of the photo with its prompt drawn on it."""
     photo = photo.copy()
     draw = ImageDraw.Draw(photo)
     width = photo.height // 100 + 1
@@ -35,6 +36,7 @@ def mark_prompt(photo: Image.Image, prompt: dict) -> Image.Image:
 
 
 def main() -> None:
+    """Write the picture: photos, mattes and cutouts on a new background."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", nargs="?", type=Path, default=PHOTOS / "overview.jpg")
     output = parser.parse_args().output

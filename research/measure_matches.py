@@ -2,7 +2,7 @@
 
     python research/measure_matches.py --data DIR --model CHECKPOINT
 
-DIR is laid out as research/evaluate_real_photos.py describes. Printed is the area under the ROC curve: the share of
+DIR is laid out as research/real_photos.py describes. Printed is the area under the ROC curve: the share of
 pairs of a place on the object and one beside it in which the first matches the name better; 0.5 is chance. Means over
 objects, by class and over all.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from evaluate_real_photos import read_coco
 from PIL import Image
+from real_photos import read_photos
 from scipy.stats import rankdata
 from torch import nn
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
+from fclm_hf.evaluation.prompts import PromptRules
 
 
 def area_under_roc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -52,12 +53,13 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         parser.error(f"--model: {args.model} has no semantic head, or no square canvas.")
     processor = FCLMProcessor.from_pretrained(args.model)
     areas: dict[str, list[float]] = defaultdict(list)
-    for photo in read_coco(args.data / "coco", None, processor.tokenizer.get_vocab()):
-        named = [target for target in photo.targets if target.text]
+    rules = PromptRules("{CLS}", vocabulary=frozenset(processor.tokenizer.get_vocab()))
+    for photo in read_photos(args.data / "coco", ["text"], rules):
+        named = photo.asked["text"]
         if named:
-            matches = match_names(model, processor, photo.image, [target.text for target in named])
-            for target, match in zip(named, matches, strict=True):
-                areas[target.text].append(area_under_roc(match, target.truth > 0.5))
+            matches = match_names(model, processor, photo.image, [each.text for each in named])
+            for each, match in zip(named, matches, strict=True):
+                areas[each.text].append(area_under_roc(match, each.alpha > 127))
     scores = {name: float(np.mean(values)) for name, values in sorted(areas.items())}
     scores["all"] = float(np.mean([area for values in areas.values() for area in values]))
     for name, area in scores.items():

@@ -1,4 +1,4 @@
-"""WordNet's nouns, from the files of Debian's `wordnet-base` or of any WordNet 3.0."""
+"""Reads WordNet's nouns for teach_names.py; takes the files of Debian's `wordnet-base` or of any WordNet 3.0."""
 
 import re
 from collections import Counter
@@ -7,19 +7,21 @@ from pathlib import Path
 
 
 class Nouns:
-    """Senses are named as ImageNet names its classes: "n" and the sense's 8-digit offset, such as "n02123045".
+    """The nouns of WordNet, their senses and hypernyms.
+
+    Senses are named as ImageNet names its classes: "n" and the 8-digit offset of the sense, such as "n02123045".
 
     Args:
-        folder: holds data.noun, index.noun and cntlist.rev.
+        folder: Folder with data.noun, index.noun and cntlist.rev.
 
     Attributes:
-        words: what each sense is called, with spaces.
-        parents: its hypernyms.
-        senses: the senses of each noun in lower case, the most common first.
-        counts: how often each noun occurs in WordNet's tagged texts and in its definitions.
+        words: What each sense is called, with spaces.
+        parents: The hypernyms of each sense.
+        senses: The senses of each noun in lower case, the most common first.
+        counts: How often each noun occurs in WordNet's tagged texts and in its definitions.
 
     Raises:
-        OSError: a file is missing.
+        OSError: If a file is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,7 +54,7 @@ class Nouns:
         return [line for line in path.read_text(encoding="ascii").splitlines() if not line.startswith(" ")]
 
     def _find_ancestors(self, sense: str) -> tuple[str, ...]:
-        """The sense itself and all above it, the nearest first."""
+        """Return the sense itself and all above it, the nearest first."""
         found, level = {sense: None}, [sense]
         while level:
             level = [parent for below in level for parent in self.parents[below] if parent not in found]

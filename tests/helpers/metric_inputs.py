@@ -1,19 +1,14 @@
 """Mattes to measure, and the plain implementations of the benchmark script as oracles."""
 
-import importlib.util
 from types import ModuleType
 
 import cv2
 import numpy as np
-from paths import BENCHMARKS
+from scripts import load_script
 
 
 def load_oracles() -> ModuleType:
-    path = BENCHMARKS / "benchmark_metrics.py"
-    spec = importlib.util.spec_from_file_location("benchmark_metrics", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark_metrics")
 
 
 def random_pair(generator: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
