@@ -10,7 +10,6 @@ figures are in RUNS. The table is Markdown, mean and standard deviation over see
 
 import argparse
 import json
-import os
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -20,6 +19,7 @@ from train_lite import GENERAL_NAMES
 from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.training.arguments import parse_arguments
 from fclm_hf.training.trainer import Trainer
+from fclm_hf.utils.files import write_bytes
 
 
 ROWS = {
@@ -66,15 +66,13 @@ def train(args: argparse.Namespace, alignment: str, seed: int) -> Path:
 
 
 def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
-    """Figures of a run, from its file if it is finished."""
+    """Return the metrics of a run, from its file if it is finished."""
     path = args.output / f"{alignment}_{seed}.json"
     if not path.is_file():
         model = train(args, alignment, seed) if seed >= 0 else args.init
         command = ["--data", str(args.real), "--model", str(model), "--prompts", "box", "none"]
         result = evaluate_real_photos.main(command)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"steps": args.steps, **result}))
-        os.replace(temporary, path)
+        write_bytes(path, json.dumps({"steps": args.steps, **result}).encode())
     result = json.loads(path.read_text())
     if result["steps"] != args.steps:
         raise SystemExit(f"--output: {path} is of a run of {result['steps']} steps, not {args.steps}.")
@@ -82,10 +80,12 @@ def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
 
 
 def describe(values: list[float]) -> str:
+    """Return mean and standard deviation as text."""
     return f"{mean(values):.4g} ± {stdev(values):.2g}" if len(values) > 1 else f"{values[0]:.4g}"
 
 
 def make_table(results: dict[str, list[dict]]) -> str:
+    """Return the Markdown table of the metrics of all rows and seeds."""
     figures = {
         name: keys for name, keys in FIGURES.items() if all(keys[0] in run for runs in results.values() for run in runs)
     }
@@ -97,6 +97,7 @@ def make_table(results: dict[str, list[dict]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict]]:
+    """Train and measure every row; print the table and return the metrics of each run by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="training set")
     parser.add_argument("--real", type=Path, required=True, help="real photos to measure on")

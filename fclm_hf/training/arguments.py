@@ -203,6 +203,7 @@ class RunArguments:
         "batch_size": "per_device_train_batch_size",
         "encoder_factor": "backbone_lr_multiplier",
         "schedule": "lr_scheduler_type",
+        "gradient_checkpointing": "activation_checkpointing",
         "log_steps": "logging_steps",
         "trackers": "report_to",
         "hub_private": "hub_private_repo",
@@ -234,7 +235,7 @@ class RunArguments:
     warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warmup from 0 to the peak learning rate."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Maximum gradient norm; 0 disables clipping."})
     mixed_precision: Literal["no", "fp16", "bf16"] = field(default="no", metadata={"help": "Precision of autocast."})
-    gradient_checkpointing: bool = field(
+    activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
     )
     ema_decay: float = field(

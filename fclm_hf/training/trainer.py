@@ -114,8 +114,8 @@ class Trainer:
         """Prepare learner, optimizer, scheduler, averaged weights and counters."""
         run, preset = self.arguments.run, self.preset
         self.student = preset.student
-        if run.gradient_checkpointing:
-            self.student.gradient_checkpointing_enable()
+        if run.activation_checkpointing:
+            self.student.activation_checkpointing_enable()
         if self.student.config.backbone_config.model_type == "timm_backbone":
             self.student.to(memory_format=torch.channels_last)
         learner = ForegroundConsistentLearner(self.student.train(), preset.teacher, preset.settings)

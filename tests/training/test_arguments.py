@@ -82,7 +82,12 @@ def test_old_names_of_flags(config, flags):
 
 @pytest.mark.parametrize("name", RENAMED)
 def test_every_old_name_is_accepted(config, name):
-    value = {"schedule": "cosine", "trackers": "none", "hub_private": "true"}.get(name, "1")
+    value = {
+        "schedule": "cosine",
+        "trackers": "none",
+        "hub_private": "true",
+        "gradient_checkpointing": "true",
+    }.get(name, "1")
     with pytest.warns(FutureWarning, match=f"{name} is deprecated .* use {RENAMED[name]} instead"):
         old = parse_arguments([str(config), "--output_dir", "RUN", f"--{name}", value])
     assert old == parse_arguments([str(config), "--output_dir", "RUN", f"--{RENAMED[name]}", value])

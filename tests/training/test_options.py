@@ -62,8 +62,8 @@ def test_warmup_cosine_and_backbone_learning_rate(train):
     assert take(constant, "learning_rate/decoder") == pytest.approx([5e-4, 1e-3, 1e-3])
 
 
-def test_gradient_checkpointing_changes_no_loss(train):
-    plain, checkpointed = train("plain"), train("checkpointed", "--gradient_checkpointing", "true")
+def test_activation_checkpointing_changes_no_loss(train):
+    plain, checkpointed = train("plain"), train("checkpointed", "--activation_checkpointing", "true")
     for name in ("train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot"):
         assert take(checkpointed, name) == pytest.approx(take(plain, name), rel=1e-5)
 

@@ -50,7 +50,7 @@ def test_two_processes_end_with_equal_weights(tmp_path):
         ["--settings.prompts", "box"],
         ["--settings.prompts", "text"],
         ["--settings.alignment", "none"],
-        ["--gradient_checkpointing", "true", "--mixed_precision", "bf16"],
+        ["--activation_checkpointing", "true", "--mixed_precision", "bf16"],
         ["--encoder_sizes", "56", "--model", "matting-small"],
     ],
 )
