@@ -1,6 +1,6 @@
 """Configuration of FCLM: a vision backbone, a CLIP text tower, a prompt encoder and an Object-Oriented Decoder."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, CLIPTextConfig, PreTrainedConfig
@@ -9,8 +9,10 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 from transformers.utils.versions import require_version
 
 
-# nobody else asks where this file comes from the Hub; older releases fail later, with errors that do not tell why
+# checked here, as nothing else does when this file is loaded from the Hub, and older releases fail with unclear errors
 require_version("transformers>=5.23", 'FCLM needs it: pip install -U "transformers>=5.23,<6"')
+
+PROMPT_PADDING = -10  # label of padding points and coordinate of padding boxes
 
 _DINOV2_SMALL = {"hidden_size": 384, "num_attention_heads": 6}
 _DINOV2_BASE = {"hidden_size": 768, "num_attention_heads": 12}
@@ -23,7 +25,8 @@ _DINOV2_LAYERS = {
 _CLIP_BASE_TEXT = {"bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
 
 
-def _dinov2_preset(size: dict[str, int], task: str) -> dict[str, Any]:
+def _make_dinov2_preset(size: dict[str, int], task: str) -> dict[str, Any]:
+    """Return the fields of a preset of the paper with a DINOv2 backbone of this size."""
     return {
         "backbone_config": {"model_type": "dinov2", **_DINOV2_LAYERS, **size},
         "text_config": {"model_type": "clip_text_model", **_CLIP_BASE_TEXT},
@@ -33,8 +36,8 @@ def _dinov2_preset(size: dict[str, int], task: str) -> dict[str, Any]:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "matting-small": _dinov2_preset(_DINOV2_SMALL, "matting"),
-    "dis-base": _dinov2_preset(_DINOV2_BASE, "segmentation"),
+    "matting-small": _make_dinov2_preset(_DINOV2_SMALL, "matting"),
+    "dis-base": _make_dinov2_preset(_DINOV2_BASE, "segmentation"),
     "lite": {
         "backbone_config": {
             "model_type": "timm_backbone",
@@ -73,49 +76,74 @@ PRESETS: dict[str, dict[str, Any]] = {
 class FCLMConfig(PreTrainedConfig):
     r"""Configuration of [`FCLMModel`] and [`FCLMForImageMatting`].
 
+    The defaults are those of the paper's matting model: DINOv2-Small, CLIP-Base and a decoder of two layers.
+
     Args:
         backbone_config (`dict` or `PreTrainedConfig`, *optional*):
-            Any backbone of `AutoBackbone`. Default: DINOv2-Small with four feature maps, the paper's matting student.
+            Any backbone of `AutoBackbone`. Defaults to DINOv2-Small with four feature maps.
         text_config (`dict` or `CLIPTextConfig`, *optional*):
-            CLIP's text tower. Default: that of openai/clip-vit-base-patch32.
-        encoder_size (`int` or `None`, defaults to 518):
-            Side in pixels of the square canvas on which the backbone sees the image: the image is scaled, its aspect
-            ratio kept, until its longer side fills the canvas. `None` runs the backbone on `pixel_values` themselves,
-            as the paper does. Must be a multiple of the backbone's patch size or total stride.
+            CLIP text tower. Defaults to that of openai/clip-vit-base-patch32.
+        encoder_size (`int`, *optional*, defaults to 518):
+            Side in pixels of the encoder input, the square image that the backbone sees: each image is resized until
+            its longer side has this length, and padded at the bottom or right. `None` runs the backbone at the size of
+            `pixel_values`, as in the paper. Must be a multiple of the patch size or total stride of the backbone.
         coarse_level (`int`, defaults to 0):
-            Index of the feature map on which prompts and image attend to each other. Later maps are merged into it from
-            the top down; with 1, the map before it refines the result. 0 suits plain ViTs, 1 pyramids that start at
-            stride 8.
-        hidden_size (`int`, defaults to 256): width of the prompt tokens and of the coarse map.
-        fine_hidden_size (`int`, defaults to 64): width of the map at twice the coarse resolution.
+            Index of the backbone's feature map that gives the coarse encoder grid, on which prompts and image attend to
+            each other. Later maps are merged into it from the top down. With 1, the map before it refines the result.
+            Use 0 for plain ViTs and 1 for pyramids that start at stride 8.
+        hidden_size (`int`, defaults to 256):
+            Width of the prompt tokens and of the coarse map.
+        fine_hidden_size (`int`, defaults to 64):
+            Width of the map on the fine encoder grid, at twice the resolution of the coarse one.
         detail_hidden_sizes (`list[int]`, defaults to `[6, 16, 16, 32]`):
-            Widths of the detail path at strides 1, 2, 4 and 8 of `pixel_values`; the first is the number of full-size
+            Widths of the detail path at strides 1, 2, 4 and 8 of `pixel_values`. The first is the number of full-size
             features in which mattes are locally linear.
-        decoder_layers (`int`, defaults to 2): number of transformer decoder layers.
-        decoder_attention_heads (`int`, defaults to 8): attention heads of a decoder layer.
+        decoder_layers (`int`, defaults to 2):
+            Number of two-way attention blocks of the decoder.
+        decoder_attention_heads (`int`, defaults to 8):
+            Number of attention heads of the decoder.
         attention_downsample_rate (`int`, defaults to 4):
             Attention between tokens and image runs in `hidden_size / attention_downsample_rate` channels, as in SAM.
-        decoder_ffn_dim (`int`, defaults to 1024): width of the feed-forward block on a decoder layer's tokens.
-        image_ffn_dim (`int`, defaults to 256): width of the feed-forward block on a decoder layer's image.
-        hidden_act (`str`, defaults to `"gelu"`): activation of the decoder.
-        dropout (`float`, defaults to 0.0): dropout on attention weights of the decoder.
-        layer_norm_eps (`float`, defaults to 1e-6): epsilon of the decoder's layer norms.
+        decoder_ffn_dim (`int`, defaults to 1024):
+            Width of the feed-forward layer of the tokens.
+        image_ffn_dim (`int`, defaults to 256):
+            Width of the feed-forward layer of the image.
+        hidden_act (`str`, defaults to `"gelu"`):
+            Activation function of the decoder.
+        dropout (`float`, defaults to 0.0):
+            Dropout probability of the attention weights of the decoder.
+        layer_norm_eps (`float`, defaults to 1e-6):
+            Epsilon of the layer norms of the decoder.
         dense_prompts (`bool`, defaults to `True`):
-            Paint boxes and clicks as soft maps onto the coarse features, beside the paper's sparse embeddings.
+            Whether boxes and clicks are also embedded as dense prompt maps, besides the sparse tokens of the paper.
         semantic_head_size (`int`, *optional*):
-            Hidden width of a head that takes the backbone's last map to the space of the text embeddings; how well each
-            place matches a text is then painted too. Needs `dense_prompts`. `None`: a text is a sparse token only, as
-            in the paper.
-        task (`"matting"` or `"segmentation"`, defaults to `"matting"`): picks the head loss of Eq. 9.
+            Hidden width of the head that projects the last backbone map into the text embedding space; the dense prompt
+            maps then also show how well each place matches a text. Requires `dense_prompts`. `None` makes a text a
+            sparse token only, as in the paper.
+        task (`str`, defaults to `"matting"`):
+            Head loss of Eq. 9 of the paper: `"matting"` (l1 + Laplacian) or `"segmentation"` (BCE + IoU).
         coarse_loss_weight (`float`, defaults to 0.0):
-            Weight of BCE + IoU on the coarse logits (deep supervision, not in the paper) in the loss.
+            Weight of BCE + IoU on the coarse logits in the loss (deep supervision, not in the paper).
         freeze_text_encoder (`bool`, defaults to `False`):
-            The text tower gets no gradient, nor does the semantic head, which speaks its language.
-        initializer_range (`float`, defaults to 0.02): standard deviation of embeddings at initialisation.
+            Whether the text tower is frozen, and with it the semantic head, which shares its embedding space.
+        initializer_range (`float`, defaults to 0.02):
+            Standard deviation of embeddings at initialization.
+
+    Raises:
+        ValueError: If a field has an invalid value or two fields do not fit together.
+
+    Example:
+        >>> from fclm_hf import FCLMConfig
+
+        >>> config = FCLMConfig(decoder_layers=3)
+        >>> config.backbone_config.model_type, config.encoder_size
+        ('dinov2', 518)
+        >>> FCLMConfig.from_preset("lite").backbone_config.backbone
+        'tf_efficientnet_lite0'
     """
 
     model_type = "fclm"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {
         "backbone_config": SubConfigSpec(
             config_class=AutoConfig, model_type="dinov2", init_kwargs={**_DINOV2_LAYERS, **_DINOV2_SMALL}
         ),
@@ -146,27 +174,28 @@ class FCLMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if not __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
-            # Here this package is installed, and registered its pipeline. `transformers.pipeline` would ask for
-            # trust_remote_code to take the one that the checkpoint names.
+            # the installed package has registered its pipeline; without this `transformers.pipeline` would ask for
+            # trust_remote_code to load the one that the checkpoint names
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
+        """Check that the fields fit together."""
         if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of decoder_attention_heads "
-                f"({self.decoder_attention_heads}) x attention_downsample_rate ({self.attention_downsample_rate})."
+                "hidden_size must be a multiple of decoder_attention_heads * attention_downsample_rate "
+                f"({self.decoder_attention_heads} * {self.attention_downsample_rate}), got {self.hidden_size}."
             )
         if self.hidden_size % 2 != 0:
-            raise ValueError(f"hidden_size ({self.hidden_size}) must be even: one half is sines, the other cosines.")
+            raise ValueError(f"hidden_size must be even (half sines, half cosines), got {self.hidden_size}.")
         if self.task not in ("matting", "segmentation"):
             raise ValueError(f'task must be "matting" or "segmentation", got {self.task!r}.')
         if self.coarse_level not in (0, 1):
             raise ValueError(f"coarse_level must be 0 or 1, got {self.coarse_level}.")
         if self.semantic_head_size is not None and (self.semantic_head_size <= 0 or not self.dense_prompts):
             raise ValueError(
-                f"semantic_head_size must be None or positive, and needs dense_prompts, got {self.semantic_head_size} "
-                f"with dense_prompts={self.dense_prompts}."
+                "semantic_head_size must be None or positive and requires dense_prompts, "
+                f"got {self.semantic_head_size} with dense_prompts={self.dense_prompts}."
             )
         if len(self.detail_hidden_sizes) != 4:
             raise ValueError(
@@ -176,13 +205,13 @@ class FCLMConfig(PreTrainedConfig):
             multiple = self.encoder_multiple
             if self.encoder_size <= 0 or self.encoder_size % multiple != 0:
                 raise ValueError(
-                    f"encoder_size ({self.encoder_size}) must be a positive multiple of {multiple}, the backbone's "
-                    "patch size or total stride, or None."
+                    f"encoder_size must be None or a positive multiple of {multiple}, the patch size or total stride "
+                    f"of the backbone, got {self.encoder_size}."
                 )
 
     @property
     def encoder_multiple(self) -> int:
-        """Sides of the backbone's input must be a multiple of this: its patch size, or 32 for a pyramid."""
+        """Number of which the sides of the encoder input must be multiples: the patch size, or 32 for a pyramid."""
         patch_size = getattr(self.backbone_config, "patch_size", 32)
         if hasattr(self.backbone_config, "depths"):  # hierarchical: patch_size is only the first stride
             return 32
@@ -190,15 +219,20 @@ class FCLMConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "FCLMConfig":
-        """Config of a named preset.
+        """Return the config of a named preset.
 
         Args:
-            name: `"matting-small"` (DINOv2-Small, the paper's matting model), `"dis-base"` (DINOv2-Base, the paper's
+            name (`str`):
+                `"matting-small"` (DINOv2-Small, the paper's matting model), `"dis-base"` (DINOv2-Base, the paper's
                 segmentation model) or `"lite"` (EfficientNet-Lite0, about 6 M parameters).
-            overrides: fields that replace the preset's.
+            overrides:
+                Fields that replace those of the preset.
+
+        Returns:
+            [`FCLMConfig`].
 
         Raises:
-            ValueError: unknown `name`.
+            ValueError: If there is no preset of this name.
         """
         if name not in PRESETS:
             raise ValueError(f"name must be one of {sorted(PRESETS)}, got {name!r}.")

@@ -1,38 +1,47 @@
-"""Losses of the two heads: l1 + Laplacian for matting, BCE + IoU for dichotomous segmentation."""
+"""Head losses of Eq. 9 of the paper: l1 + Laplacian for matting, BCE + IoU for dichotomous segmentation."""
 
 import torch
 from torch import nn
 
 
-def _as_planes(map_: torch.Tensor) -> torch.Tensor:
-    """(..., H, W) -> (planes, 1, H, W) in fp32."""
-    return map_.float().reshape(-1, 1, *map_.shape[-2:])
+def _to_planes(maps: torch.Tensor) -> torch.Tensor:
+    """Reshape maps (..., height, width) to (num_planes, 1, height, width) in fp32."""
+    return maps.float().reshape(-1, 1, *maps.shape[-2:])
 
 
-def _mean_over_valid(values: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
-    if valid is None:
+def _expand_mask(mask: torch.Tensor) -> torch.Tensor:
+    """Return a mask of objects or pixels as fp32, broadcastable to (batch_size, num_objects, height, width)."""
+    mask = mask.float()
+    return mask[..., None, None] if mask.dim() == 2 else mask
+
+
+def _masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean of `values` where `mask` is 1; 0 if it is 1 nowhere."""
+    if mask is None:
         return values.mean()
-    valid = valid.expand_as(values)
-    return (values * valid).sum() / valid.sum().clamp(min=1)
+    mask = mask.expand_as(values)
+    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 @torch.no_grad()
 def _find_unknown(labels: torch.Tensor, radius: int = 7) -> torch.Tensor:
-    """1.0 within about `radius` pixels of a fractional alpha or an edge, else 0.0; found at half resolution."""
-    planes = _as_planes(labels)
-    extremes = torch.cat([planes, 1 - planes], dim=1)
+    """Return 1.0 within about `radius` pixels of a fractional alpha or an edge, else 0.0; found at half resolution."""
+    planes = _to_planes(labels)
+    extremes = torch.cat([planes, 1 - planes], dim=1)  # local maximum of alpha and, as 1 - alpha, minimum
     extremes = nn.functional.max_pool2d(extremes, 2, ceil_mode=True)
     for kernel in ((1, radius), (radius, 1)):
         padding = (kernel[0] // 2, kernel[1] // 2)
         extremes = nn.functional.max_pool2d(extremes, kernel, stride=1, padding=padding)
     unknown = (extremes > 0.02).all(1, keepdim=True).float()
-    return nn.functional.interpolate(unknown, scale_factor=2)[..., : labels.shape[-2], : labels.shape[-1]].view_as(
-        labels
-    )
+    unknown = nn.functional.interpolate(unknown, scale_factor=2)
+    return unknown[..., : labels.shape[-2], : labels.shape[-1]].view_as(labels)
 
 
 def _halve(image: torch.Tensor) -> torch.Tensor:
-    """Every second pixel of a 5 x 5 binomial filter; made of slices, as one-channel convolutions are slow."""
+    """Blur with a 5 x 5 binomial filter and keep every second pixel.
+
+    It is made of slices, as convolutions of one channel are slow.
+    """
     reflects = min(image.shape[-2:]) > 2
     image = nn.functional.pad(image, (2, 2, 2, 2), mode="reflect" if reflects else "replicate")
     for axis in (-1, -2):
@@ -43,7 +52,7 @@ def _halve(image: torch.Tensor) -> torch.Tensor:
 
 
 def _double(image: torch.Tensor) -> torch.Tensor:
-    """The same filter on an image with zeros between its pixels, times 4, reflected at the borders."""
+    """Insert zeros between pixels and blur with 4 times the same filter, reflected at the borders."""
     for axis in (-1, -2):
         size = image.shape[axis]
         first, last = image.narrow(axis, min(1, size - 1), 1), image.narrow(axis, size - 1, 1)
@@ -54,7 +63,8 @@ def _double(image: torch.Tensor) -> torch.Tensor:
     return image
 
 
-def _laplacian_pyramid(image: torch.Tensor, levels: int) -> list[torch.Tensor]:
+def _make_laplacian_pyramid(image: torch.Tensor, levels: int) -> list[torch.Tensor]:
+    """Return the bands of an image (num_planes, 1, height, width), finest first."""
     pyramid = []
     for _ in range(levels):
         height, width = (size - size % 2 if size > 1 else 1 for size in image.shape[-2:])
@@ -66,76 +76,133 @@ def _laplacian_pyramid(image: torch.Tensor, levels: int) -> list[torch.Tensor]:
 
 
 def laplacian_loss(alphas: torch.Tensor, labels: torch.Tensor, levels: int = 5) -> torch.Tensor:
-    """Laplacian pyramid loss as in ViTMatte: `sum_l 2^l mean|L_l(alphas) - L_l(labels)| / levels`.
+    """Compute the Laplacian pyramid loss of ViTMatte (Yao et al., 2024).
 
-    As there, an odd last row or column of a level does not count. Levels with a side of 2 pixels, where its borders
-    cannot be reflected, repeat them.
+    This is `sum_l 2^l mean|L_l(alphas) - L_l(labels)| / levels`, with band `L_l` of level `l`, from 0. As in ViTMatte,
+    an odd last row or column of a level does not count. Levels with a side of 2 pixels or less, whose borders cannot be
+    reflected, repeat them.
 
     Args:
-        alphas: predictions (..., H, W) in [0, 1].
-        labels: true alphas of the same shape, in [0, 1].
-        levels: number of pyramid levels.
+        alphas (`torch.FloatTensor` of shape `(..., height, width)`):
+            Predicted alphas in [0, 1].
+        labels (`torch.FloatTensor` of shape `(..., height, width)`):
+            True alphas in [0, 1].
+        levels (`int`, defaults to 5):
+            Number of pyramid levels.
 
     Returns:
-        A scalar in fp32.
+        `torch.FloatTensor` of shape `()`, in fp32.
+
+    Raises:
+        RuntimeError: If `alphas` and `labels` cannot be subtracted.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import laplacian_loss
+
+        >>> labels = torch.eye(32)[None, None]
+        >>> laplacian_loss(labels, labels)
+        tensor(0.)
+        >>> laplacian_loss(0.5 * labels, labels) < laplacian_loss(0 * labels, labels)
+        tensor(True)
     """
-    difference = _as_planes(alphas) - _as_planes(labels)  # the pyramid is linear: one pyramid of the difference serves
-    bands = _laplacian_pyramid(difference, levels)
+    difference = _to_planes(alphas) - _to_planes(labels)  # the pyramid is linear: that of the difference is enough
+    bands = _make_laplacian_pyramid(difference, levels)
     return sum(2**level * band.abs().mean() for level, band in enumerate(bands)) / levels
 
 
 def matting_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """l1 + Laplacian (Eq. 9's head loss for matting, after ViTMatte).
+    """Compute l1 + Laplacian, the head loss for matting of Eq. 9, after ViTMatte (Yao et al., 2024).
 
-    The l1 term is the mean over known pixels plus the mean over unknown ones, where unknown means within 7 pixels of a
-    fractional alpha or of an edge: a trimap made of the labels.
+    The l1 term is the mean over known pixels plus the mean over unknown ones. Unknown are pixels within 7 pixels of a
+    fractional alpha or of an edge of the labels, which stand in for a trimap.
 
     Args:
-        alphas: predictions (batch, objects, H, W) in [0, 1].
-        labels: true alphas, same shape, in [0, 1].
-        mask: (batch, objects) or broadcastable to (batch, objects, H, W); False leaves pixels out.
+        alphas (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Predicted alphas in [0, 1].
+        labels (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            True alphas in [0, 1].
+        mask (`torch.Tensor`, *optional*):
+            1 for what counts, 0 for what does not; of shape `(batch_size, num_objects)`, or broadcastable to that of
+            `labels`.
 
     Returns:
-        A scalar in fp32.
+        `torch.FloatTensor` of shape `()`, in fp32.
+
+    Raises:
+        RuntimeError: If the shapes of the arguments do not match.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import matting_loss
+
+        >>> labels = torch.zeros(1, 2, 32, 32)
+        >>> labels[..., 8:24, 8:24] = 1
+        >>> matting_loss(labels, labels)
+        tensor(0.)
+        >>> wrong = torch.stack([labels[:, 0], 1 - labels[:, 1]], dim=1)
+        >>> matting_loss(wrong, labels, mask=torch.tensor([[True, False]]))  # the second object does not count
+        tensor(0.)
     """
     alphas, labels = alphas.float(), labels.float()
     if mask is not None:
-        mask = mask.float()
-        mask = mask[..., None, None] if mask.dim() == 2 else mask
+        mask = _expand_mask(mask)
         alphas, labels = alphas * mask, labels * mask
     error = (alphas - labels).abs()
     unknown = _find_unknown(labels)
     known = 1 - unknown
     if mask is not None:
         unknown, known = unknown * mask, known * mask
-    return _mean_over_valid(error, known) + _mean_over_valid(error, unknown) + laplacian_loss(alphas, labels)
+    return _masked_mean(error, known) + _masked_mean(error, unknown) + laplacian_loss(alphas, labels)
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Edge-weighted BCE + IoU as in MVANet, with `w = 1 + 5 |avgpool31(m) - m|` (0 outside the image) and smoothing 1.
+    """Compute edge-weighted BCE + IoU, the head loss for segmentation of Eq. 9, after MVANet (Yu et al., 2024).
+
+    Pixels of labels `m` weigh `1 + 5 |avgpool31(m) - m|`, with `m = 0` outside the image; the IoU is smoothed by 1.
 
     Args:
-        logits: (batch, objects, H, W).
-        labels: (batch, objects, H, W) in [0, 1].
-        mask: as in [`matting_loss`].
+        logits (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Predictions before the sigmoid.
+        labels (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            True masks in [0, 1].
+        mask (`torch.Tensor`, *optional*):
+            1 for what counts, 0 for what does not; of shape `(batch_size, num_objects)`, or broadcastable to that of
+            `labels`.
 
     Returns:
-        A scalar in fp32.
+        `torch.FloatTensor` of shape `()`, in fp32.
+
+    Raises:
+        RuntimeError: If the shapes of the arguments do not match.
+        ValueError: If `logits` and `labels` differ in shape.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import segmentation_loss
+
+        >>> labels = torch.zeros(1, 1, 32, 32)
+        >>> labels[..., 8:24, 8:24] = 1
+        >>> segmentation_loss(20 * (2 * labels - 1), labels) < 1e-4
+        tensor(True)
+        >>> segmentation_loss(torch.zeros_like(labels), labels) > 1
+        tensor(True)
     """
     logits, labels = logits.float(), labels.float()
-    smooth = nn.functional.avg_pool2d(_as_planes(labels), 31, stride=1, padding=15).view_as(labels)
-    weight = 1 + 5 * (smooth - labels).abs()
+    smooth = _to_planes(labels)
+    for kernel_size, padding in (((31, 1), (15, 0)), ((1, 31), (0, 15))):  # a box filter is separable
+        smooth = nn.functional.avg_pool2d(smooth, kernel_size, stride=1, padding=padding)
+    weight = 1 + 5 * (smooth.view_as(labels) - labels).abs()
     if mask is not None:
-        mask = mask.float()
-        weight = weight * (mask[..., None, None] if mask.dim() == 2 else mask)
+        weight = weight * _expand_mask(mask)
     bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     total = weight.sum((-2, -1))
     bce = (weight * bce).sum((-2, -1)) / total.clamp(min=1e-6)
     probabilities = logits.sigmoid()
     intersection = (weight * probabilities * labels).sum((-2, -1))
     union = (weight * (probabilities + labels - probabilities * labels)).sum((-2, -1))
-    iou = 1 - (intersection + 1) / (union + 1)
-    return _mean_over_valid(bce + iou, (total > 0).float() if mask is not None else None)
+    iou_loss = 1 - (intersection + 1) / (union + 1)
+    return _masked_mean(bce + iou_loss, (total > 0).float() if mask is not None else None)
 
 
 __all__ = ["laplacian_loss", "matting_loss", "segmentation_loss"]

@@ -1,8 +1,9 @@
-"""PyTorch FCLM: backbone, prompt encoder and Object-Oriented Decoder -> an alpha matte per prompted object."""
+"""PyTorch FCLM: a backbone, a prompt encoder and an Object-Oriented Decoder give an alpha matte per prompted object."""
 
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -18,34 +19,59 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
-from .configuration_fclm import FCLMConfig
+from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import matting_loss, segmentation_loss
 
 
+FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse cell
+OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride
+BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
 
-
-ACCEPTED_SHAPES = {
-    "input_points": "(batch, objects, points, 2)",
-    "input_labels": "(batch, objects, points), as input_points",
-    "input_boxes": "(batch, objects, 4)",
-    "input_ids": "(batch, length) or (batch, objects, length)",
-    "attention_mask": "the shape of input_ids",
-    "object_mask": "(batch, objects)",
+PROMPT_SHAPES = {
+    "input_points": "(batch_size, num_objects, num_points, 2)",
+    "input_labels": "(batch_size, num_objects, num_points), as input_points",
+    "input_boxes": "(batch_size, num_objects, 4)",
+    "input_ids": "(batch_size, sequence_length) or (batch_size, num_objects, sequence_length)",
+    "attention_mask": "that of input_ids",
+    "object_mask": "(batch_size, num_objects)",
 }
 
 
 @dataclass
 class FCLMImageEmbeddings(ModelOutput):
-    """What the decoder needs of an image, whatever the prompt.
+    """Everything the decoder needs of the images, independent of the prompts.
 
-    coarse_map (batch, hidden_size, h, w): merged backbone maps.
-    fine_map (batch, fine_hidden_size, 2h, 2w): the backbone map before `coarse_level`, projected; `None` with level 0.
-    semantic_map (batch, projection_dim, h, w): the last backbone map in the space of the text embeddings, see
-        [`FCLMSemanticHead`]; `None` without one.
-    detail_maps: 3 maps (batch, channels, ~height / s, ~width / s) of the detail path at strides s = 2, 4, 8; the first
-        is the basis of the mattes, four pixels to a cell.
-    image_sizes (batch, 2): valid height and width inside `pixel_values`.
+    Sizes of the maps: (`coarse_height`, `coarse_width`) is the grid of the backbone map at `config.coarse_level`;
+    `fine_height = 2 * coarse_height`; the detail path pads the images at the bottom and right to
+    `padded_height = 8 * (ceil(height / 8) + 1)`; widths likewise. Channels of the detail path are
+    `size1, size2, size4, size8 = config.detail_hidden_sizes`.
+
+    Args:
+        coarse_map (`torch.FloatTensor` of shape `(batch_size, hidden_size, coarse_height, coarse_width)`):
+            Backbone maps, merged on the coarse encoder grid.
+        fine_map (`torch.FloatTensor` of shape `(batch_size, fine_hidden_size, fine_height, fine_width)`, *optional*):
+            Projection of the backbone map before `config.coarse_level`. `None` with `coarse_level=0`.
+        semantic_map (`torch.FloatTensor` of shape `(batch_size, projection_dim, map_height, map_width)`, *optional*):
+            Last backbone map in the text embedding space, see [`FCLMSemanticHead`]. `None` without
+            `config.semantic_head_size`.
+        detail_maps (`tuple(torch.FloatTensor)` of 2 elements):
+            Maps of the detail path at strides 4 and 8, of shape `(batch_size, size4, padded_height / 4, padded_width /
+            4)` and `(batch_size, size8, padded_height / 8, padded_width / 8)`, with the lowest value of their dtype
+            outside the image.
+        detail_basis (`torch.FloatTensor` of shape `(batch_size, 4 * size1, padded_height / 2, padded_width / 2)`):
+            Full-size features in which each matte is locally linear, see [`FCLMMatteHead`]. Channel `4 * c + 2 * y + x`
+            is feature `c` at pixel `(y, x)` of a 2 x 2 cell.
+        pixel_mask (`torch.ByteTensor` of shape `(batch_size, 1, height, width)`):
+            1 on the image, 0 on padding.
+        image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
+            Height and width of each image inside `pixel_values`.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
+            Hidden states of the backbone, one of shape `(batch_size, sequence_length, backbone_hidden_size)` per layer
+            and one of the embeddings.
+        attentions (`tuple(torch.FloatTensor)`, *optional*, returned when `output_attentions=True`):
+            Attention weights of the backbone, one of shape `(batch_size, num_heads, sequence_length, sequence_length)`
+            per layer.
     """
 
     coarse_map: torch.FloatTensor | None = None
@@ -61,11 +87,29 @@ class FCLMImageEmbeddings(ModelOutput):
 
 @dataclass
 class FCLMModelOutput(ModelOutput):
-    """object_features (batch, objects, channels, ~height / 4, ~width / 4): features of each object at stride 4.
-    detail_basis, pixel_mask: what the image contributes at full size, see [`FCLMImageEmbeddings`].
-    coarse_logits (batch, objects, ~height / 8, ~width / 8), stride 8: what the encoder alone makes of it.
-    prompt_embeds (batch, objects, hidden_size): the context query after the decoder.
-    image_sizes (batch, 2), object_mask (batch, objects): as given to the model.
+    """Output of [`FCLMModel`]; for the sizes of the maps see [`FCLMImageEmbeddings`].
+
+    Args:
+        object_features (`torch.FloatTensor`):
+            Features of each object at stride 4, the last map of the decoder, of shape `(batch_size, num_objects, size4,
+            padded_height / 4, padded_width / 4)`.
+        detail_basis (`torch.FloatTensor` of shape `(batch_size, 4 * size1, padded_height / 2, padded_width / 2)`):
+            Full-size features of the image, see [`FCLMImageEmbeddings`].
+        pixel_mask (`torch.ByteTensor` of shape `(batch_size, 1, height, width)`):
+            1 on the image, 0 on padding.
+        coarse_logits (`torch.FloatTensor` of shape `(batch_size, num_objects, padded_height / 8, padded_width / 8)`):
+            Coarse mattes before the sigmoid: what the two-way attention of the decoder predicts on the fine encoder
+            grid, resampled to stride 8 and before any detail map is added.
+        prompt_embeds (`torch.FloatTensor` of shape `(batch_size, num_objects, hidden_size)`):
+            Query token of each object after the two-way attention.
+        image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
+            Height and width of each image inside `pixel_values`.
+        object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
+            The `object_mask` passed to the model.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
+            Hidden states of the backbone, see [`FCLMImageEmbeddings`].
+        attentions (`tuple(torch.FloatTensor)`, *optional*, returned when `output_attentions=True`):
+            Attention weights of the backbone, see [`FCLMImageEmbeddings`].
     """
 
     object_features: torch.FloatTensor | None = None
@@ -81,10 +125,25 @@ class FCLMModelOutput(ModelOutput):
 
 @dataclass
 class FCLMImageMattingOutput(ModelOutput):
-    """loss: scalar, when `labels` are given.
-    logits (batch, objects, height, width): before the sigmoid, at the size of `pixel_values`.
-    alphas (batch, objects, height, width): mattes in [0, 1]; 0 on padding.
-    coarse_logits, image_sizes, object_mask: see [`FCLMModelOutput`].
+    """Output of [`FCLMForImageMatting`]; for the sizes of the maps see [`FCLMImageEmbeddings`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*, returned when `labels` is provided):
+            Head loss of `config.task`, plus the weighted loss of the coarse logits.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Mattes before the sigmoid, at the size of `pixel_values`.
+        alphas (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Mattes in [0, 1], in fp32; 0 on padding and for padding objects.
+        coarse_logits (`torch.FloatTensor` of shape `(batch_size, num_objects, padded_height / 8, padded_width / 8)`):
+            Coarse mattes before the sigmoid, see [`FCLMModelOutput`].
+        image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
+            Height and width of each image inside `pixel_values`.
+        object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
+            The `object_mask` passed to the model.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
+            Hidden states of the backbone, see [`FCLMImageEmbeddings`].
+        attentions (`tuple(torch.FloatTensor)`, *optional*, returned when `output_attentions=True`):
+            Attention weights of the backbone, see [`FCLMImageEmbeddings`].
     """
 
     loss: torch.FloatTensor | None = None
@@ -97,56 +156,278 @@ class FCLMImageMattingOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
-    """Heights and widths (batch, 2) of the images inside `pixel_values` (batch, channels, height, width).
+class FCLMGrids(NamedTuple):
+    """The grids, as (height, width), on which the steps from the prompts to the mattes work.
 
-    `pixel_mask` (batch, height, width) is 1 on the image and 0 on padding at the bottom and right; `None` for none.
+    Attributes:
+        encoder_input: Pixels of the resized and padded image that the backbone sees.
+        coarse: Cells of the coarse map; the coarse encoder grid covers the encoder input. Here prompts and image attend
+            to each other.
+        fine: Cells of the fine encoder grid, twice as many along each side. Here dense prompt maps are drawn and coarse
+            logits predicted.
+        output: Cells of 8 x 8 pixels of the padded `pixel_values`. Here the coarse logits meet the detail path.
+        scale: Encoder input pixels per pixel of `pixel_values`, fp32 of shape (batch_size,). It differs between the
+            images of a batch.
+    """
+
+    encoder_input: tuple[int, int]
+    coarse: tuple[int, int]
+    fine: tuple[int, int]
+    output: tuple[int, int]
+    scale: torch.Tensor
+
+
+def find_image_sizes(pixel_values: torch.Tensor, pixel_mask: torch.Tensor | None) -> torch.Tensor:
+    """Return the heights and widths (batch_size, 2) of the images inside `pixel_values`.
+
+    Args:
+        pixel_values: Images of shape (batch_size, num_channels, height, width).
+        pixel_mask: Mask of shape (batch_size, height, width), 1 on the image and 0 on padding at the bottom and right;
+            `None` for images without padding.
+
+    Returns:
+        An int64 tensor.
+
+    Raises:
+        ValueError: If an argument has the wrong shape.
     """
     if pixel_values.dim() != 4:
-        raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}, accepted is (batch, 3, height, width).")
-    batch, _, height, width = pixel_values.shape
-    if pixel_mask is not None and pixel_mask.shape != (batch, height, width):
         raise ValueError(
-            f"pixel_mask has shape {tuple(pixel_mask.shape)}, accepted is that of the images, {(batch, height, width)}."
+            f"pixel_values must have shape (batch_size, 3, height, width), got {tuple(pixel_values.shape)}."
+        )
+    batch_size, _, height, width = pixel_values.shape
+    if pixel_mask is not None and pixel_mask.shape != (batch_size, height, width):
+        raise ValueError(
+            f"pixel_mask must have the shape of the images, {(batch_size, height, width)}, "
+            f"got {tuple(pixel_mask.shape)}."
         )
     if pixel_mask is None:
-        return torch.tensor([[height, width]], device=pixel_values.device).expand(batch, 2)
+        return torch.tensor([[height, width]], device=pixel_values.device).expand(batch_size, 2)
     return torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], dim=1).long()
 
 
-def valid_pixels(sizes: torch.Tensor, height: int, width: int, stride: float = 1) -> torch.Tensor:
-    """Bool (batch, 1, height, width): cells of a `stride` grid that start inside the image. `sizes` is (batch, 2)."""
+def make_valid_mask(sizes: torch.Tensor, height: int, width: int, stride: float = 1) -> torch.Tensor:
+    """Return a bool mask (batch_size, 1, height, width) of the cells of a `stride` grid that start inside the image.
+
+    Args:
+        sizes: Heights and widths of the images, of shape (batch_size, 2).
+        height: Number of rows of the grid.
+        width: Number of columns of the grid.
+        stride: Side of a cell, in the unit of `sizes`.
+    """
     rows = torch.arange(height, device=sizes.device) * stride < sizes[:, :1]
     columns = torch.arange(width, device=sizes.device) * stride < sizes[:, 1:]
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def interpolation_weights(num_outputs: int, num_inputs: int, step: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Antialiased linear interpolation along one axis as matrices (batch, num_outputs, num_inputs) in fp32.
+def get_cell_centers(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the centers of the rows (height,) and columns (width,) of a grid over the unit square, in fp32."""
+    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    return rows, columns
 
-    Output cell `i` is centred on input coordinate `(i + 0.5) * step - 0.5`; inputs from `valid` on do not count.
-    `step` and `valid` are fp32 (batch,).
+
+def compute_interpolation_weights(
+    num_outputs: int, num_inputs: int, step: torch.Tensor, num_valid: torch.Tensor
+) -> torch.Tensor:
+    """Return antialiased linear interpolation along one axis as fp32 matrices (batch_size, num_outputs, num_inputs).
+
+    Output cell `i` is centered on input coordinate `(i + 0.5) * step - 0.5`.
+
+    Args:
+        num_outputs: Number of output cells.
+        num_inputs: Number of input cells.
+        step: Input cells per output cell, fp32 of shape (batch_size,).
+        num_valid: Number of input cells that count, fp32 of shape (batch_size,); later ones have weight 0.
     """
-    step, valid = step.view(-1, 1), valid.view(-1, 1)
+    step, num_valid = step.view(-1, 1), num_valid.view(-1, 1)
     outputs = torch.arange(num_outputs, device=step.device, dtype=torch.float32)
     inputs = torch.arange(num_inputs, device=step.device, dtype=torch.float32)
-    centre = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(valid - 1)
+    center = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(num_valid - 1)
     support = step.clamp(min=1)[..., None]
-    weights = (1 - (inputs - centre[..., None]).abs() / support).clamp(min=0) * (inputs < valid)[:, None]
+    weights = (1 - (inputs - center[..., None]).abs() / support).clamp(min=0) * (inputs < num_valid)[:, None]
     return weights / weights.sum(-1, keepdim=True)
 
 
-def resample(maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """(batch, channels, h, w) -> (batch, channels, H, W) with `rows` (batch, H, h) and `columns` (batch, W, w)."""
-    batch, channels, height, width = maps.shape
-    maps = maps.reshape(batch, channels * height, width) @ columns.transpose(1, 2).to(maps.dtype)
-    maps = maps.view(batch, channels, height, -1).transpose(1, 2).reshape(batch, height, -1)
-    maps = rows.to(maps.dtype) @ maps
-    return maps.view(batch, rows.shape[1], channels, -1).transpose(1, 2)
+def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
+    """Resample maps (batch_size, num_channels, h, w) to (batch_size, num_channels, H, W), separably.
+
+    Args:
+        maps: The maps to resample.
+        row_weights: Matrices of shape (batch_size, H, h), see [`compute_interpolation_weights`].
+        column_weights: Matrices of shape (batch_size, W, w).
+    """
+    batch_size, num_channels, height, width = maps.shape
+    maps = maps.reshape(batch_size, num_channels * height, width) @ column_weights.transpose(1, 2).to(maps.dtype)
+    maps = maps.view(batch_size, num_channels, height, -1).transpose(1, 2).reshape(batch_size, height, -1)
+    maps = row_weights.to(maps.dtype) @ maps
+    return maps.view(batch_size, row_weights.shape[1], num_channels, -1).transpose(1, 2)
+
+
+def upsample(maps: torch.Tensor, scale: int) -> torch.Tensor:
+    """Enlarge maps (batch_size, num_channels, h, w) bilinearly to (batch_size, num_channels, scale * h, scale * w)."""
+    return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+class FCLMLayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of maps (batch_size, num_channels, height, width)."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Normalize the channels of each cell."""
+        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class FCLMConvBlock(nn.Module):
+    """Residual 3 x 3 convolution after a norm over channels."""
+
+    def __init__(self, num_channels: int, config: FCLMConfig):
+        super().__init__()
+        self.norm = FCLMLayerNorm2d(num_channels, eps=config.layer_norm_eps)
+        self.conv = nn.Conv2d(num_channels, num_channels, kernel_size=3, padding=1)
+        self.activation_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps of the shape of `maps`, (batch_size, num_channels, height, width)."""
+        return maps + self.activation_fn(self.conv(self.norm(maps)))
+
+
+class FCLMPixelDecoder(nn.Module):
+    """Top-down merge of the backbone maps into a coarse map, as in FPN; the finer map before them is only projected."""
+
+    def __init__(self, config: FCLMConfig, num_channels: list[int]):
+        super().__init__()
+        self.coarse_level = config.coarse_level
+        hidden_size, eps = config.hidden_size, config.layer_norm_eps
+
+        def make_lateral(in_channels: int, out_channels: int) -> nn.Module:
+            conv = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+            return nn.Sequential(conv, FCLMLayerNorm2d(out_channels, eps=eps))
+
+        merged = num_channels[self.coarse_level :]
+        self.laterals = nn.ModuleList([make_lateral(in_channels, hidden_size) for in_channels in merged])
+        self.blocks = nn.ModuleList([FCLMConvBlock(hidden_size, config) for _ in merged[1:]])
+        self.fine_lateral = make_lateral(num_channels[0], config.fine_hidden_size) if self.coarse_level else None
+
+    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Merge backbone maps (batch_size, num_channels[i], h_i, w_i), finest first.
+
+        Returns:
+            The coarse and the fine map, see [`FCLMImageEmbeddings`].
+        """
+        maps = [
+            lateral(feature_map)
+            for lateral, feature_map in zip(self.laterals, feature_maps[self.coarse_level :], strict=True)
+        ]
+        coarse_map = maps[-1]
+        for finer, block in zip(reversed(maps[:-1]), self.blocks, strict=True):
+            if coarse_map.shape[-2:] != finer.shape[-2:]:
+                coarse_map = nn.functional.interpolate(
+                    coarse_map, size=finer.shape[-2:], mode="bilinear", align_corners=False
+                )
+            coarse_map = block(coarse_map + finer)
+        return coarse_map, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
+
+
+class FCLMSemanticHead(nn.Module):
+    """Projection of the last backbone map into the text embedding space.
+
+    The dot product of a cell with a text embedding says how well the cell matches the text, as in MaskCLIP (Zhou et
+    al., 2022). The head has the shape of an EfficientNet's own, so that it can be initialized from an ImageNet
+    classifier.
+    """
+
+    def __init__(self, config: FCLMConfig, num_channels: int):
+        super().__init__()
+        self.hidden = nn.Conv2d(num_channels, config.semantic_head_size, kernel_size=1)
+        self.projection = nn.Conv2d(config.semantic_head_size, config.text_config.projection_dim, kernel_size=1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Project maps (batch_size, num_channels, h, w) to (batch_size, projection_dim, h, w)."""
+        return self.projection(nn.functional.relu6(self.hidden(maps)))
+
+
+class FCLMDetailBlock(nn.Module):
+    """Strided convolution and a residual one, which keep cells outside the image at 0."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        self.down = nn.Conv2d(in_channels, out_channels, kernel_size, stride=2, padding=padding, bias=False)
+        self.down_norm = nn.BatchNorm2d(out_channels)
+        self.conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, maps: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
+        """Halve maps (batch_size, in_channels, 2 h, 2 w); `valid_mask` (batch_size, 1, h, w) is True on the image."""
+        maps = nn.functional.relu(self.down_norm(self.down(maps)), inplace=True) * valid_mask
+        return (maps + nn.functional.relu(self.norm(self.conv(maps)), inplace=True)) * valid_mask
+
+
+class FCLMDetailPath(nn.Module):
+    """Small U-Net on the full-size pixels, run once per image for any number of prompts.
+
+    It provides the maps that refine those of an object at strides 8 and 4, and the basis of full-size features in which
+    each matte is locally linear (see [`FCLMMatteHead`]).
+    """
+
+    def __init__(self, config: FCLMConfig, num_channels: int = 3):
+        super().__init__()
+        size1, size2, size4, size8 = config.detail_hidden_sizes
+        self.blocks = nn.ModuleList(
+            [
+                # an even kernel, as the center of a stride-2 cell lies between pixels
+                FCLMDetailBlock(num_channels, size2, kernel_size=6),
+                FCLMDetailBlock(size2, size4),
+                FCLMDetailBlock(size4, size8),
+            ]
+        )
+        self.object8 = nn.Conv2d(size8, size8, kernel_size=3, padding=1)
+        self.object4 = nn.Conv2d(size4, size4, kernel_size=1)
+        self.top4 = nn.Conv2d(size8, size4, kernel_size=1)
+        self.lateral4 = nn.Conv2d(size4, size4, kernel_size=3, padding=1)
+        self.top2 = nn.Conv2d(size4, size2, kernel_size=1)
+        self.lateral2 = nn.Conv2d(size2, size2, kernel_size=3, padding=1)
+        self.basis = nn.Conv2d(size2, BASIS_STRIDE**2 * size1, kernel_size=3, padding=1)
+
+    def forward(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Compute the detail maps of images.
+
+        Args:
+            pixel_values: Images of shape (batch_size, 3, padded_height, padded_width) whose sides are multiples of 8;
+                0 outside the image.
+            image_sizes: Heights and widths of the images, of shape (batch_size, 2).
+
+        Returns:
+            The detail basis and the detail maps at strides 4 and 8, see [`FCLMImageEmbeddings`].
+        """
+        # many narrow convolutions: several times faster with channels last
+        maps = pixel_values.contiguous(memory_format=torch.channels_last)
+        height, width = maps.shape[-2:]
+        valid2, valid4, valid8 = (
+            make_valid_mask(image_sizes, height // stride, width // stride, stride) for stride in (2, 4, 8)
+        )
+        map2 = self.blocks[0](maps, valid2)
+        map4 = self.blocks[1](map2, valid4)
+        map8 = self.blocks[2](map4, valid8)
+        map4 = self._merge(self.lateral4(map4), self.top4(map8), valid4)
+        map2 = self._merge(self.lateral2(map2), self.top2(map4), valid2)
+        return self.basis(map2), self._exclude(self.object4(map4), valid4), self._exclude(self.object8(map8), valid8)
+
+    @staticmethod
+    def _merge(lateral: torch.Tensor, top: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
+        """Add the enlarged coarser map `top` to `lateral`."""
+        return nn.functional.relu(lateral + upsample(top, 2), inplace=True) * valid_mask
+
+    @staticmethod
+    def _exclude(maps: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
+        """Fill cells outside the image with the lowest value: a sum with them is 0 after a ReLU."""
+        return maps.masked_fill(~valid_mask, torch.finfo(maps.dtype).min)
 
 
 def count_objects(
-    batch: int,
+    batch_size: int,
     input_points: torch.Tensor | None = None,
     input_labels: torch.Tensor | None = None,
     input_boxes: torch.Tensor | None = None,
@@ -154,184 +435,68 @@ def count_objects(
     attention_mask: torch.Tensor | None = None,
     object_mask: torch.Tensor | None = None,
 ) -> int:
-    """Number of objects per image that prompts name, once their shapes are found to be right.
+    """Check the shapes of prompts and return the number of objects per image.
 
     Args:
-        batch: number of images; prompts for one image go to all.
-        input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask: those of the model.
+        batch_size: Number of images. Prompts of batch size 1 apply to all images.
+        input_points: See [`FCLMForImageMatting.forward`].
+        input_labels: See [`FCLMForImageMatting.forward`].
+        input_boxes: See [`FCLMForImageMatting.forward`].
+        input_ids: See [`FCLMForImageMatting.forward`].
+        attention_mask: See [`FCLMForImageMatting.forward`]; ignored without `input_ids`.
+        object_mask: See [`FCLMForImageMatting.forward`].
 
     Raises:
-        ValueError: names the argument, its shape and what is accepted; or prompts that disagree.
+        ValueError: If an argument has the wrong shape, or if the prompts disagree on the number of objects.
     """
     if input_labels is not None and input_points is None:
-        raise ValueError("input_labels were given without input_points.")
+        raise ValueError("input_labels requires input_points, got input_labels alone.")
+    if input_ids is None:
+        attention_mask = None
     counts = {}
-    for name, given, right in (
+    for name, value, has_right_shape in (
         ("input_points", input_points, lambda shape: len(shape) == 4 and shape[3] == 2),
         ("input_labels", input_labels, lambda shape: shape == input_points.shape[:3]),
         ("input_boxes", input_boxes, lambda shape: len(shape) == 3 and shape[2] == 4),
         ("input_ids", input_ids, lambda shape: len(shape) in (2, 3)),
-        ("attention_mask", None if input_ids is None else attention_mask, lambda shape: shape == input_ids.shape),
+        ("attention_mask", attention_mask, lambda shape: shape == input_ids.shape),
         ("object_mask", object_mask, lambda shape: len(shape) == 2),
     ):
-        if given is None:
+        if value is None:
             continue
-        if not right(given.shape) or given.shape[0] not in (1, batch):
+        if not has_right_shape(value.shape) or value.shape[0] not in (1, batch_size):
             raise ValueError(
-                f"{name} has shape {tuple(given.shape)}, accepted is {ACCEPTED_SHAPES[name]} for {batch} images."
+                f"{name} must have shape {PROMPT_SHAPES[name]} with batch_size {batch_size} or 1, "
+                f"got {tuple(value.shape)}."
             )
-        counts[name] = 1 if name in ("input_ids", "attention_mask") and given.dim() == 2 else given.shape[1]
-    objects = max(counts.values(), default=1)
-    if any(count not in (1, objects) for count in counts.values()):
-        raise ValueError(f"The prompts disagree on the number of objects per image: {counts}.")
-    return objects
-
-
-class FCLMLayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of (batch, channels, height, width)."""
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class FCLMConvBlock(nn.Module):
-    """Residual 3 x 3 convolution behind a norm over channels."""
-
-    def __init__(self, channels: int, config: FCLMConfig):
-        super().__init__()
-        self.norm = FCLMLayerNorm2d(channels, eps=config.layer_norm_eps)
-        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.activation_fn = ACT2FN[config.hidden_act]
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return maps + self.activation_fn(self.conv(self.norm(maps)))
-
-
-class FCLMPixelDecoder(nn.Module):
-    """Merges the backbone's maps from the top down into a coarse map; the finer map before them is only projected."""
-
-    def __init__(self, config: FCLMConfig, channels: list[int]):
-        super().__init__()
-        self.coarse_level = config.coarse_level
-        width, eps = config.hidden_size, config.layer_norm_eps
-
-        def lateral(inputs: int, outputs: int) -> nn.Module:
-            return nn.Sequential(nn.Conv2d(inputs, outputs, kernel_size=1), FCLMLayerNorm2d(outputs, eps=eps))
-
-        merged = channels[self.coarse_level :]
-        self.laterals = nn.ModuleList([lateral(inputs, width) for inputs in merged])
-        self.blocks = nn.ModuleList([FCLMConvBlock(width, config) for _ in merged[1:]])
-        self.fine_lateral = lateral(channels[0], config.fine_hidden_size) if self.coarse_level else None
-
-    def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        maps = [layer(m) for layer, m in zip(self.laterals, feature_maps[self.coarse_level :], strict=True)]
-        coarse = maps[-1]
-        for finer, block in zip(reversed(maps[:-1]), self.blocks, strict=True):
-            if coarse.shape[-2:] != finer.shape[-2:]:
-                coarse = nn.functional.interpolate(coarse, size=finer.shape[-2:], mode="bilinear", align_corners=False)
-            coarse = block(coarse + finer)
-        return coarse, None if self.fine_lateral is None else self.fine_lateral(feature_maps[0])
-
-
-class FCLMSemanticHead(nn.Module):
-    """Takes the backbone's last map to the space of the text embeddings: the dot product with one says how well a place
-    matches the text, as in MaskCLIP (Zhou et al. 2022).
-
-    Shaped as an EfficientNet's own head, so that it can start as the classifier of ImageNet's 1000 classes.
-    """
-
-    def __init__(self, config: FCLMConfig, channels: int):
-        super().__init__()
-        self.hidden = nn.Conv2d(channels, config.semantic_head_size, kernel_size=1)
-        self.projection = nn.Conv2d(config.semantic_head_size, config.text_config.projection_dim, kernel_size=1)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.projection(nn.functional.relu6(self.hidden(maps)))
-
-
-class FCLMDetailBlock(nn.Module):
-    """Convolution to a coarser stride and a residual one, with what lies outside the image kept at 0."""
-
-    def __init__(self, inputs: int, outputs: int, kernel_size: int = 3):
-        super().__init__()
-        self.down = nn.Conv2d(inputs, outputs, kernel_size, stride=2, padding=(kernel_size - 1) // 2, bias=False)
-        self.down_norm = nn.BatchNorm2d(outputs)
-        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(outputs)
-
-    def forward(self, maps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        maps = nn.functional.relu(self.down_norm(self.down(maps)), inplace=True) * valid
-        return (maps + nn.functional.relu(self.norm(self.conv(maps)), inplace=True)) * valid
-
-
-class FCLMDetailPath(nn.Module):
-    """A small U-Net on the full-size pixels, run once per image whatever the prompts.
-
-    It gives what an object's map meets at strides 8 and 4, and the basis of full-size features in which each matte is
-    locally linear (see [`FCLMMatteHead`]).
-    """
-
-    def __init__(self, config: FCLMConfig, num_channels: int = 3):
-        super().__init__()
-        d1, d2, d4, d8 = config.detail_hidden_sizes
-        # an even kernel, as a cell of stride 2 has its centre between pixels
-        self.blocks = nn.ModuleList(
-            [FCLMDetailBlock(num_channels, d2, kernel_size=6), FCLMDetailBlock(d2, d4), FCLMDetailBlock(d4, d8)]
-        )
-        self.object8 = nn.Conv2d(d8, d8, kernel_size=3, padding=1)
-        self.object4 = nn.Conv2d(d4, d4, kernel_size=1)
-        self.top4 = nn.Conv2d(d8, d4, kernel_size=1)
-        self.lateral4 = nn.Conv2d(d4, d4, kernel_size=3, padding=1)
-        self.top2 = nn.Conv2d(d4, d2, kernel_size=1)
-        self.lateral2 = nn.Conv2d(d2, d2, kernel_size=3, padding=1)
-        self.basis = nn.Conv2d(d2, 4 * d1, kernel_size=3, padding=1)
-
-    def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """`pixel_values` (batch, 3, height, width), sides multiples of 8, are 0 outside the image.
-
-        Returns:
-            The basis (batch, 4 * d1, height / 2, width / 2), where channel `4 c + 2 y + x` is feature `c` at the pixel
-            (y, x) of a cell, and maps at strides 4 and 8 to add to those of objects, hugely negative outside the image.
-        """
-        # many narrow convolutions: several times faster with channels last
-        maps = pixel_values.contiguous(memory_format=torch.channels_last)
-        height, width = maps.shape[-2:]
-        valid = {s: valid_pixels(image_sizes, height // s, width // s, stride=s) for s in (2, 4, 8)}
-        map2 = self.blocks[0](maps, valid[2])
-        map4 = self.blocks[1](map2, valid[4])
-        map8 = self.blocks[2](map4, valid[8])
-
-        def add_upsampled(lateral: torch.Tensor, top: torch.Tensor, stride: int) -> torch.Tensor:
-            top = nn.functional.interpolate(top, scale_factor=2, mode="bilinear", align_corners=False)
-            return nn.functional.relu(lateral + top, inplace=True) * valid[stride]
-
-        map4 = add_upsampled(self.lateral4(map4), self.top4(map8), 4)
-        map2 = add_upsampled(self.lateral2(map2), self.top2(map4), 2)
-        return (
-            self.basis(map2),
-            self._exclude(self.object4(map4), valid[4]),
-            self._exclude(self.object8(map8), valid[8]),
-        )
-
-    @staticmethod
-    def _exclude(maps: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """Makes a sum with `maps` 0 behind a ReLU where a convolution must not look: outside the image."""
-        return maps.masked_fill(~inside, torch.finfo(maps.dtype).min)
+        is_single_text = name in ("input_ids", "attention_mask") and value.dim() == 2
+        counts[name] = 1 if is_single_text else value.shape[1]
+    num_objects = max(counts.values(), default=1)
+    if any(count not in (1, num_objects) for count in counts.values()):
+        raise ValueError(f"Prompts must agree on the number of objects per image, got {counts}.")
+    return num_objects
 
 
 class FCLMPromptEncoder(nn.Module):
-    """Prompts in two forms: sparse tokens (paper) and, with `dense_prompts`, soft maps painted on the image; texts are
-    painted where there is a semantic head.
+    """Encoder of prompts in two forms: sparse tokens, as in the paper, and dense prompt maps.
+
+    Dense prompt maps (`config.dense_prompts`) show boxes and clicks as soft maps, after the explicit prompts of
+    SmartMatting (Ye et al., 2024). With `config.semantic_head_size` they also show how well each place matches a text.
+
+    Names of modules and parameters are keys of released checkpoints: `kind_embed` holds the point embeddings,
+    `context_query` the query token, `coarse_paint` and `fine_paint` embed the dense prompt maps.
     """
 
-    point_padding = -10
-    match_limit = 4.0
+    num_box_maps = 4
+    num_point_maps = 4
+    num_text_maps = 3
+    box_position_limit = 2.0  # positions relative to a box, in half sides
+    point_radii = (0.02, 0.1)  # standard deviations of the soft maps of a click, in sides of the encoder input
+    similarity_limit = 4.0
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
-        self.dense_prompts = config.dense_prompts
-        num_maps = 8 if config.semantic_head_size is None else 11
-        # a parameter, though it never learns: random buffers cannot be restored on the meta device
+        # a parameter, though it is never trained: random buffers cannot be restored on the meta device
         self.fourier_matrix = nn.Parameter(
             torch.zeros(2, config.hidden_size // 2, dtype=torch.float32), requires_grad=False
         )
@@ -340,24 +505,25 @@ class FCLMPromptEncoder(nn.Module):
         self.context_query = nn.Embedding(1, config.hidden_size)
         self.text_projection = nn.Linear(config.text_config.projection_dim, config.hidden_size)
         if config.dense_prompts:
+            num_maps = self.num_box_maps + self.num_point_maps
+            if config.semantic_head_size is not None:
+                num_maps += self.num_text_maps
             self.fine_paint = nn.Conv2d(num_maps, config.fine_hidden_size, kernel_size=1)
             self.coarse_paint = nn.Sequential(
-                nn.Conv2d(num_maps, config.hidden_size // 2, kernel_size=2, stride=2),
+                nn.Conv2d(num_maps, config.hidden_size // 2, kernel_size=FINE_GRID_SCALE, stride=FINE_GRID_SCALE),
                 ACT2FN[config.hidden_act],
                 nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
             )
 
     def encode_positions(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Random Fourier features (Tancik et al.) of coordinates (..., 2) in [0, 1], in fp32."""
+        """Return fp32 random Fourier features (Tancik et al., 2020) of coordinates (..., 2) in [0, 1]."""
         with maybe_autocast(device_type=coordinates.device.type, enabled=False):
             angles = 2 * torch.pi * ((2 * coordinates.float() - 1) @ self.fourier_matrix.float())
             return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def encode_grid(self, height: int, width: int) -> torch.Tensor:
-        """Positions of the cell centres of a grid: (1, height * width, hidden_size)."""
-        device = self.fourier_matrix.device
-        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        """Return the encoded cell centers of a grid, of shape (1, height * width, hidden_size)."""
+        rows, columns = get_cell_centers(height, width, self.fourier_matrix.device)
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
         return self.encode_positions(grid.view(1, -1, 2))
 
@@ -367,89 +533,149 @@ class FCLMPromptEncoder(nn.Module):
         labels: torch.Tensor,
         boxes: torch.Tensor,
         text_embeds: torch.Tensor | None,
-        text_given: torch.Tensor | None,
+        has_text: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sparse tokens [context, text, corner, corner, point...] of `objects` prompts.
+        """Encode prompts as tokens [query, text, corner, corner, point, ...].
+
+        An absent prompt is a zero embedding, as in the paper.
 
         Args:
-            points: (objects, points, 2) in [0, 1] of the encoder canvas. labels: (objects, points) 1 / 0 / -10.
-            boxes: (objects, 4) x0 y0 x1 y1 in [0, 1]; present where x1 > x0 and y1 > y0.
-            text_embeds: (objects, projection_dim). text_given: bool (objects,).
+            points: Clicks (x, y) in [0, 1] of the encoder input, of shape (num_prompts, num_points, 2).
+            labels: 1 foreground, 0 background, -10 padding; of shape (num_prompts, num_points).
+            boxes: Corners (x0, y0, x1, y1) in [0, 1] of the encoder input, of shape (num_prompts, 4); absent unless
+                `x1 > x0` and `y1 > y0`.
+            text_embeds: Text embeddings of shape (num_prompts, projection_dim).
+            has_text: Bool of shape (num_prompts,), False for prompts without a text.
 
         Returns:
-            tokens and their positions (objects, tokens, hidden_size), and bool (objects, tokens): those to attend to.
-            A prompt that is absent is a zero embedding; all but one padded points are masked.
+            Tokens and their positions, of shape (num_prompts, num_tokens, hidden_size), and the bool mask (num_prompts,
+            num_tokens) of tokens to attend to: all but padding points, of which the first stays.
         """
-        kinds = self.kind_embed.weight
-        dtype = kinds.dtype
-        context = self.context_query.weight.expand(points.shape[0], 1, -1)
-        text = torch.zeros_like(context)
+        dtype = self.kind_embed.weight.dtype
+        query = self.context_query.weight.expand(points.shape[0], 1, -1)
+        text = torch.zeros_like(query)
         if text_embeds is not None:
-            text = self.text_projection(text_embeds)[:, None] * text_given[:, None, None].to(dtype)
-        box_given = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
-        corner_positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * box_given
-        corners = corner_positions + kinds[2:] * box_given
-        point_given = labels >= 0
-        weight = point_given[..., None].to(dtype)
-        point_positions = self.encode_positions(points).to(dtype) * weight
-        sparse = point_positions + nn.functional.embedding(labels.clamp(0, 1), kinds) * weight
-        tokens = torch.cat([context, text.to(dtype), corners, sparse], dim=1)
-        nowhere = torch.zeros_like(context).expand(-1, 2, -1)
-        positions = torch.cat([nowhere, corner_positions, point_positions], dim=1)
-        always = torch.ones_like(labels[:, :1], dtype=torch.bool)
-        attended = torch.cat([always.expand(-1, 5), point_given[:, 1:]], dim=1)
-        return tokens, positions, attended
+            text = self.text_projection(text_embeds)[:, None] * has_text[:, None, None].to(dtype)
+        corners, corner_positions = self._embed_boxes(boxes)
+        clicks, click_positions, has_click = self._embed_points(points, labels)
+        tokens = torch.cat([query, text.to(dtype), corners, clicks], dim=1)
+        no_positions = torch.zeros_like(query).expand(-1, 2, -1)
+        positions = torch.cat([no_positions, corner_positions, click_positions], dim=1)
+        always = torch.ones_like(has_click[:, :1]).expand(-1, 5)
+        return tokens, positions, torch.cat([always, has_click[:, 1:]], dim=1)
 
-    def paint(
+    def _embed_boxes(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the tokens of two corners and their positions, each (num_prompts, 2, hidden_size)."""
+        corner_embed = self.kind_embed.weight[2:]
+        dtype = corner_embed.dtype
+        has_box = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
+        positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * has_box
+        return positions + corner_embed * has_box, positions
+
+    def _embed_points(
+        self, points: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the tokens of clicks, their positions and the bool mask of those that are not padding."""
+        point_embed = self.kind_embed.weight
+        has_click = labels >= 0
+        weight = has_click[..., None].to(point_embed.dtype)
+        positions = self.encode_positions(points).to(point_embed.dtype) * weight
+        tokens = positions + nn.functional.embedding(labels.clamp(0, 1), point_embed) * weight
+        return tokens, positions, has_click
+
+    def embed_dense_maps(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed dense prompt maps for the coarse and the fine encoder grid.
+
+        Args:
+            maps: Dense prompt maps of shape (num_prompts, num_maps, 2 * coarse_height, 2 * coarse_width).
+
+        Returns:
+            Maps of shape (num_prompts, hidden_size, coarse_height, coarse_width) and (num_prompts, fine_hidden_size,
+            2 * coarse_height, 2 * coarse_width).
+        """
+        return self.coarse_paint(maps), self.fine_paint(maps)
+
+    def draw_dense_maps(
         self, points: torch.Tensor, labels: torch.Tensor, boxes: torch.Tensor, height: int, width: int
     ) -> torch.Tensor:
-        """Soft maps (objects, 8, height, width) in fp32: box inside, box given, place in the box (x, y), near and
-        around foreground clicks, near and around background clicks.
+        """Draw boxes and clicks as soft maps.
+
+        Args:
+            points: See [`FCLMPromptEncoder.forward`].
+            labels: See [`FCLMPromptEncoder.forward`].
+            boxes: See [`FCLMPromptEncoder.forward`].
+            height: Height of the maps.
+            width: Width of the maps.
+
+        Returns:
+            fp32 maps of shape (num_prompts, 8, height, width): inside the box, has a box, position in the box (x, y),
+            near and around foreground clicks, near and around background clicks.
         """
-        device = points.device
-        rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-        columns = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
-        boxes, points = boxes.float(), points.float()
-        low, high = boxes[:, :2], boxes[:, 2:]
-        given = (high > low).all(-1).float().view(-1, 1, 1)
-        centre, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
-        place_x = ((columns - centre[:, :1]) / half[:, :1]).clamp(-2, 2)[:, None, :].expand(-1, height, -1) * given
-        place_y = ((rows - centre[:, 1:]) / half[:, 1:]).clamp(-2, 2)[:, :, None].expand(-1, -1, width) * given
-        inside_x = ((columns - low[:, :1]).minimum(high[:, :1] - columns) * 2 * width).sigmoid()
-        inside_y = ((rows - low[:, 1:]).minimum(high[:, 1:] - rows) * 2 * height).sigmoid()
-        inside = inside_y[:, :, None] * inside_x[:, None, :] * given
-        maps = [inside, given.expand_as(inside), place_x, place_y]
-        square = (columns - points[..., :1])[:, :, None, :] ** 2 + (rows - points[..., 1:])[..., None] ** 2
-        for label in (1, 0):
-            chosen = (labels == label)[..., None, None]
-            for radius in (0.02, 0.1):
-                maps.append(((-square / (2 * radius**2)).exp() * chosen).amax(1))
+        rows, columns = get_cell_centers(height, width, points.device)
+        maps = self._draw_boxes(boxes.float(), rows, columns) + self._draw_points(points.float(), labels, rows, columns)
         return torch.stack(maps, dim=1)
 
-    def paint_text(
+    def _draw_boxes(self, boxes: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
+        """Return the four maps (num_prompts, height, width) of boxes on a grid with these cell centers."""
+        height, width, limit = len(rows), len(columns), self.box_position_limit
+        low, high = boxes[:, :2], boxes[:, 2:]
+        has_box = (high > low).all(-1).float().view(-1, 1, 1)
+        center, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
+        x = ((columns - center[:, :1]) / half[:, :1]).clamp(-limit, limit)
+        y = ((rows - center[:, 1:]) / half[:, 1:]).clamp(-limit, limit)
+        x = x[:, None, :].expand(-1, height, -1) * has_box
+        y = y[:, :, None].expand(-1, -1, width) * has_box
+        # signed distances to the nearer side, in half cells
+        inside_x = ((columns - low[:, :1]).minimum(high[:, :1] - columns) * 2 * width).sigmoid()
+        inside_y = ((rows - low[:, 1:]).minimum(high[:, 1:] - rows) * 2 * height).sigmoid()
+        inside = inside_y[:, :, None] * inside_x[:, None, :] * has_box
+        return [inside, has_box.expand_as(inside), x, y]
+
+    def _draw_points(
+        self, points: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """Return the four maps (num_prompts, height, width) of clicks on a grid with these cell centers."""
+        squared_distance = (columns - points[..., :1])[:, :, None, :] ** 2 + (rows - points[..., 1:])[..., None] ** 2
+        return [
+            ((-squared_distance / (2 * radius**2)).exp() * (labels == label)[..., None, None]).amax(1)
+            for label in (1, 0)
+            for radius in self.point_radii
+        ]
+
+    def draw_text_similarity(
         self,
         semantic_map: torch.Tensor,
-        valid: torch.Tensor,
+        valid_mask: torch.Tensor,
         text_embeds: torch.Tensor | None,
-        text_given: torch.Tensor | None,
+        has_text: torch.Tensor | None,
         height: int,
         width: int,
     ) -> torch.Tensor:
-        """Maps (objects, 3, height, width) in fp32: how well a place matches the text, how much worse than the image's
-        best place, text given. All are 0 without a text.
+        """Draw how well each place matches a text.
 
-        `semantic_map` (objects, projection_dim, h, w) is compared where `valid` (objects, 1, h, w).
+        Args:
+            semantic_map: Map of the image in the text embedding space, of shape (num_prompts, projection_dim, h, w).
+            valid_mask: Bool of shape (num_prompts, 1, h, w), True on the image.
+            text_embeds: See [`FCLMPromptEncoder.forward`].
+            has_text: See [`FCLMPromptEncoder.forward`].
+            height: Height of the maps.
+            width: Width of the maps.
+
+        Returns:
+            fp32 maps of shape (num_prompts, 3, height, width): similarity of the cell and the text, its difference from
+            the highest in the image, has a text. All are 0 without a text.
         """
         if text_embeds is None:
-            return semantic_map.new_zeros(len(semantic_map), 3, height, width, dtype=torch.float32)
-        device = semantic_map.device
-        text_embeds, text_given = text_embeds.to(device), text_given.to(device)
+            return semantic_map.new_zeros(len(semantic_map), self.num_text_maps, height, width, dtype=torch.float32)
+        device, limit = semantic_map.device, self.similarity_limit
+        text_embeds, has_text = text_embeds.to(device), has_text.to(device)
         with maybe_autocast(device_type=device.type, enabled=False):
             direction = nn.functional.normalize(text_embeds.float(), dim=-1)
-            match = torch.einsum("ochw,oc->ohw", semantic_map.float(), direction)[:, None]
-            best = match.masked_fill(~valid, torch.finfo(match.dtype).min).amax((2, 3), keepdim=True)
-            maps = torch.cat([match, match - best], dim=1).clamp(-self.match_limit, self.match_limit)
-            maps = torch.cat([maps, torch.ones_like(match)], dim=1) * text_given.view(-1, 1, 1, 1)
+            similarity = torch.einsum("ochw,oc->ohw", semantic_map.float(), direction)[:, None]
+            lowest = torch.finfo(similarity.dtype).min
+            best = similarity.masked_fill(~valid_mask, lowest).amax((2, 3), keepdim=True)
+            maps = torch.cat([similarity, similarity - best], dim=1).clamp(-limit, limit)
+            maps = torch.cat([maps, torch.ones_like(similarity)], dim=1) * has_text.view(-1, 1, 1, 1)
             return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
@@ -463,88 +689,100 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs: Unpack[TransformersKwargs],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    """Compute attention of queries, keys and values (batch_size, num_heads, length, head_dim) in plain torch.
+
+    Returns:
+        The output (batch_size, length, num_heads, head_dim) and the attention weights.
+    """
+    attn_weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
-        weights = weights + attention_mask
-    weights = nn.functional.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+        attn_weights = attn_weights + attention_mask
+    attn_weights = nn.functional.softmax(attn_weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    attn_weights = nn.functional.dropout(attn_weights, p=dropout, training=module.training)
+    return torch.matmul(attn_weights, value).transpose(1, 2).contiguous(), attn_weights
 
 
 class FCLMAttention(nn.Module):
-    """Attention whose queries, keys and values are `downsample_rate` times narrower than the model, as in SAM."""
+    """Multi-head attention that runs in `hidden_size / downsample_rate` channels, as in SAM."""
 
     def __init__(self, config: FCLMConfig, downsample_rate: int = 1):
         super().__init__()
         self.config = config
-        inner_size = config.hidden_size // downsample_rate
-        self.head_dim = inner_size // config.decoder_attention_heads
+        internal_size = config.hidden_size // downsample_rate
+        self.head_dim = internal_size // config.decoder_attention_heads
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.dropout
         self.is_causal = False
-        self.q_proj = nn.Linear(config.hidden_size, inner_size)
-        self.k_proj = nn.Linear(config.hidden_size, inner_size)
-        self.v_proj = nn.Linear(config.hidden_size, inner_size)
-        self.o_proj = nn.Linear(inner_size, config.hidden_size)
+        self.q_proj = nn.Linear(config.hidden_size, internal_size)
+        self.k_proj = nn.Linear(config.hidden_size, internal_size)
+        self.v_proj = nn.Linear(config.hidden_size, internal_size)
+        self.o_proj = nn.Linear(internal_size, config.hidden_size)
 
     def forward(
         self,
-        queries: torch.Tensor,
-        keys: torch.Tensor,
-        values: torch.Tensor,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        def split_heads(states: torch.Tensor) -> torch.Tensor:
-            return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
-
-        implementation = self.config._attn_implementation
-        if attention_mask is not None and queries.shape[1] != keys.shape[1] and "flash" in implementation:
-            implementation = "sdpa"  # flash attention cannot mask the keys of a cross-attention
+        """Attend from `query` to `key`, each of shape (batch_size, length, hidden_size)."""
+        attn_implementation = self.config._attn_implementation
+        if attention_mask is not None and query.shape[1] != key.shape[1] and "flash" in attn_implementation:
+            attn_implementation = "sdpa"  # flash attention cannot mask the keys of a cross-attention
             attention_mask = attention_mask[:, None, None, :].bool()
-        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
-        output, _ = attention_interface(
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            attn_implementation, eager_attention_forward
+        )
+        attn_output, _ = attention_interface(
             self,
-            split_heads(self.q_proj(queries)),
-            split_heads(self.k_proj(keys)),
-            split_heads(self.v_proj(values)),
+            self._split_heads(self.q_proj(query)),
+            self._split_heads(self.k_proj(key)),
+            self._split_heads(self.v_proj(value)),
             attention_mask,
             dropout=self.attention_dropout if self.training else 0.0,
             scaling=self.scaling,
             **kwargs,
         )
-        return self.o_proj(output.reshape(*queries.shape[:-1], -1).contiguous())
+        return self.o_proj(attn_output.reshape(*query.shape[:-1], -1).contiguous())
+
+    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
+        """Reshape states (batch_size, length, size) to (batch_size, num_heads, length, head_dim)."""
+        return states.view(*states.shape[:-1], -1, self.head_dim).transpose(1, 2)
 
 
-class FCLMMlp(nn.Module):
+class FCLMMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
     def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, intermediate_size)
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
         self.activation_fn = ACT2FN[hidden_act]
 
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.activation_fn(self.fc1(states)))
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Apply the layers to states (..., hidden_size)."""
+        return self.fc2(self.activation_fn(self.fc1(hidden_states)))
 
 
-class FCLMDecoderLayer(GradientCheckpointingLayer):
-    """Prompt tokens attend to each other and to the image; the image attends to the tokens, then mixes spatially."""
+class FCLMTwoWayAttentionBlock(GradientCheckpointingLayer):
+    """Decoder layer: tokens attend to each other and to the image, the image to the tokens, then it mixes spatially."""
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
-        width, eps = config.hidden_size, config.layer_norm_eps
+        hidden_size, eps = config.hidden_size, config.layer_norm_eps
         self.self_attn = FCLMAttention(config)
-        self.self_attn_norm = nn.LayerNorm(width, eps=eps)
+        self.self_attn_norm = nn.LayerNorm(hidden_size, eps=eps)
         self.token_to_image_attn = FCLMAttention(config, config.attention_downsample_rate)
-        self.token_norm = nn.LayerNorm(width, eps=eps)
-        self.image_norm = nn.LayerNorm(width, eps=eps)
-        self.token_mlp = FCLMMlp(width, config.decoder_ffn_dim, config.hidden_act)
-        self.token_mlp_norm = nn.LayerNorm(width, eps=eps)
+        self.token_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.image_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.token_mlp = FCLMMLP(hidden_size, config.decoder_ffn_dim, config.hidden_act)
+        self.token_mlp_norm = nn.LayerNorm(hidden_size, eps=eps)
         self.image_to_token_attn = FCLMAttention(config, config.attention_downsample_rate)
-        self.prompt_norm = nn.LayerNorm(width, eps=eps)
-        self.spatial_mixer = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
-        self.image_mlp_norm = nn.LayerNorm(width, eps=eps)
-        self.image_mlp = FCLMMlp(width, config.image_ffn_dim, config.hidden_act)
+        self.prompt_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.spatial_mixer = nn.Conv2d(hidden_size, hidden_size, kernel_size=7, padding=3, groups=hidden_size)
+        self.image_mlp_norm = nn.LayerNorm(hidden_size, eps=eps)
+        self.image_mlp = FCLMMLP(hidden_size, config.image_ffn_dim, config.hidden_act)
 
     def forward(
         self,
@@ -552,164 +790,227 @@ class FCLMDecoderLayer(GradientCheckpointingLayer):
         image: torch.Tensor,
         token_positions: torch.Tensor,
         image_positions: torch.Tensor,
-        grid: tuple[int, int],
-        self_mask: torch.Tensor | None = None,
-        cross_mask: torch.Tensor | None = None,
+        coarse_grid: tuple[int, int],
+        self_attention_mask: torch.Tensor | None = None,
+        cross_attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Update the tokens of prompts and the image of each.
+
+        Args:
+            tokens: Prompt tokens of shape (num_prompts, num_tokens, hidden_size).
+            image: Cells of the image of shape (num_prompts, coarse_height * coarse_width, hidden_size).
+            token_positions: Added to tokens where they are queries or keys; of the shape of `tokens`.
+            image_positions: The same for the image, of shape (1, coarse_height * coarse_width, hidden_size).
+            coarse_grid: (coarse_height, coarse_width).
+            self_attention_mask: Mask of the attention between tokens.
+            cross_attention_mask: Mask of the attention from image to tokens.
+            kwargs: Keyword arguments of the attention.
+
+        Returns:
+            New `tokens` and `image`.
+        """
         states = self.self_attn_norm(tokens)
-        placed = states + token_positions
-        tokens = tokens + self.self_attn(placed, placed, states, self_mask, **kwargs)
-        memory = self.image_norm(image)
-        placed_memory = memory + image_positions
-        tokens = tokens + self.token_to_image_attn(
-            self.token_norm(tokens) + token_positions, placed_memory, memory, **kwargs
-        )
+        query = states + token_positions
+        tokens = tokens + self.self_attn(query, query, states, self_attention_mask, **kwargs)
+
+        image_states = self.image_norm(image)
+        image_key = image_states + image_positions
+        query = self.token_norm(tokens) + token_positions
+        tokens = tokens + self.token_to_image_attn(query, image_key, image_states, **kwargs)
         tokens = tokens + self.token_mlp(self.token_mlp_norm(tokens))
+
         states = self.prompt_norm(tokens)
-        image = image + self.image_to_token_attn(placed_memory, states + token_positions, states, cross_mask, **kwargs)
-        plane = image.transpose(1, 2).reshape(image.shape[0], -1, *grid)
-        mixed = self.spatial_mixer(plane).flatten(2).transpose(1, 2)
+        key = states + token_positions
+        image = image + self.image_to_token_attn(image_key, key, states, cross_attention_mask, **kwargs)
+        image_map = image.transpose(1, 2).reshape(image.shape[0], -1, *coarse_grid)
+        mixed = self.spatial_mixer(image_map).flatten(2).transpose(1, 2)
         return tokens, image + self.image_mlp(self.image_mlp_norm(mixed))
 
 
 class FCLMUpsampler(nn.Module):
-    """One step up: the object's map, enlarged, meets the detail map of that stride."""
+    """Upsampling step of the decoder: the enlarged map of an object plus the detail map of that stride."""
 
-    def __init__(self, inputs: int, outputs: int, scale: int):
+    def __init__(self, in_channels: int, out_channels: int, scale: int):
         super().__init__()
         self.scale = scale
-        self.reduce = nn.Conv2d(inputs, outputs, kernel_size=1)
-        self.conv = nn.Conv2d(outputs, outputs, kernel_size=3, padding=1)
+        self.reduce = nn.Conv2d(in_channels, out_channels, kernel_size=1)
+        self.conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
 
-    def forward(self, maps: torch.Tensor, detail: torch.Tensor) -> torch.Tensor:
-        """Maps (batch * objects, inputs, h, w), detail (batch, outputs, H, W), hugely negative outside the image."""
-        batch, _, height, width = detail.shape
+    def forward(self, maps: torch.Tensor, detail_map: torch.Tensor) -> torch.Tensor:
+        """Refine the maps of objects.
+
+        Args:
+            maps: Maps of shape (batch_size * num_objects, in_channels, h, w).
+            detail_map: Detail map of shape (batch_size, out_channels, H, W), with `H <= scale * h` and
+                `W <= scale * w`; the lowest value of its dtype outside the image.
+
+        Returns:
+            Maps of shape (batch_size * num_objects, out_channels, H, W).
+        """
+        batch_size, _, height, width = detail_map.shape
         maps = self.reduce(maps)
         if self.scale > 1:
-            maps = nn.functional.interpolate(maps, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        maps = maps[..., :height, :width].unflatten(0, (batch, -1)).add_(detail[:, None])
+            maps = upsample(maps, self.scale)
+        maps = maps[..., :height, :width].unflatten(0, (batch_size, -1)).add_(detail_map[:, None])
         maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
         return maps + nn.functional.relu(self.conv(maps), inplace=True)
 
 
 class FCLMObjectDecoder(nn.Module):
-    """Object-Oriented Decoder: prompts and coarse map attend to each other, then the map climbs the detail path."""
+    """Object-Oriented Decoder: two-way attention of prompts and coarse map, then upsampling with the detail maps."""
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
         self.config = config
-        width, fine = config.hidden_size, config.fine_hidden_size
-        _, _, d4, d8 = config.detail_hidden_sizes
-        self.layers = nn.ModuleList([FCLMDecoderLayer(config) for _ in range(config.decoder_layers)])
-        self.token_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.image_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.fine_projection = nn.Conv2d(width, fine, kernel_size=1)
-        self.fine_block = FCLMConvBlock(fine, config)
-        self.mask_embedding = nn.Linear(width, fine)
-        self.coarse_head = nn.Conv2d(fine, 1, kernel_size=1)
-        self.upsamplers = nn.ModuleList([FCLMUpsampler(fine + 1, d8, scale=1), FCLMUpsampler(d8, d4, scale=2)])
+        hidden_size, fine_hidden_size = config.hidden_size, config.fine_hidden_size
+        _, _, size4, size8 = config.detail_hidden_sizes
+        self.layers = nn.ModuleList([FCLMTwoWayAttentionBlock(config) for _ in range(config.decoder_layers)])
+        self.token_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.image_norm = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.fine_projection = nn.Conv2d(hidden_size, fine_hidden_size, kernel_size=1)
+        self.fine_block = FCLMConvBlock(fine_hidden_size, config)
+        self.mask_embedding = nn.Linear(hidden_size, fine_hidden_size)
+        self.coarse_head = nn.Conv2d(fine_hidden_size, 1, kernel_size=1)
+        self.upsamplers = nn.ModuleList(
+            [FCLMUpsampler(fine_hidden_size + 1, size8, scale=1), FCLMUpsampler(size8, size4, scale=2)]
+        )
 
     def forward(
         self,
-        embeddings: FCLMImageEmbeddings,
+        image_embeddings: FCLMImageEmbeddings,
         tokens: torch.Tensor,
         token_positions: torch.Tensor,
-        attended: torch.Tensor,
+        token_mask: torch.Tensor,
         image_positions: torch.Tensor,
-        coarse_paint: torch.Tensor | None,
-        fine_paint: torch.Tensor | None,
-        weights: tuple[torch.Tensor, torch.Tensor],
+        dense_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
+        output_weights: tuple[torch.Tensor, torch.Tensor],
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`tokens` are (batch * objects, tokens, hidden_size); `weights` resample the fine grid onto stride 8.
+        """Decode objects; `num_prompts` is `batch_size * num_objects`.
+
+        Args:
+            image_embeddings: Embeddings of the images.
+            tokens: See [`FCLMPromptEncoder.forward`], like the next two.
+            token_positions: Positions of the tokens.
+            token_mask: Bool mask of the tokens to attend to.
+            image_positions: Encoded cell centers of the coarse grid, see [`FCLMPromptEncoder.encode_grid`].
+            dense_embeddings: Embedded dense prompt maps, see [`FCLMPromptEncoder.embed_dense_maps`].
+            output_weights: Matrices that resample the rows and columns of the fine encoder grid to the output grid.
+            kwargs: Keyword arguments of the attention.
 
         Returns:
-            object features at stride 4 (batch * objects, d4, ~height / 4, ~width / 4), coarse logits at stride 8 and
-            the context query (batch * objects, hidden_size).
+            Object features of shape (num_prompts, size4, padded_height / 4, padded_width / 4), coarse logits of shape
+            (num_prompts, padded_height / 8, padded_width / 8) and query tokens of shape (num_prompts, hidden_size).
         """
-        objects = tokens.shape[0] // embeddings.coarse_map.shape[0]
-        image = embeddings.coarse_map.repeat_interleave(objects, dim=0)
-        grid = image.shape[-2:]
-        if coarse_paint is not None:
-            image = image + coarse_paint
-        image = image.flatten(2).transpose(1, 2)
-        self_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=tokens,
-            attention_mask=attended,
-            allow_is_bidirectional_skip=False,  # deciding to skip reads the mask: a host synchronisation
-        )
-        cross_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=image,
-            attention_mask=attended,
-            encoder_hidden_states=tokens,
-            allow_is_bidirectional_skip=False,
+        coarse_embedding, fine_embedding = (None, None) if dense_embeddings is None else dense_embeddings
+        num_objects = tokens.shape[0] // image_embeddings.coarse_map.shape[0]
+        coarse_map = image_embeddings.coarse_map.repeat_interleave(num_objects, dim=0)
+        if coarse_embedding is not None:
+            coarse_map = coarse_map + coarse_embedding
+        query, coarse_map = self._attend(coarse_map, tokens, token_positions, token_mask, image_positions, **kwargs)
+
+        fine_map = upsample(self.fine_projection(coarse_map), FINE_GRID_SCALE)
+        if image_embeddings.fine_map is not None:
+            fine_map = fine_map + image_embeddings.fine_map.repeat_interleave(num_objects, dim=0)
+        if fine_embedding is not None:
+            fine_map = fine_map + fine_embedding
+        fine_map = self.fine_block(fine_map)
+
+        maps = resample(torch.cat([fine_map, self._predict_coarse(fine_map, query)], dim=1), *output_weights)
+        coarse_logits = maps[:, -1]
+        maps = maps.contiguous(memory_format=torch.channels_last)
+        for upsampler, detail_map in zip(self.upsamplers, reversed(image_embeddings.detail_maps), strict=True):
+            maps = upsampler(maps, detail_map)
+        return maps, coarse_logits, query
+
+    def _attend(
+        self,
+        coarse_map: torch.Tensor,
+        tokens: torch.Tensor,
+        token_positions: torch.Tensor,
+        token_mask: torch.Tensor,
+        image_positions: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the two-way attention and return the query tokens and the coarse map of each prompt."""
+        coarse_grid = coarse_map.shape[-2:]
+        image = coarse_map.flatten(2).transpose(1, 2)
+        mask_kwargs = {
+            "config": self.config,
+            "attention_mask": token_mask,
+            "allow_is_bidirectional_skip": False,  # deciding to skip reads the mask: a host synchronization
+        }
+        self_attention_mask = create_bidirectional_mask(inputs_embeds=tokens, **mask_kwargs)
+        cross_attention_mask = create_bidirectional_mask(
+            inputs_embeds=image, encoder_hidden_states=tokens, **mask_kwargs
         )
         for layer in self.layers:
             tokens, image = layer(
-                tokens, image, token_positions, image_positions, grid, self_mask, cross_mask, **kwargs
+                tokens,
+                image,
+                token_positions,
+                image_positions,
+                coarse_grid,
+                self_attention_mask,
+                cross_attention_mask,
+                **kwargs,
             )
-        context = self.token_norm(tokens)[:, 0]
-        image = self.image_norm(image).transpose(1, 2).reshape(image.shape[0], -1, *grid)
-        fine = nn.functional.interpolate(
-            self.fine_projection(image), scale_factor=2, mode="bilinear", align_corners=False
-        )
-        if embeddings.fine_map is not None:
-            fine = fine + embeddings.fine_map.repeat_interleave(objects, dim=0)
-        if fine_paint is not None:
-            fine = fine + fine_paint
-        fine = self.fine_block(fine)
-        similarity = torch.einsum("bchw,bc->bhw", fine, self.mask_embedding(context)) * fine.shape[1] ** -0.5
-        coarse_logits = similarity[:, None] + self.coarse_head(fine)
-        maps = resample(torch.cat([fine, coarse_logits], dim=1), *weights)
-        coarse_logits = maps[:, -1]
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        for upsampler, detail in zip(self.upsamplers, reversed(embeddings.detail_maps), strict=True):
-            maps = upsampler(maps, detail)
-        return maps, coarse_logits, context
+        query = self.token_norm(tokens)[:, 0]
+        coarse_map = self.image_norm(image).transpose(1, 2).reshape(image.shape[0], -1, *coarse_grid)
+        return query, coarse_map
+
+    def _predict_coarse(self, fine_map: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+        """Return coarse logits (num_prompts, 1, height, width) on the fine encoder grid, as in Mask2Former and SAM."""
+        mask_embedding = self.mask_embedding(query)
+        similarity = torch.einsum("bchw,bc->bhw", fine_map, mask_embedding) * fine_map.shape[1] ** -0.5
+        return similarity[:, None] + self.coarse_head(fine_map)
 
 
 class FCLMMatteHead(nn.Module):
-    """Full-size logits `sum_c a_c f_c + b`: features `f` of the image, coefficients `a` and `b` of the object.
+    """Full-size logits `sum_c a_c f_c + b` of features `f` of the image and coefficients `a` and `b` of the object.
 
-    Closed-form matting's colour line model (Levin et al. 2008, alpha is linear in the colours of a small window) with
-    learnt features for colours and predicted coefficients for solved ones: an object costs little at full size.
+    This is the local linear model of closed-form matting (Levin et al., 2008, Eq. 2: `alpha = a I + b` in a small
+    window) with learned features in place of the intensities `I` and predicted coefficients in place of solved ones. An
+    object then costs little at full size.
     """
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
-        features, width = config.detail_hidden_sizes[0], config.detail_hidden_sizes[2]
-        self.coefficients = nn.Conv2d(width, features + 1, kernel_size=1)
+        num_features, size4 = config.detail_hidden_sizes[0], config.detail_hidden_sizes[2]
+        self.coefficients = nn.Conv2d(size4, num_features + 1, kernel_size=1)
 
-    def forward(self, object_features: torch.Tensor, basis: torch.Tensor, coarse_logits: torch.Tensor) -> torch.Tensor:
-        """object_features (batch, objects, channels, h, w), basis (batch, 4 * features, 2 h, 2 w) and coarse_logits
-        (batch, objects, ~h / 2, ~w / 2) -> logits (batch, objects, 4 h, 4 w).
+    def forward(
+        self, object_features: torch.Tensor, detail_basis: torch.Tensor, coarse_logits: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute the logits (batch_size, num_objects, padded_height, padded_width).
+
+        Args:
+            object_features: See [`FCLMModelOutput`].
+            detail_basis: See [`FCLMModelOutput`].
+            coarse_logits: See [`FCLMModelOutput`].
         """
-
-        def enlarge(maps: torch.Tensor, scale: int) -> torch.Tensor:
-            return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
-
-        batch, objects, _, height, width = object_features.shape
+        batch_size, num_objects, _, height, width = object_features.shape
         coefficients = self.coefficients(object_features.flatten(0, 1))
-        coarse = enlarge(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
-        offset = enlarge(coefficients[:, -1:] + coarse, 4)
+        coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
+        offset = upsample(coefficients[:, -1:] + coarse_logits, 4)
         # feature by feature: slopes or products of all at once would be the largest tensors of the model
-        slopes = (enlarge(slope, 2).unflatten(0, (batch, objects)) for slope in coefficients[:, :-1].split(1, dim=1))
-        features = basis.unflatten(1, (-1, 4)).unsqueeze(1).unbind(2)
+        slopes = (
+            upsample(slope, 2).unflatten(0, (batch_size, num_objects)) for slope in coefficients[:, :-1].split(1, dim=1)
+        )
+        features = detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unsqueeze(1).unbind(2)
         logits = next(slopes) * features[0]
         for slope, feature in zip(slopes, features[1:], strict=True):
             logits = logits.addcmul_(slope, feature)
-        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), 2).add_(offset)
-        return logits.view(batch, objects, *logits.shape[-2:])
+        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
+        return logits.view(batch_size, num_objects, *logits.shape[-2:])
 
 
 def align_tensors(model: nn.Module) -> None:
-    """Moves weights on the CPU that lie as in their file to memory of their own, aligned as torch's allocator does.
+    """Move CPU weights that are mapped from their file to memory of their own, aligned as torch's allocator does.
 
-    Vectorised kernels add in another order where a tensor is aligned otherwise; so a reloaded model gives the same
-    mattes as the saved one to the bit.
+    Vectorized kernels sum in another order where a tensor is aligned differently; with this a reloaded model gives
+    bit-exact mattes of the saved one.
     """
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         is_plain = type(tensor.data) is torch.Tensor and tensor.device.type == "cpu"
@@ -718,35 +1019,60 @@ def align_tensors(model: nn.Module) -> None:
 
 
 class FCLMPreTrainedModel(PreTrainedModel):
+    """Base class of the FCLM models: weight initialization, loading and saving.
+
+    Args:
+        config ([`FCLMConfig`]):
+            Configuration of the model.
+
+    Example:
+        >>> from fclm_hf import FCLMForImageMatting, FCLMModel, FCLMPreTrainedModel
+
+        >>> all(issubclass(each, FCLMPreTrainedModel) for each in (FCLMModel, FCLMForImageMatting))
+        True
+        >>> FCLMPreTrainedModel.main_input_name
+        'pixel_values'
+    """
+
     config: FCLMConfig
     base_model_prefix = "model"
     main_input_name = "pixel_values"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["FCLMDecoderLayer", "FCLMPromptEncoder", "FCLMPixelDecoder", "FCLMDetailPath", "TimmBackbone"]
-    _keep_in_fp32_modules_strict = ["fourier_matrix"]
+    _no_split_modules: ClassVar[list[str]] = [
+        "FCLMTwoWayAttentionBlock",
+        "FCLMPromptEncoder",
+        "FCLMPixelDecoder",
+        "FCLMDetailPath",
+        "TimmBackbone",
+    ]
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["fourier_matrix"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
 
     @classmethod
-    def _can_set_attn_implementation(cls) -> bool:
-        return True  # transformers looks for the attention interface in this file only; it is in decoder_fclm.py
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> "FCLMPreTrainedModel":
+        """Load a checkpoint, see [`~transformers.PreTrainedModel.from_pretrained`].
 
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs) -> "FCLMPreTrainedModel":
+        With `config.freeze_text_encoder` the text tower is frozen again. Weights are aligned in memory, so that mattes
+        are bit-exact with those before saving.
+        """
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_tensors(model)
-        if model.config.freeze_text_encoder:  # loading makes parameters learn again
+        if model.config.freeze_text_encoder:  # loading sets requires_grad of all parameters
             model.base_model.freeze_text_encoder()
         return loaded
 
     @classmethod
     def is_custom_code(cls) -> bool:
-        # For custom code transformers skips modules that own no tensor, and with them CLIP's own initialisation.
-        # `_init_weights` below uses the guarded helpers only, so the library's path is the right one.
+        """Return False: initialize weights as transformers does for its own models.
+
+        For custom code it skips modules that own no tensor, and with them CLIP's own initialization. `_init_weights`
+        uses the guarded helpers only, so the path of the library's own models is the right one.
+        """
         return False
 
     @torch.no_grad()
@@ -763,12 +1089,28 @@ class FCLMPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
         if isinstance(module, FCLMPromptEncoder):
             init.normal_(module.fourier_matrix, mean=0.0, std=1.0)
-        elif isinstance(module, FCLMMatteHead):  # a matte starts as what the coarse logits make of it
+        elif isinstance(module, FCLMMatteHead):  # mattes start close to the coarse logits
             init.normal_(module.coefficients.weight, mean=0.0, std=self.config.initializer_range)
 
 
 class FCLMModel(FCLMPreTrainedModel):
-    """Backbone, prompt encoder and Object-Oriented Decoder, without the alpha head."""
+    """FCLM without the matte head: backbone, prompt encoder and Object-Oriented Decoder.
+
+    Args:
+        config ([`FCLMConfig`]):
+            Configuration of the model.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf import LITE_CHECKPOINT, FCLMModel
+
+        >>> model = FCLMModel.from_pretrained(LITE_CHECKPOINT).eval()
+        >>> pixel_values = torch.zeros(1, 3, 64, 96)
+        >>> with torch.no_grad():
+        ...     outputs = model(pixel_values, input_boxes=torch.tensor([[[8.0, 8.0, 40.0, 40.0]]]))
+        >>> outputs.coarse_logits.shape  # stride 8, one cell more than the image needs
+        torch.Size([1, 1, 9, 13])
+    """
 
     def __init__(self, config: FCLMConfig):
         super().__init__(config)
@@ -786,46 +1128,76 @@ class FCLMModel(FCLMPreTrainedModel):
             self.freeze_text_encoder()
 
     def freeze_text_encoder(self) -> None:
-        """No gradient for the text tower, nor for the semantic head, which speaks its language."""
+        """Freeze the text tower, and the semantic head, which shares the text embedding space."""
         self.text_model.requires_grad_(False)
         if self.semantic_head is not None:
             self.semantic_head.requires_grad_(False)
 
     def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding of the text tower."""
         return self.text_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Set the token embedding of the text tower."""
         self.text_model.set_input_embeddings(value)
 
-    def _canvas_size(self, height: int, width: int) -> tuple[int, int]:
-        """Size of the image that the backbone sees, for `pixel_values` of this size."""
+    @property
+    def _pixel_dtype(self) -> torch.dtype:
+        return self.detail_path.basis.weight.dtype
+
+    def _get_encoder_input_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) of the encoder input for `pixel_values` of this size."""
         if self.config.encoder_size is not None:
             return self.config.encoder_size, self.config.encoder_size
         multiple = self.config.encoder_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _canvas_scale(self, image_sizes: torch.Tensor) -> torch.Tensor:
-        """Canvas pixels per pixel of `pixel_values`, fp32 (batch,)."""
+    def _get_encoder_input_scale(self, image_sizes: torch.Tensor) -> torch.Tensor:
+        """Return the encoder input pixels per pixel of `pixel_values`, fp32 of shape (batch_size,)."""
         if self.config.encoder_size is None:
             return torch.ones_like(image_sizes[:, 0], dtype=torch.float32)
         return self.config.encoder_size / image_sizes.amax(1).float()
 
-    def draw_canvas(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, channels, height, width) of any kind, scaled onto the canvas that the backbone sees.
+    def resize_and_pad(self, maps: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+        """Resize and pad images, or other maps of them, to the encoder input.
 
-        `image_sizes` (batch, 2) are the valid heights and widths; the rest of the canvas is 0.
+        Args:
+            maps (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
+                Maps aligned with `pixel_values`.
+            image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
+                Height and width of each image inside `maps`; what lies outside does not count.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, num_channels, encoder_height, encoder_width)`: 0 outside the
+            images, which keep their aspect ratio and start at the top left.
         """
-        height, width = pixel_values.shape[-2:]
-        canvas_height, canvas_width = self._canvas_size(height, width)
+        height, width = maps.shape[-2:]
+        input_height, input_width = self._get_encoder_input_size(height, width)
         if self.config.encoder_size is None:
-            pixel_values = pixel_values * valid_pixels(image_sizes, height, width)
-            return nn.functional.pad(pixel_values, (0, canvas_width - width, 0, canvas_height - height))
-        scale = self._canvas_scale(image_sizes)
+            maps = maps * make_valid_mask(image_sizes, height, width)
+            return nn.functional.pad(maps, (0, input_width - width, 0, input_height - height))
+        scale = self._get_encoder_input_scale(image_sizes)
         sizes = image_sizes.float()
-        rows = interpolation_weights(canvas_height, height, 1 / scale, sizes[:, 0])
-        columns = interpolation_weights(canvas_width, width, 1 / scale, sizes[:, 1])
-        canvas = resample(pixel_values, rows, columns)
-        return canvas * valid_pixels(sizes * scale[:, None], canvas_height, canvas_width)
+        row_weights = compute_interpolation_weights(input_height, height, 1 / scale, sizes[:, 0])
+        column_weights = compute_interpolation_weights(input_width, width, 1 / scale, sizes[:, 1])
+        resized = resample(maps, row_weights, column_weights)
+        return resized * make_valid_mask(sizes * scale[:, None], input_height, input_width)
+
+    def encode(self, encoder_input: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
+        """Run the backbone.
+
+        Args:
+            encoder_input (`torch.FloatTensor` of shape `(batch_size, 3, encoder_height, encoder_width)`):
+                Images resized and padded with [`~FCLMModel.resize_and_pad`].
+            kwargs:
+                `output_hidden_states` and `output_attentions`, for backbones of transformers.
+
+        Returns:
+            [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, finest first.
+        """
+        if self.config.backbone_config.model_type == "timm_backbone":  # it records neither, and accepts nothing else
+            kwargs = {"output_hidden_states": False, "output_attentions": False}
+        return self.backbone(encoder_input.to(self._pixel_dtype), return_dict=True, **kwargs)
 
     def get_feature_maps(
         self,
@@ -833,21 +1205,25 @@ class FCLMModel(FCLMPreTrainedModel):
         pixel_mask: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
-        """The backbone's `feature_maps` of the images, drawn onto its canvas; training aligns these between images.
+        """Resize and pad images to the encoder input and run the backbone. Training aligns these maps between images.
 
         Args:
-            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
-            pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
+                Normalized images, padded at the bottom and right.
+            pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+                1 on the image, 0 on padding; `None` for images without padding.
+            kwargs:
+                See [`~FCLMModel.encode`].
+
+        Returns:
+            [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, finest first.
+
+        Raises:
+            ValueError: If an argument has the wrong shape.
         """
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        canvas = self.draw_canvas(pixel_values.to(self.detail_path.basis.weight.dtype), image_sizes)
-        return self.encode_canvas(canvas, **kwargs)
-
-    def encode_canvas(self, canvas: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
-        """The backbone's `feature_maps` of images that [`~FCLMModel.draw_canvas`] has drawn."""
-        if self.config.backbone_config.model_type == "timm_backbone":  # records neither, and fails on anything else
-            kwargs = {"output_hidden_states": False, "output_attentions": False}
-        return self.backbone(canvas.to(self.detail_path.basis.weight.dtype), return_dict=True, **kwargs)
+        encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes)
+        return self.encode(encoder_input, **kwargs)
 
     def get_image_embeddings(
         self,
@@ -856,70 +1232,93 @@ class FCLMModel(FCLMPreTrainedModel):
         feature_maps: tuple[torch.FloatTensor, ...] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageEmbeddings:
-        """Encodes images once; pass the result as `image_embeddings` for any number of prompts.
+        """Encode images once; pass the result as `image_embeddings` for any number of prompts.
 
         Args:
-            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right.
-            pixel_mask: (batch, height, width), 1 on the image and 0 on padding; `None` for no padding.
-            feature_maps: those of [`FCLMModel.get_feature_maps`], where they are at hand already.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`):
+                Normalized images, padded at the bottom and right.
+            pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+                1 on the image, 0 on padding; `None` for images without padding.
+            feature_maps (`tuple(torch.FloatTensor)`, *optional*):
+                Feature maps of [`~FCLMModel.get_feature_maps`]; the backbone then does not run.
+            kwargs:
+                See [`~FCLMModel.encode`].
+
+        Returns:
+            [`FCLMImageEmbeddings`].
+
+        Raises:
+            ValueError: If an argument has the wrong shape.
+
+        Example:
+            >>> import torch
+            >>> from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting
+
+            >>> model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
+            >>> with torch.no_grad():
+            ...     embeddings = model.get_image_embeddings(torch.zeros(1, 3, 64, 96))
+            ...     click = model(image_embeddings=embeddings, input_points=torch.tensor([[[[20.0, 30.0]]]]))
+            ...     box = model(image_embeddings=embeddings, input_boxes=torch.tensor([[[8.0, 8.0, 40.0, 40.0]]]))
+            >>> click.alphas.shape, box.alphas.shape
+            (torch.Size([1, 1, 64, 96]), torch.Size([1, 1, 64, 96]))
         """
         height, width = pixel_values.shape[-2:]
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        pixel_values = pixel_values.to(self.detail_path.basis.weight.dtype)
+        pixel_values = pixel_values.to(self._pixel_dtype)
         if feature_maps is None:
             outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
         else:
             outputs = BackboneOutput(feature_maps=feature_maps)
-        valid = valid_pixels(image_sizes, height, width)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
-        semantic_map = None
-        if self.semantic_head is not None:
-            semantic_map = self.semantic_head(outputs.feature_maps[-1])
-        # one cell more than the image needs: what lies behind its border is then the same in every batch
-        pixel_values = nn.functional.pad(pixel_values * valid, (0, -width % 8 + 8, 0, -height % 8 + 8))
-        detail_basis, *detail_maps = self.detail_path(pixel_values, image_sizes)
+        semantic_map = None if self.semantic_head is None else self.semantic_head(outputs.feature_maps[-1])
+        valid_mask = make_valid_mask(image_sizes, height, width)
+        detail_basis, detail4, detail8 = self.detail_path(self._pad(pixel_values * valid_mask), image_sizes)
         return FCLMImageEmbeddings(
             coarse_map=coarse_map,
             fine_map=fine_map,
             semantic_map=semantic_map,
-            detail_maps=tuple(detail_maps),
+            detail_maps=(detail4, detail8),
             detail_basis=detail_basis.contiguous(),
-            pixel_mask=valid.to(torch.uint8),
+            pixel_mask=valid_mask.to(torch.uint8),
             image_sizes=image_sizes,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
+    @staticmethod
+    def _pad(pixel_values: torch.Tensor) -> torch.Tensor:
+        """Pad images to a multiple of the output stride and by one cell more.
+
+        What lies behind the border of an image is then the same in every batch.
+        """
+        height, width = pixel_values.shape[-2:]
+        right, bottom = (-size % OUTPUT_STRIDE + OUTPUT_STRIDE for size in (width, height))
+        return nn.functional.pad(pixel_values, (0, right, 0, bottom))
+
     @can_return_tuple
     def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor | None = None, **kwargs
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ModelOutput:
-        """CLIP text embeddings: `pooler_output` (batch, projection_dim) of `input_ids` (batch, length)."""
+        """Embed texts with the CLIP text tower.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`):
+                CLIP tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                1 on the text, 0 on padding.
+            kwargs:
+                `output_hidden_states`, `output_attentions` and `return_dict`.
+
+        Returns:
+            [`~transformers.models.clip.modeling_clip.CLIPTextModelOutput`] with the text embeddings, of shape
+            `(batch_size, projection_dim)`, as `pooler_output` too.
+        """
         outputs = self.text_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **kwargs)
         outputs.pooler_output = outputs.text_embeds
         return outputs
-
-    def _embed_text(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        text_embeds: torch.Tensor | None,
-        batch: int,
-        objects: int,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        if input_ids is None:
-            if text_embeds is not None:
-                raise ValueError("text_embeds were given without input_ids.")
-            return None, None
-        given_batch, length = input_ids.shape[0], input_ids.shape[-1]
-        if text_embeds is None:
-            # CLIP's attention is causal and pools at the end token, so padding behind it needs no mask
-            text_embeds = self.text_model(input_ids=input_ids.reshape(-1, length), return_dict=True).text_embeds
-        given = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        given = given.view(given_batch, -1, length).any(-1).expand(batch, objects)
-        width = text_embeds.shape[-1]
-        text_embeds = text_embeds.reshape(given_batch, -1, width).expand(batch, objects, width)
-        return text_embeds.reshape(-1, width), given.reshape(-1)
 
     @can_return_tuple
     def forward(
@@ -936,84 +1335,202 @@ class FCLMModel(FCLMPreTrainedModel):
         text_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMModelOutput:
-        """See [`FCLMForImageMatting.forward`] for the arguments."""
+        """Encode images and prompts and decode an object per prompt.
+
+        Args:
+            pixel_values: See [`FCLMForImageMatting.forward`], like all arguments.
+            pixel_mask: Mask of the images.
+            input_points: Clicks.
+            input_labels: Labels of the clicks.
+            input_boxes: Boxes.
+            input_ids: Tokens of the texts.
+            attention_mask: Mask of the tokens.
+            object_mask: Mask of the objects.
+            image_embeddings: Embeddings of the images.
+            text_embeds: Embeddings of the texts.
+            kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and keyword arguments of the attention.
+
+        Returns:
+            [`FCLMModelOutput`], or its fields as a tuple with `return_dict=False`.
+
+        Raises:
+            ValueError: See [`FCLMForImageMatting.forward`].
+        """
         if (pixel_values is None) == (image_embeddings is None):
-            raise ValueError("Exactly one of pixel_values and image_embeddings is needed.")
-        batch = len(pixel_values if image_embeddings is None else image_embeddings.coarse_map)
-        objects = count_objects(batch, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask)
+            raise ValueError(
+                "Exactly one of pixel_values and image_embeddings must be given, "
+                f"got {'neither' if pixel_values is None else 'both'}."
+            )
+        batch_size = (pixel_values if image_embeddings is None else image_embeddings.coarse_map).shape[0]
+        num_objects = count_objects(
+            batch_size, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask
+        )
         if image_embeddings is None:
             image_embeddings = self.get_image_embeddings(pixel_values, pixel_mask, **kwargs)
-        device = image_embeddings.coarse_map.device
-        if input_points is None:
-            input_points = torch.zeros(batch, objects, 1, 2, device=device)
-            input_labels = torch.full((batch, objects, 1), FCLMPromptEncoder.point_padding, device=device)
-        elif input_labels is None:
-            input_labels = torch.ones_like(input_points[..., 0], dtype=torch.long)
-        if input_boxes is None:
-            input_boxes = torch.zeros(batch, objects, 4, device=device)
-
-        canvas_height, canvas_width = self._canvas_size(*image_embeddings.pixel_mask.shape[-2:])
-        scale = self._canvas_scale(image_embeddings.image_sizes)
-        to_canvas = scale.view(-1, 1, 1) / torch.tensor(
-            [canvas_width, canvas_height], device=device, dtype=torch.float32
+        grids = self._get_grids(image_embeddings)
+        points, labels, boxes = self._prepare_visual_prompts(
+            grids, num_objects, input_points, input_labels, input_boxes
         )
-        # a click on pixel (x, y) means its centre
-        points = (input_points.float() + 0.5) * to_canvas[:, None]
-        boxes = input_boxes.float() * to_canvas.repeat(1, 1, 2)
-        points = points.expand(batch, objects, -1, 2).flatten(0, 1)
-        labels = input_labels.expand(batch, objects, -1).flatten(0, 1)
-        boxes = boxes.expand(batch, objects, 4).flatten(0, 1)
-        text_embeds, text_given = self._embed_text(input_ids, attention_mask, text_embeds, batch, objects)
-
-        encoder = self.prompt_encoder
-        tokens, token_positions, attended = encoder(points, labels, boxes, text_embeds, text_given)
-        height, width = image_embeddings.coarse_map.shape[-2:]
+        text_embeds, has_text = self._prepare_text_prompts(
+            batch_size, num_objects, input_ids, attention_mask, text_embeds
+        )
+        tokens, token_positions, token_mask = self.prompt_encoder(points, labels, boxes, text_embeds, has_text)
+        dense_embeddings = self._embed_dense_prompts(
+            image_embeddings, grids, points, labels, boxes, text_embeds, has_text
+        )
         dtype = image_embeddings.coarse_map.dtype
-        coarse_paint = fine_paint = None
-        if encoder.dense_prompts:
-            maps = encoder.paint(points, labels, boxes, 2 * height, 2 * width)
-            semantic_map = image_embeddings.semantic_map
-            if semantic_map is not None:
-                rows, columns = semantic_map.shape[-2:]
-                sizes = image_embeddings.image_sizes * scale[:, None]
-                valid = valid_pixels(sizes, rows, columns, stride=canvas_height / rows)
-                semantic_map, valid = (x.repeat_interleave(objects, dim=0) for x in (semantic_map, valid))
-                text_maps = encoder.paint_text(semantic_map, valid, text_embeds, text_given, 2 * height, 2 * width)
-                maps = torch.cat([maps, text_maps], dim=1)
-            maps = maps.to(dtype)
-            coarse_paint, fine_paint = encoder.coarse_paint(maps), encoder.fine_paint(maps)
-        whole = torch.full_like(scale, 2 * height), torch.full_like(scale, 2 * width)
-        out_height, out_width = image_embeddings.detail_maps[-1].shape[-2:]
-        rows = interpolation_weights(out_height, 2 * height, 16 * height / canvas_height * scale, whole[0])
-        columns = interpolation_weights(out_width, 2 * width, 16 * width / canvas_width * scale, whole[1])
-        weights = tuple(w.repeat_interleave(objects, dim=0) for w in (rows, columns))
-        layer_kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
-        features, coarse_logits, context = self.decoder(
+        object_features, coarse_logits, query = self.decoder(
             image_embeddings,
             tokens.to(dtype),
             token_positions.to(dtype),
-            attended,
-            encoder.encode_grid(height, width).to(dtype),
-            coarse_paint,
-            fine_paint,
-            weights,
-            **layer_kwargs,
+            token_mask,
+            self.prompt_encoder.encode_grid(*grids.coarse).to(dtype),
+            dense_embeddings,
+            self._compute_output_weights(grids, num_objects),
+            **{name: value for name, value in kwargs.items() if not name.startswith("output_")},
         )
         return FCLMModelOutput(
-            object_features=features.view(batch, objects, *features.shape[1:]),
+            object_features=object_features.view(batch_size, num_objects, *object_features.shape[1:]),
             detail_basis=image_embeddings.detail_basis,
             pixel_mask=image_embeddings.pixel_mask,
-            coarse_logits=coarse_logits.view(batch, objects, *coarse_logits.shape[1:]),
-            prompt_embeds=context.view(batch, objects, -1),
+            coarse_logits=coarse_logits.view(batch_size, num_objects, *coarse_logits.shape[1:]),
+            prompt_embeds=query.view(batch_size, num_objects, -1),
             image_sizes=image_embeddings.image_sizes,
             object_mask=object_mask,
             hidden_states=image_embeddings.hidden_states,
             attentions=image_embeddings.attentions,
         )
 
+    def _get_grids(self, image_embeddings: FCLMImageEmbeddings) -> FCLMGrids:
+        """Return the grids on which these images are decoded."""
+        height, width = image_embeddings.coarse_map.shape[-2:]
+        return FCLMGrids(
+            encoder_input=self._get_encoder_input_size(*image_embeddings.pixel_mask.shape[-2:]),
+            coarse=(height, width),
+            fine=(FINE_GRID_SCALE * height, FINE_GRID_SCALE * width),
+            output=tuple(image_embeddings.detail_maps[-1].shape[-2:]),
+            scale=self._get_encoder_input_scale(image_embeddings.image_sizes),
+        )
+
+    @staticmethod
+    def _prepare_visual_prompts(
+        grids: FCLMGrids,
+        num_objects: int,
+        input_points: torch.Tensor | None,
+        input_labels: torch.Tensor | None,
+        input_boxes: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return points, labels and boxes as [`FCLMPromptEncoder`] takes them; absent ones become padding."""
+        batch_size, device = grids.scale.shape[0], grids.scale.device
+        if input_points is None:
+            input_points = torch.zeros(batch_size, num_objects, 1, 2, device=device)
+            input_labels = torch.full((batch_size, num_objects, 1), PROMPT_PADDING, device=device)
+        elif input_labels is None:
+            input_labels = torch.ones_like(input_points[..., 0], dtype=torch.long)
+        if input_boxes is None:
+            input_boxes = torch.zeros(batch_size, num_objects, 4, device=device)
+        input_height, input_width = grids.encoder_input
+        normalize = grids.scale.view(-1, 1, 1) / torch.tensor(
+            [input_width, input_height], device=device, dtype=torch.float32
+        )
+        points = (input_points.float() + 0.5) * normalize[:, None]  # a click on pixel (x, y) means its center
+        boxes = input_boxes.float() * normalize.repeat(1, 1, 2)
+        return (
+            points.expand(batch_size, num_objects, -1, 2).flatten(0, 1),
+            input_labels.expand(batch_size, num_objects, -1).flatten(0, 1),
+            boxes.expand(batch_size, num_objects, 4).flatten(0, 1),
+        )
+
+    def _prepare_text_prompts(
+        self,
+        batch_size: int,
+        num_objects: int,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        text_embeds: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return text embeddings (num_prompts, projection_dim) and whether each prompt has a text, or None twice."""
+        if input_ids is None:
+            if text_embeds is not None:
+                raise ValueError("text_embeds requires input_ids, got text_embeds alone.")
+            return None, None
+        text_batch_size, length = input_ids.shape[0], input_ids.shape[-1]
+        if text_embeds is None:
+            # CLIP's attention is causal and pools at the end token, so padding after it needs no mask
+            text_embeds = self.text_model(input_ids=input_ids.reshape(-1, length), return_dict=True).text_embeds
+        has_text = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        has_text = has_text.view(text_batch_size, -1, length).any(-1).expand(batch_size, num_objects)
+        projection_dim = text_embeds.shape[-1]
+        text_embeds = text_embeds.reshape(text_batch_size, -1, projection_dim)
+        text_embeds = text_embeds.expand(batch_size, num_objects, projection_dim)
+        return text_embeds.reshape(-1, projection_dim), has_text.reshape(-1)
+
+    def _embed_dense_prompts(
+        self,
+        image_embeddings: FCLMImageEmbeddings,
+        grids: FCLMGrids,
+        points: torch.Tensor,
+        labels: torch.Tensor,
+        boxes: torch.Tensor,
+        text_embeds: torch.Tensor | None,
+        has_text: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return embeddings of the dense prompt maps, see [`FCLMPromptEncoder.embed_dense_maps`], if there are any."""
+        if not self.config.dense_prompts:
+            return None
+        maps = self.prompt_encoder.draw_dense_maps(points, labels, boxes, *grids.fine)
+        semantic_map = image_embeddings.semantic_map
+        if semantic_map is not None:
+            height, width = semantic_map.shape[-2:]
+            input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
+            valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
+            num_objects = points.shape[0] // semantic_map.shape[0]
+            text_maps = self.prompt_encoder.draw_text_similarity(
+                semantic_map.repeat_interleave(num_objects, dim=0),
+                valid_mask.repeat_interleave(num_objects, dim=0),
+                text_embeds,
+                has_text,
+                *grids.fine,
+            )
+            maps = torch.cat([maps, text_maps], dim=1)
+        return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
+
+    @staticmethod
+    def _compute_output_weights(grids: FCLMGrids, num_objects: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the matrices that resample rows and columns of the fine grid to the output grid, one per prompt."""
+        weights = []
+        for output, fine, encoder_input in zip(grids.output, grids.fine, grids.encoder_input, strict=True):
+            # fine cells per output cell: pixels of `pixel_values` -> encoder input pixels -> fine cells
+            step = OUTPUT_STRIDE * fine / encoder_input * grids.scale
+            axis_weights = compute_interpolation_weights(output, fine, step, torch.full_like(grids.scale, fine))
+            weights.append(axis_weights.repeat_interleave(num_objects, dim=0))
+        return weights[0], weights[1]
+
 
 class FCLMForImageMatting(FCLMPreTrainedModel):
-    """FCLM with an alpha head: cuts out what is named, clicked, boxed, or, without a prompt, what stands out."""
+    """FCLM with a matte head: an alpha matte of each object that a text, clicks or a box name.
+
+    Without any prompt it gives the matte of the salient object.
+
+    Args:
+        config ([`FCLMConfig`]):
+            Configuration of the model.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
+
+        >>> model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
+        >>> processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+        >>> image = Image.new("RGB", (96, 64), "gray")
+        >>> inputs = processor(images=image, text=[["a cat", "a dog"]])
+        >>> with torch.no_grad():
+        ...     outputs = model(**inputs)
+        >>> result = processor.post_process_image_matting(outputs, inputs["original_sizes"])[0]
+        >>> result["alpha"].shape
+        torch.Size([2, 64, 96])
+    """
 
     def __init__(self, config: FCLMConfig):
         super().__init__(config)
@@ -1022,13 +1539,15 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding of the text tower."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Set the token embedding of the text tower."""
         self.model.set_input_embeddings(value)
 
-    def get_image_embeddings(self, pixel_values: torch.FloatTensor, *args, **kwargs) -> FCLMImageEmbeddings:
-        """See [`FCLMModel.get_image_embeddings`]."""
+    def get_image_embeddings(self, pixel_values: torch.FloatTensor, *args: Any, **kwargs: Any) -> FCLMImageEmbeddings:
+        """Encode images once, see [`FCLMModel.get_image_embeddings`]."""
         return self.model.get_image_embeddings(pixel_values, *args, **kwargs)
 
     @can_return_tuple
@@ -1047,25 +1566,46 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         text_embeds: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageMattingOutput:
-        """Any mix of prompts, or none. Coordinates are in pixels of `pixel_values`; the processor converts them.
+        """Predict the alpha matte of each prompted object.
+
+        Prompts can be combined in any way or left out; several kinds describe the same objects, in the same order.
+        Coordinates are in pixels of `pixel_values`; [`FCLMProcessor`] converts them. Prompts of batch size 1 apply to
+        all images.
 
         Args:
-            pixel_values: (batch, 3, height, width), normalised, padded at the bottom and right; of any float type.
-            pixel_mask: (batch, height, width), 1 on the image and 0 on padding.
-            input_points: (batch, objects, points, 2) as x, y.
-            input_labels: (batch, objects, points): 1 foreground, 0 background, -10 padding. Default: all 1.
-            input_boxes: (batch, objects, 4) as x0, y0, x1, y1; a box without area means none.
-            input_ids: (batch, length) or (batch, objects, length) CLIP tokens.
-            attention_mask: same shape; a row of zeros means that the object has no text.
-            object_mask: bool (batch, objects), False for padding objects: their alphas are 0 and they have no loss.
-            image_embeddings: from [`FCLMModel.get_image_embeddings`], instead of `pixel_values`.
-            labels: true alphas (batch, objects, height, width) in [0, 1].
-            text_embeds: what [`FCLMModel.get_text_features`] gives for the texts of `input_ids`, (..., projection_dim);
-                the text tower then does not run.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`, *optional*):
+                Normalized images, padded at the bottom and right; of any floating-point dtype.
+            pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+                1 on the image, 0 on padding; `None` for images without padding.
+            input_points (`torch.FloatTensor` of shape `(batch_size, num_objects, num_points, 2)`, *optional*):
+                Clicks as (x, y).
+            input_labels (`torch.LongTensor` of shape `(batch_size, num_objects, num_points)`, *optional*):
+                1 for clicks on the object, 0 for clicks on the background, -10 for padding. Defaults to all 1.
+            input_boxes (`torch.FloatTensor` of shape `(batch_size, num_objects, 4)`, *optional*):
+                Boxes as (x0, y0, x1, y1); a box without area stands for none.
+            input_ids (`torch.LongTensor`, *optional*):
+                CLIP tokens of the texts, of shape `(batch_size, num_objects, sequence_length)`, or `(batch_size,
+                sequence_length)` for one text per image.
+            attention_mask (`torch.LongTensor` of the shape of `input_ids`, *optional*):
+                1 on the text, 0 on padding; a row of zeros stands for an object without a text.
+            object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
+                False for padding objects: their alphas are 0 and they do not count in the loss.
+            image_embeddings ([`FCLMImageEmbeddings`], *optional*):
+                Output of [`~FCLMModel.get_image_embeddings`], in place of `pixel_values` and `pixel_mask`.
+            labels (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`, *optional*):
+                True alphas in [0, 1].
+            text_embeds (`torch.FloatTensor` of shape `(..., projection_dim)`, *optional*):
+                Output of [`~FCLMModel.get_text_features`] for `input_ids`, with one row per text; the text tower then
+                does not run.
+            kwargs:
+                `output_hidden_states`, `output_attentions`, `return_dict` and keyword arguments of the attention.
+
+        Returns:
+            [`FCLMImageMattingOutput`], or its fields as a tuple with `return_dict=False`.
 
         Raises:
-            ValueError: neither or both of `pixel_values` and `image_embeddings`; an argument of the wrong shape;
-                prompts that disagree on the number of objects; labels of another shape than the alphas.
+            ValueError: If neither or both of `pixel_values` and `image_embeddings` are given, an argument has the wrong
+                shape, or the prompts disagree on the number of objects.
         """
         outputs: FCLMModelOutput = self.model(
             pixel_values,
@@ -1081,15 +1621,15 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        valid = outputs.pixel_mask
+        valid_mask = outputs.pixel_mask
         logits = self.head(outputs.object_features, outputs.detail_basis, outputs.coarse_logits)
-        logits = logits[..., : valid.shape[-2], : valid.shape[-1]]
+        logits = logits[..., : valid_mask.shape[-2], : valid_mask.shape[-1]]
         if object_mask is not None:
-            valid = valid * object_mask[..., None, None].to(valid.dtype)
-        alphas = logits.float().sigmoid() * valid
+            valid_mask = valid_mask * object_mask[..., None, None].to(valid_mask.dtype)
+        alphas = logits.float().sigmoid() * valid_mask
         loss = None
         if labels is not None:
-            loss = self._compute_loss(logits, alphas, labels, outputs.coarse_logits, valid.bool())
+            loss = self._compute_loss(logits, alphas, outputs.coarse_logits, labels, valid_mask.bool())
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,
@@ -1105,25 +1645,33 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         self,
         logits: torch.Tensor,
         alphas: torch.Tensor,
-        labels: torch.Tensor,
         coarse_logits: torch.Tensor,
-        valid: torch.Tensor,
+        labels: torch.Tensor,
+        valid_mask: torch.Tensor,
     ) -> torch.Tensor:
+        """Return the head loss of Eq. 9 for `config.task`, plus that of the coarse logits if it has a weight."""
         if labels.shape != alphas.shape:
             raise ValueError(
                 f"labels must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(labels.shape)}."
             )
         if self.config.task == "matting":
-            loss = matting_loss(alphas, labels, valid)
+            loss = matting_loss(alphas, labels, valid_mask)
         else:
-            loss = segmentation_loss(logits, labels, valid)
+            loss = segmentation_loss(logits, labels, valid_mask)
         if self.config.coarse_loss_weight:
-            height, width = coarse_logits.shape[-2:]
-            padding = (0, 8 * width - labels.shape[-1], 0, 8 * height - labels.shape[-2])
-            labels, valid = (nn.functional.pad(x.float(), padding) for x in (labels, valid.expand_as(labels)))
-            labels, valid = (nn.functional.avg_pool2d(x, 8) for x in (labels, valid))
-            loss = loss + self.config.coarse_loss_weight * segmentation_loss(coarse_logits, labels, valid)
+            coarse_labels = self._pool_to_output_grid(labels, coarse_logits)
+            coarse_mask = self._pool_to_output_grid(valid_mask.expand_as(labels), coarse_logits)
+            coarse_loss = segmentation_loss(coarse_logits, coarse_labels, coarse_mask)
+            loss = loss + self.config.coarse_loss_weight * coarse_loss
         return loss
+
+    @staticmethod
+    def _pool_to_output_grid(maps: torch.Tensor, coarse_logits: torch.Tensor) -> torch.Tensor:
+        """Return the means of maps (batch_size, num_objects, height, width) over the cells of the coarse logits."""
+        padded_height, padded_width = (OUTPUT_STRIDE * size for size in coarse_logits.shape[-2:])
+        height, width = maps.shape[-2:]
+        maps = nn.functional.pad(maps.float(), (0, padded_width - width, 0, padded_height - height))
+        return nn.functional.avg_pool2d(maps, OUTPUT_STRIDE)
 
 
 __all__ = [

@@ -64,7 +64,7 @@ def find_tokens(model: FCLMForImageMatting, processor: FCLMProcessor, pair: Pair
     )
     maps = model.model.get_feature_maps(inputs["pixel_values"], inputs["pixel_mask"]).feature_maps[-1]
     sizes = torch.stack([inputs["pixel_mask"][:, :, 0].sum(1), inputs["pixel_mask"][:, 0].sum(1)], dim=1)
-    alpha = model.model.draw_canvas(inputs["labels"], sizes)
+    alpha = model.model.resize_and_pad(inputs["labels"], sizes)
     foreground = nn.functional.adaptive_avg_pool2d(alpha, maps.shape[-2:])[0, 0] > 0
     return maps[:, :, foreground].transpose(1, 2)
 

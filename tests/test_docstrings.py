@@ -7,6 +7,7 @@ import pkgutil
 import warnings
 
 import pytest
+from transformers import PreTrainedConfig
 
 import fclm_hf
 
@@ -35,8 +36,10 @@ PUBLIC = list_public_objects()
 
 
 def list_parameters(value: object) -> list[str]:
-    """Names that a docstring must explain: arguments, or the fields of a dataclass."""
+    """Names that a docstring must explain: arguments, or the fields of a dataclass, without those of all configs."""
     parameters = inspect.signature(value).parameters.values()
+    if inspect.isclass(value) and issubclass(value, PreTrainedConfig):
+        parameters = [each for each in parameters if each.name not in PreTrainedConfig.__dataclass_fields__]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [each.name for each in parameters if each.kind not in variadic and not each.name.startswith("_")]
 

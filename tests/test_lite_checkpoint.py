@@ -1,5 +1,6 @@
-"""The embedded checkpoint: its size, its vocabulary, and that it cuts out what it is asked for."""
+"""The embedded checkpoint: its size, its vocabulary, its pinned alphas, and that it cuts out what it is asked for."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from paths import PHOTOS
 from PIL import Image
+from pin_alphas import PROMPTS, compute_alphas, read_expected
 from transformers import AutoModelForImageMatting, AutoProcessor, pipeline
 
 from fclm_hf import LITE_CHECKPOINT
@@ -20,15 +22,26 @@ def matting():
     return pipeline("referring-matting")
 
 
-def test_size():
+def test_size_and_names_of_the_weights():
     weights = Path(LITE_CHECKPOINT) / "model.safetensors"
     assert weights.stat().st_size <= 14_000_000
-    model = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    model, loading = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT, output_loading_info=True)
+    assert not any(loading[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"))
     assert model.dtype == torch.float32
     assert 4e6 < sum(parameter.numel() for parameter in model.parameters()) < 7e6
 
 
-def test_unknown_words_are_spelt(matting):
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_alphas_are_those_that_are_pinned(matting, kind):
+    """Compare a slice of the alpha of each kind of prompt with tests/fixtures/fclm_lite_alphas.json.
+
+    After replacing the checkpoint, run `python tests/helpers/pin_alphas.py` to pin the new alphas.
+    """
+    alphas = compute_alphas(matting.model, matting.processor, PROMPTS[kind])
+    torch.testing.assert_close(alphas, torch.tensor(read_expected()[kind]), rtol=0, atol=1e-3)
+
+
+def test_unknown_words_are_spelled(matting):
     tokenizer = AutoProcessor.from_pretrained(LITE_CHECKPOINT).tokenizer
     for text in ("cat", "Xyzzy-42 ünïcode 猫 🐱", "a" * 500):
         ids = tokenizer(text, truncation=True)["input_ids"]
@@ -56,14 +69,15 @@ def test_the_model_takes_all_that_the_processor_gives(matting):
     assert torch.equal(alpha[0], matting(photo, text="cat", cutout=False)["predicted_alpha"])
 
 
-def test_pipeline_round_trip(matting, tmp_path):
+def test_pipeline_round_trip(matting, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymatting", None)  # its first call in a new environment compiles for 40 s
     matting.save_pretrained(tmp_path)
     again = pipeline("referring-matting", model=str(tmp_path))
     weights, same = matting.model.state_dict(), again.model.state_dict()
     assert weights.keys() == same.keys()
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     photo = Image.open(PHOTOS / "cat.jpg")
-    matting(photo)  # the first run of a process may differ in its last bits from the next one of the same model
+    matting(photo, cutout=False)  # the first run of a process may differ in its last bits from the next one
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
     assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
     assert np.array_equal(first["cutout"], second["cutout"])

@@ -49,8 +49,8 @@ def slow_l1(alphas: np.ndarray, labels: np.ndarray) -> float:
 def draw_labels(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
     """Soft-edged discs."""
     rows, columns = np.mgrid[:height, :width]
-    centres = rng.random((count, 2)) * [height, width]
-    distance = np.stack([np.hypot(rows - y, columns - x) for y, x in centres])
+    centers = rng.random((count, 2)) * [height, width]
+    distance = np.stack([np.hypot(rows - y, columns - x) for y, x in centers])
     return np.clip((14 - distance) / 4, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""FCLM's own promises: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
+"""FCLM's own guarantees: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
 
 import itertools
 
@@ -50,7 +50,7 @@ def test_text_embeds_stand_for_the_text_tower(model):
     torch.testing.assert_close(model(pixels, **given, text_embeds=text).logits, expected.logits, rtol=0, atol=1e-6)
     other = model(pixels, **given, text_embeds=text.flip(1)).logits
     assert (other - expected.logits).abs().max() > 1e-5
-    with pytest.raises(ValueError, match="text_embeds were given without input_ids"):
+    with pytest.raises(ValueError, match="text_embeds requires input_ids, got text_embeds alone"):
         model(pixels, text_embeds=text)
 
 
@@ -105,15 +105,15 @@ def test_every_mix_of_prompts_matters(model):
 
 
 @torch.no_grad()
-def test_texts_are_painted_where_the_semantic_map_matches_them():
+def test_text_similarity_maps_follow_the_semantic_map():
     model = tiny_model()
     torch.manual_seed(3)
     embeddings = model.get_image_embeddings(torch.randn(1, 3, 56, 28))
     assert embeddings.semantic_map.shape == (1, 24, 4, 4)
-    valid = torch.arange(4).expand(1, 1, 4, 4) < 2  # the canvas is square, the image half as wide
+    valid = torch.arange(4).expand(1, 1, 4, 4) < 2  # the encoder input is square, the image half as wide
     texts, given = torch.randn(2, 24), torch.tensor([True, False])
     encoder = model.model.prompt_encoder
-    match, below, present = encoder.paint_text(
+    match, below, present = encoder.draw_text_similarity(
         embeddings.semantic_map.expand(2, -1, -1, -1), valid.expand(2, -1, -1, -1), texts, given, 4, 4
     )[0]
     expected = torch.cosine_similarity(embeddings.semantic_map[0], texts[0, :, None, None], dim=0)
@@ -122,8 +122,8 @@ def test_texts_are_painted_where_the_semantic_map_matches_them():
     torch.testing.assert_close(below[:, :2], (expected - expected[:, :2].max())[:, :2].clamp(-4, 4))
     assert below[:, :2].max() == 0
     assert present.eq(1).all()
-    assert not encoder.paint_text(embeddings.semantic_map, valid, None, None, 8, 8).any()
-    both = encoder.paint_text(embeddings.semantic_map.expand(2, -1, -1, -1), valid, texts, given, 8, 8)
+    assert not encoder.draw_text_similarity(embeddings.semantic_map, valid, None, None, 8, 8).any()
+    both = encoder.draw_text_similarity(embeddings.semantic_map.expand(2, -1, -1, -1), valid, texts, given, 8, 8)
     assert both.shape == (2, 3, 8, 8)
     assert both[0].any()
     assert not both[1].any()
@@ -170,6 +170,7 @@ def test_attention_implementations_agree(implementation):
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     expected = model(image, **prompts()).alphas
     model.set_attn_implementation(implementation)
+    assert model.config._attn_implementation == implementation
     torch.testing.assert_close(model(image, **prompts()).alphas, expected, atol=1e-5, rtol=0)
 
 
@@ -261,7 +262,7 @@ def test_compiles_without_graph_breaks():
 
 
 @torch.no_grad()
-def test_save_and_load_to_the_bit(tmp_path):
+def test_save_and_load_are_bit_exact(tmp_path):
     torch.manual_seed(8)
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     model.save_pretrained(tmp_path)
@@ -281,6 +282,39 @@ def test_encoder_size_none_runs_the_backbone_at_full_size():
 
 
 @torch.no_grad()
+def test_shapes_are_those_that_are_documented():
+    model, config = tiny_model(), tiny_config()
+    size1, _, size4, size8 = config.detail_hidden_sizes
+    embeddings = model.get_image_embeddings(torch.randn(2, 3, 43, 64))
+    padded_height, padded_width = 56, 72  # multiples of 8, and one cell more
+    assert embeddings.coarse_map.shape == (2, 32, 4, 4)
+    assert embeddings.fine_map is None  # level 0
+    assert [each.shape for each in embeddings.detail_maps] == [
+        (2, size4, padded_height // 4, padded_width // 4),
+        (2, size8, padded_height // 8, padded_width // 8),
+    ]
+    assert embeddings.detail_basis.shape == (2, 4 * size1, padded_height // 2, padded_width // 2)
+    assert embeddings.pixel_mask.shape == (2, 1, 43, 64)
+    outputs = model.model(image_embeddings=embeddings, **prompts())
+    assert outputs.object_features.shape == (2, 2, size4, padded_height // 4, padded_width // 4)
+    assert outputs.coarse_logits.shape == (2, 2, padded_height // 8, padded_width // 8)
+    assert outputs.prompt_embeds.shape == (2, 2, 32)
+    assert model(image_embeddings=embeddings, **prompts()).logits.shape == (2, 2, 43, 64)
+
+
+@torch.no_grad()
+def test_images_are_resized_and_padded_to_the_encoder_input():
+    model = tiny_model().model
+    sizes = torch.tensor([[20, 40], [40, 10]])
+    maps = model.resize_and_pad(torch.ones(2, 1, 40, 40), sizes)
+    assert maps.shape == (2, 1, 56, 56)
+    assert maps[0, 0].eq(1).sum() == 28 * 56
+    assert maps[1, 0, :, :14].eq(1).all()
+    assert maps[0, 0, 28:].eq(0).all()
+    assert maps[1, 0, :, 14:].eq(0).all()
+
+
+@torch.no_grad()
 def test_device_map_on_the_cpu(tmp_path):
     model, image = tiny_model(), torch.randn(1, 3, 56, 56)
     model.save_pretrained(tmp_path)
@@ -293,17 +327,26 @@ def test_device_map_on_the_cpu(tmp_path):
     ("arguments", "message"),
     [
         ({}, "Exactly one of pixel_values and image_embeddings"),
-        ({"input_labels": torch.ones(1, 1, 1)}, "input_labels were given without input_points"),
+        ({"input_labels": torch.ones(1, 1, 1)}, "input_labels requires input_points, got input_labels alone"),
         ({"input_points": torch.zeros(1, 2, 1, 2), "input_boxes": torch.zeros(1, 3, 4)}, "number of objects"),
         ({"labels": torch.zeros(1, 1, 20, 20)}, "labels must have the shape of the alphas"),
-        ({"pixel_values": torch.zeros(3, 56, 56)}, r"pixel_values has shape \(3, 56, 56\), accepted is \(batch, 3"),
-        ({"pixel_mask": torch.ones(1, 50, 56)}, "pixel_mask has shape"),
-        ({"input_boxes": torch.zeros(1, 4)}, r"input_boxes has shape \(1, 4\), accepted is \(batch, objects, 4\)"),
-        ({"input_boxes": torch.zeros(2, 1, 4)}, "for 1 images"),
-        ({"input_points": torch.zeros(1, 2, 2)}, "input_points has shape"),
-        ({"input_points": torch.zeros(1, 1, 2, 2), "input_labels": torch.ones(1, 1, 3)}, "input_labels has shape"),
-        ({"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 4)}, "attention_mask has shape"),
-        ({"object_mask": torch.ones(1)}, "object_mask has shape"),
+        (
+            {"pixel_values": torch.zeros(3, 56, 56)},
+            r"pixel_values must have shape \(batch_size, 3, .* got \(3, 56, 56\)",
+        ),
+        ({"pixel_mask": torch.ones(1, 50, 56)}, "pixel_mask must have the shape of the images"),
+        (
+            {"input_boxes": torch.zeros(1, 4)},
+            r"input_boxes must have shape \(batch_size, num_objects, 4\) .* got \(1, 4\)",
+        ),
+        ({"input_boxes": torch.zeros(2, 1, 4)}, "with batch_size 1"),
+        ({"input_points": torch.zeros(1, 2, 2)}, "input_points must have shape"),
+        (
+            {"input_points": torch.zeros(1, 1, 2, 2), "input_labels": torch.ones(1, 1, 3)},
+            "input_labels must have shape",
+        ),
+        ({"input_ids": torch.ones(1, 3).long(), "attention_mask": torch.ones(1, 4)}, "attention_mask must have shape"),
+        ({"object_mask": torch.ones(1)}, "object_mask must have shape"),
     ],
 )
 def test_bad_calls(arguments, message):

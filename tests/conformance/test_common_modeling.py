@@ -51,7 +51,7 @@ class FCLMModelTester:
     hidden_size = 32
     num_hidden_layers = 2
     num_attention_heads = 2
-    seq_length = encoder_seq_length = 4 * 4 + 1  # patches of 14 on a canvas of 56, and the class token
+    seq_length = encoder_seq_length = 4 * 4 + 1  # patches of 14 pixels in an encoder input of 56, and the class token
     is_training = True
 
     def get_config(self) -> FCLMConfig:

@@ -1,8 +1,8 @@
-"""transformers' own common test mixins, taken at run time from the sdist of the installed version.
+"""transformers' common test mixins, taken at run time from the sdist of the installed version.
 
-The wheel carries no tests; the sdist carries the files of `tests/` itself but not its sub-folders. `load` unpacks the
-former into a temporary folder, puts short stand-ins in place of the latter and imports the wanted modules from there,
-as a package of another name than `tests`. Nothing of it is copied into this project.
+The wheel has no tests; the sdist has the files of `tests/` itself but not its subfolders. `load` unpacks the files into
+a temporary folder, replaces the subfolders with short stand-ins and imports the requested modules from there, as a
+package with a name other than `tests`. Nothing is copied into this project.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from PIL import Image
 
 PACKAGE = "transformers_common_tests"
 VERSION = transformers.__version__
-# what the mixins import of the rest of the repository: nothing in it applies to a vision model on a CPU without the Hub
+# imported by the mixins from the rest of the repository; none of it applies to a vision model on a CPU without the Hub
 STAND_INS = {
     "tests/__init__.py": "",
     "tests/exporters/__init__.py": "",
@@ -38,12 +38,12 @@ STAND_INS = {
 
 @cache
 def _folder() -> tempfile.TemporaryDirectory:
-    """Lives as long as the test process."""
+    """Return a temporary folder that lives as long as the test process."""
     return tempfile.TemporaryDirectory(prefix=f"{PACKAGE}-")
 
 
 def local_copy(url: str) -> str:
-    """Path of an image that stands in for the one at `url`; smooth, as photos are. Other files are left alone."""
+    """Return the path of an image, smooth as a photo, that replaces the one at `url`; other files are left alone."""
     if Path(url).suffix.lower() not in (".jpg", ".jpeg", ".png"):
         return url
     path = Path(_folder().name, Path(url).stem + ".png")
@@ -67,7 +67,7 @@ def _import_package(sdist: str) -> None:
 
 
 def load(name: str) -> ModuleType:
-    """Module `name` of transformers' tests; skips the calling test module where there is no sdist to take it from."""
+    """Import module `name` of transformers' tests; skip the calling test module if there is no sdist."""
     sdist = os.environ.get("TRANSFORMERS_SDIST", "")
     if not sdist:
         pytest.skip(f"TRANSFORMERS_SDIST does not name transformers-{VERSION}.tar.gz", allow_module_level=True)

@@ -72,7 +72,7 @@ def tiny_processor(**overrides) -> FCLMProcessor:
 
 
 def tiny_teacher(seed: int = 1) -> DepthAnythingForDepthEstimation:
-    """Depth-Anything with four layers; wider than the tiny student."""
+    """Return a Depth-Anything model with four layers, wider than the tiny student."""
     torch.manual_seed(seed)
     backbone = {**TINY_DINOV2, "hidden_size": 48, "num_hidden_layers": 4}
     backbone = {**backbone, "out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
@@ -88,6 +88,6 @@ def tiny_teacher(seed: int = 1) -> DepthAnythingForDepthEstimation:
     )
     for module in (*model.neck.modules(), *model.head.modules()):
         if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight)  # as trained ones do, these tell places apart
+            torch.nn.init.kaiming_normal_(module.weight)  # like trained weights, these tell places apart
     torch.nn.init.ones_(model.head.conv3.bias)
     return model

@@ -173,7 +173,9 @@ class ForegroundConsistentLearner(nn.Module):
             if (object_mask := batch.get("object_mask")) is not None:
                 labels = labels * object_mask[..., None, None]
             foreground = labels.amax(1, keepdim=True)
-        return self.student.model.draw_canvas(torch.cat([torch.ones_like(foreground), foreground], dim=1), image_sizes)
+        return self.student.model.resize_and_pad(
+            torch.cat([torch.ones_like(foreground), foreground], dim=1), image_sizes
+        )
 
     def _find_tokens(self, masks: torch.Tensor, grid: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
         """Return boolean masks of shape `(batch, 1, *grid)`: tokens inside the image, and foreground tokens (Eq. 5)."""
@@ -203,8 +205,8 @@ class ForegroundConsistentLearner(nn.Module):
         inputs = self._prepare_inputs(batch)
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask", None)
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        canvas = model.draw_canvas(pixel_values, image_sizes)
-        maps = tuple(model.encode_canvas(canvas).feature_maps)
+        canvas = model.resize_and_pad(pixel_values, image_sizes)
+        maps = tuple(model.encode(canvas).feature_maps)
         masks = self._draw_masks(batch, image_sizes[: len(image_sizes) // 2])
 
         exchanged = maps

@@ -34,14 +34,14 @@ def test_parts_are_computed_from_the_plain_features():
     with torch.no_grad():
         features = [student.model.get_feature_maps(x).feature_maps[-1] for x in pixels]
         sizes = torch.tensor([[48, 64]] * 2)
-        targets = [learner.teacher(student.model.draw_canvas(x, sizes)) for x in pixels]
+        targets = [learner.teacher(student.model.resize_and_pad(x, sizes)) for x in pixels]
         inside = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
         inside[:, :, :3] = True  # 64 x 48 pixels on a square canvas of 56
         kd = sum(learner.distillation(f, *target, inside) for f, target in zip(features, targets, strict=True))
         tokens = [f[:, :, :3].flatten(2).mT for f in features]
         p_a, p_b = (learner.discriminator(t).sigmoid() for t in tokens)
         adv = -(1 - p_a).log().mean() - p_b.log().mean()
-        alpha = student.model.draw_canvas(batch["labels"].amax(1, keepdim=True), sizes)
+        alpha = student.model.resize_and_pad(batch["labels"].amax(1, keepdim=True), sizes)
         foreground = nn.functional.max_pool2d(alpha, 14)[:, :, :3].flatten(1) > 0
         ot = foreground_transport_loss(*tokens, foreground)
         prompts = {name: value for name, value in batch.items() if name.startswith(("input", "attention"))}
