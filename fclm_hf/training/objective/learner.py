@@ -205,8 +205,8 @@ class ForegroundConsistentLearner(nn.Module):
         inputs = self._prepare_inputs(batch)
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask", None)
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        canvas = model.resize_and_pad(pixel_values, image_sizes)
-        maps = tuple(model.encode(canvas).feature_maps)
+        padded = model.resize_and_pad(pixel_values, image_sizes)
+        maps = tuple(model.encode(padded).feature_maps)
         masks = self._draw_masks(batch, image_sizes[: len(image_sizes) // 2])
 
         exchanged = maps
@@ -222,7 +222,7 @@ class ForegroundConsistentLearner(nn.Module):
         inside, foreground = self._find_tokens(masks, maps[level].shape[-2:])
         losses = {}
         if self.distillation is not None:
-            losses["loss_kd"] = self._distill(maps[level], canvas, inside)
+            losses["loss_kd"] = self._distill(maps[level], padded, inside)
         if self.discriminator is not None:
             losses["loss_adv"], losses["domain_accuracy"] = self._discriminate(maps_for("discriminator")[level], inside)
         if settings.transport:
@@ -243,12 +243,12 @@ class ForegroundConsistentLearner(nn.Module):
         }
         return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
 
-    def _distill(self, features: torch.Tensor, canvas: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    def _distill(self, features: torch.Tensor, padded: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Return `loss_kd`, summed over the images that the row of Table 4 distills."""
         count = features.shape[0] // 2
         images = DISTILLATION_IMAGES[self.settings.distillation]
         chosen = slice(0 if "a" in images else count, 2 * count if "b" in images else count)
-        targets, depth = self.teacher(canvas[chosen])
+        targets, depth = self.teacher(padded[chosen])
         parts = (x.split(count) for x in (features[chosen], targets, depth))
         return sum(self.distillation(*part, valid=inside) for part in zip(*parts, strict=True))
 

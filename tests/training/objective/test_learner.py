@@ -36,7 +36,7 @@ def test_parts_are_computed_from_the_plain_features():
         sizes = torch.tensor([[48, 64]] * 2)
         targets = [learner.teacher(student.model.resize_and_pad(x, sizes)) for x in pixels]
         inside = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
-        inside[:, :, :3] = True  # 64 x 48 pixels on a square canvas of 56
+        inside[:, :, :3] = True  # 64 x 48 pixels on a square input of 56
         kd = sum(learner.distillation(f, *target, inside) for f, target in zip(features, targets, strict=True))
         tokens = [f[:, :, :3].flatten(2).mT for f in features]
         p_a, p_b = (learner.discriminator(t).sigmoid() for t in tokens)
@@ -176,7 +176,7 @@ def test_pooled_discriminator_judges_the_mean_token_of_the_image():
     )
     maps = learner.student.model.get_feature_maps(pixels, mask).feature_maps[-1]
     torch.testing.assert_close(tokens[0][0], maps[0, :, :3].mean((1, 2)))
-    torch.testing.assert_close(tokens[0][3], maps[3].mean((1, 2)))  # 48 x 48: fills the canvas
+    torch.testing.assert_close(tokens[0][3], maps[3].mean((1, 2)))  # 48 x 48: fills the padded input
 
 
 def test_foreground_given_or_from_labels():
