@@ -149,7 +149,7 @@ def convert_to_tensor(
 
 def _open_string(text: str, name: str) -> Image.Image:
     if text.startswith(("http://", "https://")):
-        data = _download(text)
+        data = download(text)
         return _decode(lambda: Image.open(BytesIO(data)), text)
     if os.path.exists(text):
         return _open_path(text)
@@ -180,9 +180,18 @@ def _open_path(path: str | bytes) -> Image.Image:
     return _decode(lambda: Image.open(BytesIO(data)), path)
 
 
-def _download(url: str) -> bytes:
+def download(url: str, timeout: float = 30.0) -> bytes:
+    """Return what a URL serves.
+
+    Args:
+        url: Address that starts with `http://` or `https://`.
+        timeout: Longest wait for the server, in seconds.
+
+    Raises:
+        ValueError: The request fails.
+    """
     try:
-        response = httpx.get(url, timeout=30.0, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
+        response = httpx.get(url, timeout=timeout, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
         response.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ValueError(f"The image at {url} cannot be downloaded: {error}.") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import evaluate_real_photos
-from train_lite import GENERAL_NAMES
+from training_set import GENERAL_NAMES
 
 from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.training.arguments import parse_arguments

@@ -71,8 +71,8 @@ class BatchReader:
             mean: Mean of each channel, for pixels in [0, 1].
             std: Standard deviation of each channel.
         """
-        self.loader.stream.tokenizer = tokenizer
-        self.mean, self.std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (mean, std))
+        stream = self.loader.stream
+        stream.tokenizer, stream.image_mean, stream.image_std = tokenizer, mean, std
 
     def read(self, count: int) -> list[dict[str, Any]]:
         """Return the next batches.
@@ -110,14 +110,10 @@ class BatchReader:
         self._position = state
 
     def _prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Move a batch to the device and normalize its images, which are in [-1, 1]; padding becomes 0."""
-        batch = {
+        """Move a batch to the device."""
+        return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }
-        inside = batch["pixel_mask"][:, None]
-        for name in ("pixel_values_a", "pixel_values_b"):
-            batch[name] = ((batch[name] + 1) / 2 - self.mean) / self.std * inside
-        return batch
 
 
 __all__ = ["BatchReader", "open_batches"]

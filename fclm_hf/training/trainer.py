@@ -321,7 +321,7 @@ class Trainer:
 
         A thread of Arrow or of a process group that calls the interpreter afterwards aborts the process.
         """
-        self.accelerator.print(f"Step {self.step}. {self.throughput}. {self.reader.loader.faults}.")
+        self.accelerator.print(f"Step {self.step}. {self.throughput}. {self.reader.loader.invalid_samples}.")
         self.reader.close()
         self.learner = self.optimizer = self.scheduler = None
         self.accelerator.free_memory()

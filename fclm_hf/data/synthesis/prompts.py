@@ -1,9 +1,15 @@
-"""Simulated prompts: boxes with jitter, clicks on and beside the object, names."""
+"""Simulated prompts: jittered boxes, clicks on and beside the object, texts; and their tensors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
+
+from ...processing_fclm import Prompts, pad_prompts
+from ...utils.renaming import rename_arguments
 
 
 PAPER_TEMPLATE = "a photo of {}."
@@ -11,7 +17,22 @@ PAPER_TEMPLATE = "a photo of {}."
 
 @dataclass
 class PromptSettings:
-    """How prompts are drawn. `kinds` maps a "+"-joined mix of box, point and text to its weight."""
+    """How prompts are drawn.
+
+    Args:
+        kinds: Relative frequency of each kind of prompt: "box", "point", "text", or several joined by "+". Kinds with
+            text are left out for objects without names and texts.
+        box_jitter: Standard deviation of the sides of a jittered box, as a fraction of its width or height. Half of the
+            boxes are exact.
+        max_points: Largest number of clicks on the object, at least 2.
+        max_negative_points: Largest number of clicks beside the object, at least 0; three prompts in ten have some.
+        templates: Templates of texts, each with one `{}` for a name.
+
+    Example:
+        >>> from fclm_hf.data import PromptSettings
+        >>> PromptSettings(kinds={"box": 3, "text+point": 1}, templates=("the {}",)).max_points
+        3
+    """
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {"box": 4, "point": 4, "text": 2, "box+point": 1, "text+box": 0.5, "text+point": 0.5}
@@ -23,7 +44,11 @@ class PromptSettings:
 
 
 def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, float, float, float]:
-    """x0, y0, x1, y1 (exclusive) around `alpha` (H, W) > `threshold` (half the maximum if that is lower).
+    """Return the box (x0, y0, x1, y1) around an object in pixels; x1 and y1 are exclusive.
+
+    Args:
+        alpha: `(height, width)` in [0, 1].
+        threshold: Alpha above which a pixel belongs to the object; at most half of the largest alpha.
 
     Raises:
         ValueError: `alpha` is 0 everywhere.
@@ -32,12 +57,15 @@ def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, floa
     rows = np.flatnonzero((alpha > threshold).any(1))
     columns = np.flatnonzero((alpha > threshold).any(0))
     if not len(rows):
-        raise ValueError("alpha is 0 everywhere: there is nothing to put a box around.")
+        raise ValueError("alpha must not be 0 everywhere: there is nothing to put a box around.")
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
 
 
 def sample_box(alpha: np.ndarray, rng: np.random.Generator, jitter: float) -> list[float]:
-    """x0, y0, x1, y1 around `alpha` (H, W), half of the time moved by `jitter` (deviation, share of a side)."""
+    """Draw a box [x0, y0, x1, y1] around `alpha` `(height, width)`, jittered half of the time.
+
+    `jitter` is the standard deviation of each side, as a fraction of the box's width or height.
+    """
     x0, y0, x1, y1 = bounding_box(alpha)
     height, width = alpha.shape
     if rng.random() < 0.5:
@@ -47,7 +75,8 @@ def sample_box(alpha: np.ndarray, rng: np.random.Generator, jitter: float) -> li
     return [float(x0), float(y0), float(max(x1, x0 + 1)), float(max(y1, y0 + 1))]
 
 
-def _pick(mask: np.ndarray, rng: np.random.Generator, count: int) -> list[list[float]]:
+def _draw_pixels(mask: np.ndarray, rng: np.random.Generator, count: int) -> list[list[float]]:
+    """Draw `count` pixels [x, y] of a mask `(height, width)`; none if it is empty."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return []
@@ -58,46 +87,70 @@ def _pick(mask: np.ndarray, rng: np.random.Generator, count: int) -> list[list[f
 def sample_points(
     alpha: np.ndarray, rng: np.random.Generator, settings: PromptSettings
 ) -> tuple[list[list[float]], list[int]]:
-    """Clicks inside the object (half of the time deep inside) and, at times, on what is not the object."""
+    """Draw clicks inside an object, half of the time deep inside, and at times some beside it.
+
+    Args:
+        alpha: `(height, width)` float32 in [0, 1].
+        rng: Source of randomness.
+        settings: Largest numbers of clicks.
+
+    Returns:
+        The clicks [x, y] in pixels, and their labels: 1 on the object, 0 beside it.
+    """
     inside = (alpha > 0.7).astype(np.uint8)
     if not inside.any():
         inside = (alpha >= alpha.max() * 0.9).astype(np.uint8)
-    depth = cv2.distanceTransform(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT), cv2.DIST_L2, 3)[
-        1:-1, 1:-1
-    ]
+    bordered = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    depth = cv2.distanceTransform(bordered, cv2.DIST_L2, 3)[1:-1, 1:-1]
     if rng.random() < 0.5:
         inside = depth > 0.6 * depth.max()
     count = 1 if rng.random() < 0.6 else int(rng.integers(2, settings.max_points + 1))
-    points = _pick(inside, rng, count)
+    points = _draw_pixels(inside, rng, count)
     labels = [1] * len(points)
     if settings.max_negative_points and rng.random() < 0.3:
         near = cv2.dilate((alpha > 0.1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=25)
         outside = (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
-        negatives = _pick(outside, rng, int(rng.integers(1, settings.max_negative_points + 1)))
+        negatives = _draw_pixels(outside, rng, int(rng.integers(1, settings.max_negative_points + 1)))
         points, labels = points + negatives, labels + [0] * len(negatives)
     return points, labels
 
 
 def sample_prompt(
     alpha: np.ndarray,
-    names: tuple[str, ...],
+    names: Sequence[str],
     rng: np.random.Generator,
     settings: PromptSettings,
-    texts: tuple[str, ...] = (),
-) -> dict[str, object]:
-    """A prompt for one object: any of `box`, `points` + `labels`, `text`.
+    texts: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Draw a prompt for one object.
 
     Args:
-        alpha: (H, W) float32 in [0, 1], the visible part of the object.
-        names: what it may be called, for the templates.
-        rng: source of randomness.
-        settings: kinds and their weights.
-        texts: expressions that are used as they are; without any and without names there is no text.
+        alpha: `(height, width)` float32 in [0, 1], the visible part of the object.
+        names: What the object may be called, for the templates.
+        rng: Source of randomness.
+        settings: How prompts are drawn.
+        texts: Expressions that are used verbatim. Without any and without names there is no text.
+
+    Returns:
+        Any of `box` ([x0, y0, x1, y1] in pixels), `points` ([x, y] in pixels each) with `labels` (1 on the object, 0
+        beside it), and `text`.
+
+    Raises:
+        ValueError: `alpha` is 0 everywhere.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import PromptSettings, sample_prompt
+        >>> alpha = np.zeros((40, 60), np.float32)
+        >>> alpha[10:30, 20:50] = 1
+        >>> settings = PromptSettings(kinds={"text+box": 1}, box_jitter=0, templates=("the {}",))
+        >>> sample_prompt(alpha, ["cat"], np.random.default_rng(0), settings)
+        {'box': [20.0, 10.0, 50.0, 30.0], 'text': 'the cat'}
     """
     kinds = {kind: weight for kind, weight in settings.kinds.items() if names or texts or "text" not in kind}
     weights = np.array(list(kinds.values()))
     kind = str(rng.choice(list(kinds), p=weights / weights.sum())).split("+")
-    prompt: dict[str, object] = {}
+    prompt: dict[str, Any] = {}
     if "box" in kind:
         prompt["box"] = sample_box(alpha, rng, settings.box_jitter)
     if "point" in kind:
@@ -110,34 +163,47 @@ def sample_prompt(
     return prompt
 
 
+@rename_arguments({"automatic": "empty_prompt_prob"})
 def sample_prompts(
     alphas: np.ndarray,
-    names: list[tuple[str, ...]],
+    names: Sequence[Sequence[str]],
     rng: np.random.Generator,
     settings: PromptSettings,
     count: int,
-    automatic: float,
-    texts: list[tuple[str, ...]] | None = None,
+    empty_prompt_prob: float,
+    texts: Sequence[Sequence[str]] | None = None,
     foreground: np.ndarray | None = None,
-) -> tuple[list[dict[str, object]], np.ndarray]:
-    """`count` prompts for an image and their targets; each object gets one before any gets a second.
+) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Draw prompts for an image. Each object gets one before any gets a second.
 
     Args:
-        alphas: (objects, H, W) float32 in [0, 1], the visible part of each object.
-        names, texts: per object, see [`sample_prompt`].
-        rng: source of randomness.
-        settings: kinds and their weights.
-        count: number of prompts.
-        automatic: share of prompts that are empty.
-        foreground: (H, W) float32, the target of an empty prompt; by default what the alphas cover together.
+        alphas: `(objects, height, width)` float32 in [0, 1], the visible part of each object.
+        names: Names of each object, see [`sample_prompt`].
+        rng: Source of randomness.
+        settings: How prompts are drawn.
+        count: Number of prompts.
+        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. It asks for everything in front.
+        texts: Expressions for each object, see [`sample_prompt`].
+        foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: what the alphas cover
+            together.
 
     Returns:
-        The prompts and (count, H, W) float32 targets.
+        The prompts as [`sample_prompt`] returns them, and their targets `(count, height, width)` float32 in [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import PromptSettings, sample_prompts
+        >>> alphas = np.zeros((2, 40, 60), np.float32)
+        >>> alphas[0, :, :30], alphas[1, :, 30:] = 1, 1
+        >>> rng = np.random.default_rng(0)
+        >>> prompts, targets = sample_prompts(alphas, [["cat"], ["dog"]], rng, PromptSettings(), 2, 0.0)
+        >>> len(prompts), targets.shape
+        (2, (2, 40, 60))
     """
     prompts, targets = [], []
     order = rng.permutation(len(alphas))
     for slot in range(count):
-        if rng.random() < automatic:
+        if rng.random() < empty_prompt_prob:
             prompts.append({})
             targets.append(1 - np.prod(1 - alphas, axis=0) if foreground is None else foreground)
             continue
@@ -146,3 +212,43 @@ def sample_prompts(
         prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts))
         targets.append(alphas[chosen])
     return prompts, np.stack(targets)
+
+
+def collate_prompts(prompts: Sequence[Sequence[dict[str, Any]]], tokenizer: Any) -> dict[str, torch.Tensor]:
+    """Pad the prompts of a batch to tensors.
+
+    Args:
+        prompts: Image > object > prompt as [`sample_prompt`] returns it, with the same number of objects per image.
+        tokenizer: CLIP tokenizer for the texts.
+
+    Returns:
+        `input_points` float32 `(batch, objects, points, 2)`, `input_labels` int64 `(batch, objects, points)` with -10
+        for padding, `input_boxes` float32 `(batch, objects, 4)` with -10 for absent boxes, and `input_ids` and
+        `attention_mask` int64 `(batch, objects, length)`, the mask 0 where there is no text.
+
+    Example:
+        >>> from transformers import AutoTokenizer
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.data import collate_prompts
+        >>> prompts = [[{"box": [0.0, 0.0, 8.0, 8.0]}, {"text": "the cat"}]]
+        >>> batch = collate_prompts(prompts, AutoTokenizer.from_pretrained(LITE_CHECKPOINT))
+        >>> batch["input_boxes"].tolist()
+        [[[0.0, 0.0, 8.0, 8.0], [-10.0, -10.0, -10.0, -10.0]]]
+        >>> batch["attention_mask"].any(-1).tolist()
+        [[False, True]]
+    """
+
+    def gather(name: str) -> list[list[Any]]:
+        return [[prompt.get(name) for prompt in image] for image in prompts]
+
+    objects = [len(image) for image in prompts]
+    padded = pad_prompts(Prompts(objects, points=gather("points"), labels=gather("labels"), boxes=gather("box")))
+    texts = [text for image in gather("text") for text in image]
+    tokens = tokenizer([text or "" for text in texts], padding=True, truncation=True, return_tensors="pt")
+    is_given = torch.tensor([text is not None for text in texts])
+    shape = len(prompts), objects[0], -1
+    return {
+        **padded,
+        "input_ids": tokens["input_ids"].view(shape),
+        "attention_mask": (tokens["attention_mask"] * is_given[:, None]).view(shape),
+    }

@@ -1,4 +1,4 @@
-"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are the same to the bit."""
+"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are bit-identical."""
 
 import json
 from collections import Counter
@@ -41,12 +41,12 @@ STREAM = """
         find("training-set", "rgba", data_files="foregrounds.json", columns={"image": "file"}),
     ]
     backgrounds = [find("image-folder", "background")]
-    settings = PairSettings(CompositionSettings(size=32), max_fault_share=0.0, min_fault_count=1)
+    settings = PairSettings(CompositionSettings(size=32), max_invalid_fraction=0.0, min_sample_count=1)
     stream = TrainingStream(foregrounds, backgrounds, tiny_tokenizer(), settings, BatchSettings(4, 1))
     loader = StreamLoader(stream, num_workers=2)
     batches = list(islice(loader, int(sys.argv[1])))
     seen = [key for batch in batches for keys in batch["sample_keys"] for key in keys]
-    print(json.dumps([[digest(batch) for batch in batches], seen, loader.faults.skipped]))
+    print(json.dumps([[digest(batch) for batch in batches], seen, loader.invalid_samples.skipped]))
 """
 
 
