@@ -357,7 +357,7 @@ class _Parser(HfArgumentParser):
         raise ValueError(message)
 
 
-def rename_arguments(values: Mapping[str, Any], place: str, warn: bool = True) -> dict[str, Any]:
+def rename_all_fields(values: Mapping[str, Any], place: str, warn: bool = True) -> dict[str, Any]:
     """Return arguments with the new names of renamed fields, also inside of mappings such as `composition`.
 
     Args:
@@ -407,7 +407,7 @@ def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Argumen
     argv = list(argv)
     config = _read_config(argv.pop(0), names) if argv and not argv[0].startswith("-") else {}
     flags, nested = _split_flags(argv)
-    for section, values in rename_arguments(nested, program).items():
+    for section, values in rename_all_fields(nested, program).items():
         if not isinstance(config.setdefault(section, {}), dict):
             raise ValueError(f"--{section}.{next(iter(values))}: {section} is not a mapping.")
         config[section].update(values)
@@ -427,7 +427,7 @@ def _read_config(path: str, names: list[str]) -> dict[str, Any]:
     config = _parse_yaml(Path(path).read_text(encoding="utf-8"), path)
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a mapping of fields to values.")
-    config = rename_arguments(config, path)
+    config = rename_all_fields(config, path)
     check_known(config, names, path)
     return config
 
@@ -473,4 +473,4 @@ def _make_flags(config: dict[str, Any]) -> list[str]:
     return flags
 
 
-__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments", "parse_arguments", "rename_arguments"]
+__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments", "parse_arguments", "rename_all_fields"]

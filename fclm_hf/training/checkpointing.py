@@ -17,7 +17,7 @@ from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
 from ..utils.settings import find_changes
-from .arguments import Arguments, rename_arguments
+from .arguments import Arguments, rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
 
 
@@ -244,7 +244,7 @@ def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Pa
     path = checkpoints.find(name)
     if path is not None:
         state = read_checkpoint(path, mmap=True)
-        before = rename_arguments(state.get("arguments", {}), str(path), warn=False)
+        before = rename_all_fields(state.get("arguments", {}), str(path), warn=False)
         check_same_arguments(before, select_fixed(arguments), path, state["step"])
     return path
 

@@ -1,17 +1,17 @@
 """Dataclasses from the mappings of a YAML file: checked types, renamed fields, errors that name the field."""
 
 import types
-import warnings
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ..utils.renaming import warn_renamed
+
 
 Kind = TypeVar("Kind")
 _NUMBERS = (int, float, str)  # YAML reads 1e-5 as a string
-_REMOVAL = "0.3"
 
 
 def check_known(names: Collection[str], accepted: Collection[str], place: str) -> None:
@@ -61,11 +61,7 @@ def rename_fields(
         if new in result:
             raise ValueError(f"{place}: {new} is given twice, once under its old name.")
         if new != name and warn:
-            warnings.warn(
-                f"{place}: {name} is deprecated and will be removed in version {_REMOVAL}, use {new} instead.",
-                FutureWarning,
-                stacklevel=2,
-            )
+            warn_renamed(f"{place}: {name}", new)
         result[new] = value
     return result
 

@@ -13,7 +13,7 @@ from training_runs import write_run
 from transformers import TrainingArguments
 
 from fclm_hf.cli.train import main
-from fclm_hf.training.arguments import DataArguments, RunArguments, parse_arguments, rename_arguments
+from fclm_hf.training.arguments import DataArguments, RunArguments, parse_arguments, rename_all_fields
 from fclm_hf.training.parsing import build_dataclass, list_renamed
 
 
@@ -75,7 +75,7 @@ def test_wrong_arguments_are_one_line(tmp_path, capsys, flags, message):
     ],
 )
 def test_old_names_of_flags(config, flags):
-    with pytest.warns(FutureWarning, match="use per_device_train_batch_size instead"):
+    with pytest.warns(FutureWarning, match=r"use per_device_train_batch_size\."):
         run = parse_arguments([str(config), "--output_dir", "RUN", *flags]).run
     assert (run.per_device_train_batch_size, run.report_to, run.hub_private_repo) == (3, [], True)
 
@@ -88,7 +88,7 @@ def test_every_old_name_is_accepted(config, name):
         "hub_private": "true",
         "gradient_checkpointing": "true",
     }.get(name, "1")
-    with pytest.warns(FutureWarning, match=f"{name} is deprecated .* use {RENAMED[name]} instead"):
+    with pytest.warns(FutureWarning, match=rf"{name} is deprecated .* use {RENAMED[name]}\."):
         old = parse_arguments([str(config), "--output_dir", "RUN", f"--{name}", value])
     assert old == parse_arguments([str(config), "--output_dir", "RUN", f"--{RENAMED[name]}", value])
 
@@ -118,17 +118,17 @@ def test_old_names_inside_of_mappings(monkeypatch):
 
         duplicate_prob: float = 0.4
 
-    with pytest.warns(FutureWarning, match="composition: twins is deprecated .* use duplicate_prob instead"):
+    with pytest.warns(FutureWarning, match=r"composition: twins is deprecated .* use duplicate_prob\."):
         assert build_dataclass(Settings, {"twins": 1}, "composition") == Settings(1.0)
-    monkeypatch.setitem(rename_arguments.__globals__["_NESTED"], "composition", Settings)
+    monkeypatch.setitem(rename_all_fields.__globals__["_NESTED"], "composition", Settings)
     saved = {"batch_size": 2, "composition": {"twins": 0.1}, "sources": [{"path": "a"}]}
     expected = {**saved, "per_device_train_batch_size": 2, "composition": {"duplicate_prob": 0.1}}
     del expected["batch_size"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rename_arguments(saved, "checkpoint", warn=False) == expected
+        assert rename_all_fields(saved, "checkpoint", warn=False) == expected
     with pytest.raises(ValueError, match="composition: duplicate_prob is given twice"):
-        rename_arguments({"composition": {"twins": 0.1, "duplicate_prob": 0.1}}, "run.yaml", warn=False)
+        rename_all_fields({"composition": {"twins": 0.1, "duplicate_prob": 0.1}}, "run.yaml", warn=False)
 
 
 def test_resume_from_a_checkpoint_with_old_names(config, tmp_path):
