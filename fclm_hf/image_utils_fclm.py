@@ -19,6 +19,10 @@ ACCEPTED_IMAGES = (
     "a URL, a path, bytes, an open file, a base64 string or data URL, a PIL image, a numpy array or a torch tensor "
     "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels"
 )
+# what a folder is searched for; PIL may read more
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _ORIENTATION_TAG = 274
 _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little

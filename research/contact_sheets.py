@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fclm_hf.evaluation.prompts import Prompted
+from fclm_hf.evaluation.prompts import PromptedTarget
 
 
 ROWS_PER_SHEET = 12
@@ -48,7 +48,7 @@ class ContactSheets:
         self.rows: dict[str, Row] = {}
 
     def add(
-        self, image: Image.Image, prompted: Prompted, column: str, alpha: np.ndarray, scores: dict[str, float]
+        self, image: Image.Image, prompted: PromptedTarget, column: str, alpha: np.ndarray, scores: dict[str, float]
     ) -> None:
         """Add the matte that a kind of prompt or a baseline gave: float (height, width) in [0, 1]."""
         target = prompted.target

@@ -24,7 +24,7 @@ from real_photos import Photo, read_photos
 from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.evaluation.baselines import fill_box, run_grabcut
 from fclm_hf.evaluation.predictors import CheckpointPredictor
-from fclm_hf.evaluation.prompts import Prompted, PromptRules
+from fclm_hf.evaluation.prompts import PromptedTarget, PromptRules
 from fclm_hf.metrics import mask_iou, mse, sad
 
 
@@ -48,12 +48,12 @@ SCORES = {"coco": score_mask, "alphamatting": score_matte}
 
 def predict(
     photo: Photo, predictor: CheckpointPredictor, prompts: list[str], baselines: bool
-) -> Iterator[tuple[str, Prompted, np.ndarray]]:
+) -> Iterator[tuple[str, PromptedTarget, np.ndarray]]:
     """Yield the kind of prompt or baseline, the object, and its matte: float32 (height, width) in [0, 1]."""
-    asked = {prompt: photo.asked[prompt] for prompt in prompts}
-    for prompt, mattes in predictor.predict(photo.sample, photo.image, asked):
-        yield from ((prompt, prompted, alpha) for prompted, alpha in zip(asked[prompt], mattes, strict=True))
-    for prompted in photo.asked["box"] if baselines else ():
+    targets = {prompt: photo.prompted[prompt] for prompt in prompts}
+    for prompt, mattes in predictor.predict(photo.sample, photo.image, targets):
+        yield from ((prompt, prompted, alpha) for prompted, alpha in zip(targets[prompt], mattes, strict=True))
+    for prompted in photo.prompted["box"] if baselines else ():
         yield from ((name, prompted, run(photo.image, prompted.box)) for name, run in BASELINES.items())
 
 

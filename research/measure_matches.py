@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     areas: dict[str, list[float]] = defaultdict(list)
     rules = PromptRules("{CLS}", vocabulary=frozenset(processor.tokenizer.get_vocab()))
     for photo in read_photos(args.data / "coco", ["text"], rules):
-        named = photo.asked["text"]
+        named = photo.prompted["text"]
         if named:
             matches = match_names(model, processor, photo.image, [each.text for each in named])
             for each, match in zip(named, matches, strict=True):

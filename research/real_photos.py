@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from fclm_hf.evaluation.layouts import iterate_limited, open_folder
-from fclm_hf.evaluation.prompts import Prompted, PromptRules, ask
-from fclm_hf.evaluation.samples import Sample, read_image, read_matte
+from fclm_hf.evaluation.prompts import PromptedTarget, PromptRules, prompt_targets
+from fclm_hf.evaluation.samples import EvaluationSample, read_image, read_matte
 
 
 @dataclass
@@ -26,12 +26,12 @@ class Photo:
     Attributes:
         sample: The entry of the index.
         image: The upright photo, RGB.
-        asked: The objects that each kind of prompt asks for, with their true mattes, uint8 (height, width).
+        prompted: The objects that each kind of prompt asks for, with their true mattes, uint8 (height, width).
     """
 
-    sample: Sample
+    sample: EvaluationSample
     image: Image.Image
-    asked: dict[str, list[Prompted]]
+    prompted: dict[str, list[PromptedTarget]]
 
 
 def read_photos(folder: Path, prompts: Iterable[str], rules: PromptRules, limit: int | None = None) -> Iterator[Photo]:
@@ -51,4 +51,4 @@ def read_photos(folder: Path, prompts: Iterable[str], rules: PromptRules, limit:
         image = read_image(sample.image, sample.name)
         size = (image.height, image.width)
         mattes = [read_matte(target.alpha, str(target.alpha), size) for target in sample.targets]
-        yield Photo(sample, image, {prompt: ask(sample, mattes, prompt, rules)[0] for prompt in prompts})
+        yield Photo(sample, image, {prompt: prompt_targets(sample, mattes, prompt, rules)[0] for prompt in prompts})

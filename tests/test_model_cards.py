@@ -1,4 +1,4 @@
-"""Model cards hold the figures of their summary files, and nothing that was typed by hand."""
+"""Model cards hold the values of their summary files, and nothing that was typed by hand."""
 
 import importlib.util
 import json
@@ -13,10 +13,10 @@ from huggingface_hub import ModelCard
 from paths import ROOT
 
 from fclm_hf.evaluation import EvaluationOptions, evaluate
-from fclm_hf.evaluation.card_figures import make_command, make_eval_results, make_markdown
+from fclm_hf.evaluation.card_tables import make_command, make_eval_results, make_markdown
 from fclm_hf.evaluation.comparison import CELL, choose_examples, draw_comparison
 from fclm_hf.evaluation.layouts import open_folder
-from fclm_hf.evaluation.summary import format_figure
+from fclm_hf.evaluation.summary import format_value
 
 
 CARDS = ROOT / "model_cards"
@@ -50,7 +50,7 @@ def test_committed_cards_are_what_the_builder_makes(build: ModuleType, tmp_path:
         assert (CARDS / name / "README.md").read_text() == (tmp_path / name).read_text()
 
 
-def test_lite_card_holds_every_measured_figure() -> None:
+def test_lite_card_holds_every_measured_value() -> None:
     card = ModelCard.load(CARDS / "fclm-lite" / "README.md")
     listed = {
         (each.dataset_type, each.dataset_config, each.metric_type): each.metric_value for each in card.data.eval_results
@@ -66,11 +66,9 @@ def test_lite_card_holds_every_measured_figure() -> None:
         }
         for result in summary["results"]:
             shown = [
-                format_figure(result["measures"][key])
-                for key in ("sad", "gradient", "iou")
-                if key in result["measures"]
+                format_value(result["measures"][key]) for key in ("sad", "gradient", "iou") if key in result["measures"]
             ]
-            assert all(f"| {figure} |" in card.text for figure in shown)
+            assert all(f"| {value} |" in card.text for value in shown)
             if result["kind"] == "checkpoint":
                 for key, value in result["measures"].items():
                     assert listed[f"dev-{name}", f"prompt: {result['prompt']}", key] == value
@@ -85,14 +83,14 @@ def test_paper_cards_name_their_source_and_claim_no_weights() -> None:
         assert "There are no weights for this model yet" in card.text
         assert "no-weights" in card.data.tags
         assert all("paper" in each.source_name for each in card.data.eval_results)
-        figures = [value for entry in printed[name]["figures"] for value in entry["measures"].values()]
-        assert sorted(each.metric_value for each in card.data.eval_results) == sorted(figures)
+        values = [value for entry in printed[name]["results"] for value in entry["measures"].values()]
+        assert sorted(each.metric_value for each in card.data.eval_results) == sorted(values)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_cards_say_what_a_reader_needs(name: str) -> None:
     text = (CARDS / name / "README.md").read_text()
-    for word in ("## Use", "ntended use", "imits", "icence", "fclm evaluate", "license: apache-2.0"):
+    for word in ("## Use", "ntended use", "imits", "icense\n", "fclm evaluate", "license: apache-2.0"):
         assert word in text
     for path in CARDS.rglob("*.json"):
         assert "/work" not in path.read_text()
@@ -104,7 +102,7 @@ def test_cards_say_what_a_reader_needs(name: str) -> None:
 
 def test_lite_card_says_whose_the_photos_are() -> None:
     text = (CARDS / "fclm-lite" / "README.md").read_text()
-    assert "whether they may be passed on is not known" in " ".join(text.split())
+    assert "whether they may be redistributed is not known" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,9 +152,9 @@ def test_comparison_shows_photo_truth_and_matte(tmp_path: Path) -> None:
     assert sheet.shape[1] == 3 * CELL[0] + 8
     cell = sheet[32 : 32 + 48, 2 * (CELL[0] + 4) : 2 * (CELL[0] + 4) + 64]  # of photos that small nothing is scaled
     assert set(np.unique(cell)) == {0, 255}
-    with pytest.raises(ValueError, match="no results"):
+    with pytest.raises(ValueError, match="must hold results of this benchmark"):
         draw_comparison(benchmark, tmp_path / "nothing", "masks")
     for matte in (tmp_path / "out").rglob("*.png"):
         matte.unlink()
-    with pytest.raises(ValueError, match="saved mattes"):
+    with pytest.raises(ValueError, match="must hold saved mattes"):
         draw_comparison(benchmark, tmp_path / "out" / "box-as-mask" / "box", "masks")

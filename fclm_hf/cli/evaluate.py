@@ -8,7 +8,7 @@ import typer
 
 
 if TYPE_CHECKING:
-    from ..evaluation.samples import Sample
+    from ..evaluation.samples import EvaluationSample
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     template: Annotated[
         str, typer.Option(help="Text around a class name; expressions of the data set stay as they are.")
     ] = "a photo of {CLS}.",
-    point_rule: Annotated[str, typer.Option(help="Derived clicks: centre of the box, or furthest inside.")] = "centre",
+    point_rule: Annotated[str, typer.Option(help="Derived clicks: center of the box, or farthest inside.")] = "center",
     known_words: Annotated[bool, typer.Option("--known-words", help="Leave out texts with unknown words.")] = False,
     longest_edge: Annotated[int | None, typer.Option(help="Shrink images to it. Default: the processor's own.")] = None,
     encoder_size: Annotated[str | None, typer.Option(help="Override the checkpoint's; a number or none.")] = None,
@@ -135,7 +135,9 @@ def parse_shard(value: str) -> tuple[int, int]:
     return int(first), int(of)
 
 
-def track_with_rich(samples: Iterable["Sample"], description: str, total: int | None) -> Iterator["Sample"]:
+def track_with_rich(
+    samples: Iterable["EvaluationSample"], description: str, total: int | None
+) -> Iterator["EvaluationSample"]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

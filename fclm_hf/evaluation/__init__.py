@@ -1,4 +1,4 @@
-"""`fclm evaluate`: benchmarks, prompts, protocols and summaries, one idea per file."""
+"""Evaluation on benchmarks: their layouts, prompts, protocols, methods, results and summaries."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ _MODULES = {"EvaluationOptions": ".options", "evaluate": ".evaluator"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports on first use: every command of `fclm` comes by here, and datasets takes long to import."""
+    """Import on first use, because the modules behind these names import datasets and torch, which takes seconds."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name], __name__), name)

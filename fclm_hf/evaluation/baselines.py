@@ -1,4 +1,4 @@
-"""What a user might take instead: the box itself, GrabCut and closed-form matting, all from a box."""
+"""What a user might use instead of a model: the box itself, GrabCut and closed-form matting, all from a box."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,15 @@ MARGIN = 8  # pixels around the box that closed-form matting sees
 
 
 def fill_box(image: Image.Image, box: Box) -> np.ndarray:
-    """The box itself as a mask, float32 (H, W) of 0 and 1."""
+    """Return the box itself as a mask.
+
+    Args:
+        image: The photo.
+        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+
+    Returns:
+        A mask of 0 and 1, float32 of shape `(height, width)`.
+    """
     alpha = np.zeros((image.height, image.width), dtype=np.float32)
     x0, y0, x1, y1 = (round(value) for value in box)
     alpha[y0:y1, x0:x1] = 1
@@ -20,9 +28,17 @@ def fill_box(image: Image.Image, box: Box) -> np.ndarray:
 
 
 def run_grabcut(image: Image.Image, box: Box) -> np.ndarray:
-    """OpenCV's GrabCut from the box, five rounds, float32 (H, W) of 0 and 1."""
+    """Segment the object in a box with five iterations of OpenCV's GrabCut.
+
+    Args:
+        image: The photo, RGB.
+        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+
+    Returns:
+        A mask of 0 and 1, float32 of shape `(height, width)`.
+    """
     x0, y0, x1, y1 = (round(value) for value in box)
-    # GrabCut models the background from the pixels outside the box: it fails when there are none.
+    # GrabCut models the background from the pixels outside the box and fails if there are none
     x0, y0 = max(x0, 1), max(y0, 1)
     x1, y1 = min(x1, image.width - 1), min(y1, image.height - 1)
     labels = np.zeros((image.height, image.width), dtype=np.uint8)
@@ -34,10 +50,17 @@ def run_grabcut(image: Image.Image, box: Box) -> np.ndarray:
 
 
 def run_closed_form(image: Image.Image, box: Box) -> np.ndarray:
-    """Closed-form matting (Levin et al., 2008; pymatting) from a trimap made of the box, float32 (H, W) in [0, 1].
+    """Matte the object in a box with closed-form matting (Levin et al., 2008; pymatting).
 
-    The trimap is background outside the box, foreground in the box of half its width and height about its centre, and
-    unknown between. The image is cut to the box and a margin: further pixels are known and change nothing.
+    The trimap is background outside the box, foreground in a box of half its width and height with the same center, and
+    unknown in between. The image is cropped to the box and a margin: pixels beyond it are known and change nothing.
+
+    Args:
+        image: The photo, RGB.
+        box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+
+    Returns:
+        A matte in [0, 1], float32 of shape `(height, width)`.
     """
     from pymatting import estimate_alpha_cf
 
@@ -51,7 +74,7 @@ def run_closed_form(image: Image.Image, box: Box) -> np.ndarray:
     if 0 in trimap[window] and 1 in trimap[window]:
         alpha[window] = np.clip(estimate_alpha_cf(np.asarray(image)[window] / 255.0, trimap[window]), 0, 1)
         return alpha
-    return fill_box(image, box)  # without known pixels of both kinds nothing can be solved
+    return fill_box(image, box)  # without known pixels of both kinds there is nothing to solve
 
 
 BASELINES: dict[str, Callable[[Image.Image, Box], np.ndarray]] = {

@@ -1,7 +1,7 @@
-"""Any other data set: rows of images, mattes and prompts whose columns the user names, from the Hub or a folder.
+"""Any other data set: rows of images, mattes and prompts, from the Hub or a folder, whose columns the user names.
 
-A row is an image with one object, or with several: then alpha holds a list, and so does each of text, cls, box, point
-and trimap that is given.
+A row is an image with one object or with several. With several, alpha is a list, and so is each of text, cls, box,
+point and trimap that the row has.
 """
 
 import csv
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..data.sources.retry import ResumableReader, RetryPolicy, choose_retry_policy
 from .layouts import Benchmark, index_images
-from .samples import Sample, Target
+from .samples import EvaluationSample, Target
 
 
 REQUIRED = ("image", "alpha")
@@ -25,15 +25,21 @@ TABLES = ("metadata.jsonl", "metadata.csv")
 
 
 def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
-    """Args:
-        data: a Hub id, or a folder with metadata.jsonl, metadata.csv (file names in cells), Parquet files, or one
-            folder of images per role, whose files match by name.
-        columns: role to column, or to subfolder; roles are image, alpha, id, text, cls, box, point and trimap. A role
-            that is not given is the column of the same name, where there is one.
-        split, config_name: as `datasets.load_dataset` takes them; the split defaults to "test".
+    """Open a data set of rows.
+
+    Args:
+        data: A Hub id; or a folder with metadata.jsonl or metadata.csv (whose cells hold file names), with Parquet
+            files, or with one subfolder of images per role, whose files have matching names.
+        columns: Role to column or subfolder. The roles are image, alpha, id, text, cls, box, point and trimap; a role
+            that is not given is the column of the same name, if there is one.
+        split: Split as `datasets.load_dataset` takes it; "test" by default.
+        config_name: Configuration as `datasets.load_dataset` takes it.
+
+    Returns:
+        The benchmark, with layout "columns" and protocol "matting".
 
     Raises:
-        ValueError: nothing is found, or a column does not exist; lists those that do.
+        ValueError: If the data set cannot be opened, or a column does not exist; the error lists those that do.
     """
     folder = Path(data)
     table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
@@ -51,14 +57,15 @@ def open_rows(data: str, columns: Mapping[str, str], split: str | None, config_n
     if folder.is_dir() and not any(folder.glob("**/*.parquet")):
         children = sorted(path.name for path in folder.iterdir() if path.is_dir())
         raise ValueError(
-            f"data: {data} holds no known benchmark, no {' or '.join(TABLES)}, no Parquet files, and no folders named"
-            f" {subfolders['image'].name!r} for image and {subfolders['alpha'].name!r} for alpha. Folders found:"
-            f" {', '.join(children) or 'none'}; name them with columns."
+            f"data: {data} must contain a known benchmark, {' or '.join(TABLES)}, Parquet files, or folders named"
+            f" {subfolders['image'].name!r} for image and {subfolders['alpha'].name!r} for alpha (name others with"
+            f" columns). Folders found: {', '.join(children) or 'none'}."
         )
     return _open_stream(data, columns, split, config_name)
 
 
 def _open_stream(data: str, columns: Mapping[str, str], split: str | None, config_name: str | None) -> Benchmark:
+    """Open a data set of the Hub, or Parquet files, for streaming."""
     import datasets
 
     retry = choose_retry_policy()
@@ -88,19 +95,28 @@ class _StreamedRows:
 
 
 class _TableSamples:
-    """Samples of rows, made while they are read; can be read several times."""
+    """Samples made from rows while they are read; can be iterated several times."""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]], columns: dict[str, str], folder: Path | None) -> None:
         self.rows, self.columns, self.folder = rows, columns, folder
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[EvaluationSample]:
         for index, row in enumerate(self.rows):
             values = {role: row.get(column) for role, column in self.columns.items()}
             yield make_sample(values, index, self.folder)
 
 
-def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> Sample:
-    """The sample of a row's values by role; raises ValueError when lists of one row differ in length."""
+def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> EvaluationSample:
+    """Make the sample of a row.
+
+    Args:
+        values: Values of the row by role.
+        index: Number of the row.
+        folder: Folder to which file names in cells are relative; None if cells hold images.
+
+    Raises:
+        ValueError: If a cell is missing or invalid, or lists in the row differ in length.
+    """
     name = str(values.get("id") or _find_stem(values["image"]) or f"{index:06d}").replace("/", "_")
     several = isinstance(values["alpha"], list)
     per_object = {role: value for role, value in values.items() if role not in ("image", "id")}
@@ -111,15 +127,19 @@ def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> S
         elif value is None:
             per_object[role] = [None] * count
         elif not isinstance(value, list) or len(value) != count:
-            raise ValueError(f"data: row {index} ({name}) has {count} mattes: {role} must be a list as long.")
+            raise ValueError(
+                f"data: row {index} ({name}): {role} must be a list with one item for each of the {count} mattes,"
+                f" got {value!r}."
+            )
     targets = []
     for number in range(count):
         fields = {role: _load_cell(role, items[number], folder, f"row {index}") for role, items in per_object.items()}
         targets.append(Target(f"{name}/{number:02d}" if several else name, **fields))
-    return Sample(name, _load_cell("image", values["image"], folder, f"row {index}"), tuple(targets))
+    return EvaluationSample(name, _load_cell("image", values["image"], folder, f"row {index}"), tuple(targets))
 
 
 def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
+    """Convert a cell to what a sample or target holds."""
     if cell is None or cell == "":
         if role in REQUIRED:
             raise ValueError(f"data: {place} has no {role}.")
@@ -131,7 +151,7 @@ def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
         try:
             values = tuple(float(number) for number in numbers)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"data: {place} has no {role}, but {cell!r}.") from error
+            raise ValueError(f"data: {place}: {role} must be {NUMBERS[role]} finite numbers, got {cell!r}.") from error
         if len(values) != NUMBERS[role] or not all(map(math.isfinite, values)):
             raise ValueError(f"data: {place}: {role} must be {NUMBERS[role]} finite numbers, got {cell!r}.")
         return values
@@ -139,13 +159,15 @@ def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
 
 
 def _find_stem(image: Any) -> str | None:
+    """Return the name of an image file without suffix, if the cell has one."""
     path = image.get("path") if isinstance(image, Mapping) else image
     return Path(path).stem if isinstance(path, str) else None
 
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of metadata.csv or metadata.jsonl."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a mark of the byte order
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets write a byte order mark
             table = csv.DictReader(file) if path.suffix == ".csv" else map(json.loads, filter(str.strip, file))
             rows = list(table)
     except (OSError, ValueError, csv.Error) as error:
@@ -153,17 +175,19 @@ def _read_table(path: Path) -> list[dict[str, Any]]:
     if not rows:
         raise ValueError(f"data: {path} has no rows.")
     if not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"data: {path} must hold an object per line, from column to cell.")
+        raise ValueError(f"data: {path} must have one JSON object per line, from column to cell.")
     return rows
 
 
 def _check_no_split(data: str, split: str | None, config_name: str | None) -> None:
+    """Raise a ValueError for arguments that only Hub and Parquet data sets have."""
     for name, value in (("split", split), ("config_name", config_name)):
         if value is not None:
-            raise ValueError(f"{name}: the folder {data} has none, got {value!r}.")
+            raise ValueError(f"{name} must be None for the folder {data}, got {value!r}.")
 
 
 def _match_columns(columns: Mapping[str, str], found: Mapping[str, Any], data: str) -> dict[str, str]:
+    """Return the column of each role that the data set has."""
     matched = {role: columns.get(role, role) for role in ROLES if role in columns or role in REQUIRED or role in found}
     if missing := [f"{column!r} for {role}" for role, column in matched.items() if column not in found]:
         raise ValueError(
@@ -172,14 +196,15 @@ def _match_columns(columns: Mapping[str, str], found: Mapping[str, Any], data: s
     return matched
 
 
-def _read_subfolders(folders: dict[str, Path]) -> list[Sample]:
+def _read_subfolders(folders: dict[str, Path]) -> list[EvaluationSample]:
+    """Match the images in the subfolders of each role by their names."""
     files = {role: index_images(folder) for role, folder in folders.items()}
-    if lonely := sorted(files["image"].keys() ^ files["alpha"].keys()):
+    if unmatched := sorted(files["image"].keys() ^ files["alpha"].keys()):
         raise ValueError(
-            f"data: {len(lonely)} files of {folders['image']} and {folders['alpha']} have no partner of the same name,"
-            f" the first is {lonely[0]}."
+            f"data: {folders['image']} and {folders['alpha']} must have files of the same names, got"
+            f" {len(unmatched)} without a match, the first is {unmatched[0]}."
         )
     return [
-        Sample(stem, path, (Target(stem, files["alpha"][stem], trimap=files["trimap"].get(stem)),))
+        EvaluationSample(stem, path, (Target(stem, files["alpha"][stem], trimap=files["trimap"].get(stem)),))
         for stem, path in files["image"].items()
     ]

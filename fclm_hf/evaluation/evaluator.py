@@ -1,6 +1,7 @@
-"""The evaluation itself: every method on every sample that has no result yet, then the summary of all results."""
+"""The evaluation itself: run every method on every sample that has no result yet, then summarize all results."""
 
 import importlib.util
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -21,35 +22,62 @@ from .predictors import (
     fingerprint_checkpoint,
     fingerprint_folder,
 )
-from .prompts import Prompted, PromptRules, ask
+from .prompts import PromptedTarget, PromptRules, prompt_targets
 from .protocols import PROTOCOLS, Protocol, Rows
 from .results import ResultFolder, check_settings, write_rows
-from .samples import Sample, read_image, read_matte
+from .samples import EvaluationSample, read_image, read_matte
 from .summary import make_summary
 from .workers import ScoringPool
 
 
-Track = Callable[[Iterable[Sample], str, int | None], Iterable[Sample]]
+Track = Callable[[Iterable[EvaluationSample], str, int | None], Iterable[EvaluationSample]]
 
 
 def evaluate(options: EvaluationOptions, track: Track = lambda samples, description, total: samples) -> dict[str, Any]:
-    """Measures methods on a benchmark; see [`EvaluationOptions`].
+    """Measure methods on a benchmark.
 
-    In `options.out`: settings.json, `<method>/<prompt>/` with parts/, rows and mattes/, and summary.json. A run that
-    was stopped goes on; one that is complete is only summed up. Sums are exact and rows in the order of the data set,
-    so that neither workers, shards nor stops change a digit.
+    Writes settings.json, summary.json and, for each method and kind of prompt, a folder `<method>/<prompt>/` with
+    parts/, a table of rows and, if requested, mattes/ to `options.out`. An interrupted run is resumed, and a complete
+    one only summarized again. Sums are exact and rows in the order of the data set, so that the numbers of workers,
+    shards and interruptions do not change a digit of the result.
 
     Args:
-        options: what to do.
-        track: wraps the samples of a method for a progress display; gets a description and, if known, their number.
+        options: What to measure and how.
+        track: Function that wraps the samples of a method to display progress. It takes the samples, a description and
+            the number of samples, or None if it is not known.
 
     Returns:
-        The summary, as summary.json holds it; with shards, {} until the last one is done.
+        The summary that summary.json holds. Its `results` list one dict per method and kind of prompt, with the metrics
+        by name in `measures`. With shards, the summary is empty until the last one is done.
 
     Raises:
-        ValueError: an argument, the data set or a prediction is not accepted.
-        ImportError: a measure or baseline needs a package that is not installed.
-        OSError: a checkpoint cannot be loaded or a result not be written.
+        ValueError: If an argument, the data set or a prediction is invalid, or `options.out` holds results of other
+            settings.
+        ImportError: If a metric or baseline needs a package that is not installed.
+        OSError: If a checkpoint cannot be loaded, or a result cannot be written.
+
+    Example:
+        A folder of images and one of mattes, matched by name; a checkpoint would be listed in `models`.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from fclm_hf.evaluation import EvaluationOptions, evaluate
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for role in ("image", "alpha"):
+        ...     (root / role).mkdir()
+        >>> matte = np.zeros((60, 80), dtype=np.uint8)
+        >>> matte[10:50, 20:60] = 255
+        >>> matte[10:30, 20:40] = 0
+        >>> Image.fromarray(matte).save(root / "alpha" / "corner.png")
+        >>> Image.fromarray(matte).convert("RGB").save(root / "image" / "corner.png")
+        >>> options = EvaluationOptions(root, out=root / "results", baselines=["box-as-mask"], workers=0)
+        >>> summary = evaluate(options)
+        >>> [result["measures"]["sad"] for result in summary["results"]]  # the missing corner has 400 pixels
+        [0.4]
+        >>> sorted(path.name for path in (root / "results").iterdir())
+        ['box-as-mask', 'settings.json', 'summary.json']
     """
     benchmark = open_benchmark(options)
     protocol_name = benchmark.protocol if options.protocol == "auto" else options.protocol
@@ -63,6 +91,7 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
         "protocol": protocol_name,
         **options.list_settings(),
     }
+    _update_settings(options.out / "settings.json")
     check_settings(options.out / "settings.json", settings, "Choose another folder for other settings.")
     methods = [Method(options, *method, protocol_name) for method in options.list_methods()]
     results = []
@@ -78,13 +107,17 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
 
 
 def open_benchmark(options: EvaluationOptions) -> Benchmark:
-    """Raises ValueError when there is no such data set."""
+    """Open the data set of the options.
+
+    Raises:
+        ValueError: If there is no such data set, or it does not match the layout or columns.
+    """
     folder = Path(options.data)
     if options.layout not in ("auto", "columns"):
         if not folder.is_dir():
-            raise ValueError(f"data: {options.data} must be a folder for layout {options.layout}.")
+            raise ValueError(f"data must be a folder for layout {options.layout}, got {options.data}.")
         if options.columns:
-            raise ValueError(f"columns: layout {options.layout} has its own, got {options.columns}.")
+            raise ValueError(f"columns must be empty for layout {options.layout}, got {options.columns}.")
     if folder.is_dir() and options.layout != "columns" and not options.columns:
         benchmark = open_folder(folder, options.layout, options.split)
         if benchmark is not None:
@@ -93,30 +126,55 @@ def open_benchmark(options: EvaluationOptions) -> Benchmark:
 
 
 def check_feasible(options: EvaluationOptions, benchmark: Benchmark, protocol: str) -> None:
-    """What can be known before any image is read."""
+    """Check, before any image is read, that the options fit the data set and the installed packages.
+
+    Raises:
+        ValueError: If they do not fit the data set.
+        ImportError: If a package is missing.
+    """
     if protocol == "instances" and "none" in options.prompts:
-        raise ValueError("prompts: without a prompt all objects are one, which the protocol instances cannot measure.")
-    PROTOCOLS[protocol].make()  # says when a package is missing
+        raise ValueError("prompts must not contain none for protocol instances: without a prompt all objects are one.")
+    PROTOCOLS[protocol].make_metrics()  # raises if a package is missing
     if "closed-form" in options.baselines and importlib.util.find_spec("pymatting") is None:
         raise ImportError('The baseline closed-form needs pymatting: pip install "fclm-hf[eval]".')
     if options.known_words and (options.predictions or not options.models):
-        raise ValueError("known_words needs the vocabulary of a checkpoint: predictions and baselines have none.")
+        raise ValueError("known_words must be False for predictions and baselines: it needs a checkpoint's vocabulary.")
     if isinstance(benchmark.samples, list):
         check_names([sample.name for sample in benchmark.samples])
     if "text" in options.prompts and isinstance(benchmark.samples, list):
         targets = (target for sample in benchmark.samples for target in sample.targets)
         if all(target.text is None and target.cls is None for target in targets):
-            raise ValueError(f"prompts: {options.data} names no object, so text cannot be a prompt.")
+            raise ValueError(f"prompts must not contain text: {options.data} has no texts or class names.")
 
 
 def check_names(names: list[str]) -> None:
-    """Raises ValueError unless all samples differ in their names."""
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"data: {len(twice)} names stand for several samples, the first is {twice[0]!r}.")
+    """Raise a ValueError unless all names of samples are different."""
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"data must have unique names of samples, got {len(repeated)} repeated names, the first is {repeated[0]!r}."
+        )
+
+
+def _update_settings(path: Path) -> None:
+    """Respell the settings of a run of release 0.1, which can then be resumed."""
+    settings = json.loads(path.read_text()) if path.is_file() else {}
+    if settings.get("point") == "centre":  # codespell:ignore centre
+        write_json(path, {**settings, "point": "center"})
 
 
 class Method:
-    """A checkpoint, baseline or folder of predictions, with its folder of results."""
+    """A checkpoint, baseline or folder of predictions, with its folder of results.
+
+    Args:
+        options: What to measure and how.
+        kind: "checkpoint", "baseline" or "predictions".
+        source: Folder or Hub id of the checkpoint, name of the baseline, or folder of predictions.
+        name: Name of the folder of results.
+        protocol: Name of the protocol.
+
+    Raises:
+        ValueError: If the folder holds results of another version of the method.
+    """
 
     def __init__(self, options: EvaluationOptions, kind: str, source: str, name: str, protocol: str) -> None:
         self.options, self.kind, self.source = options, kind, source
@@ -129,9 +187,10 @@ class Method:
         elif kind == "predictions":
             self.fingerprint = fingerprint_folder(Path(source))
         identity = {"source": source, "fingerprint": self.fingerprint}
-        check_settings(self.path / "method.json", identity, f"Delete {self.path} to measure it anew.")
+        check_settings(self.path / "method.json", identity, f"Delete {self.path} to measure it from scratch.")
 
     def load(self) -> Any:
+        """Return the predictor."""
         if self.kind == "checkpoint":
             options = self.options
             return CheckpointPredictor(
@@ -142,10 +201,11 @@ class Method:
         return FolderPredictor(Path(self.source), self.protocol.per_image)
 
     def folder(self, prompt: str) -> ResultFolder:
+        """Return the results for one kind of prompt."""
         return ResultFolder(self.path / prompt, self.options.save_mattes and self.kind != "predictions")
 
     def run(self, benchmark: Benchmark, pool: ScoringPool, track: Track) -> list[str]:
-        """Measures what has no result yet; returns the names of all samples in their order."""
+        """Measure the samples that have no result yet; return the names of all samples in order."""
         folders = {prompt: self.folder(prompt) for prompt in self.prompts}
         predictor, names = None, []
         rules = PromptRules(self.options.template, self.options.point)
@@ -167,22 +227,28 @@ class Method:
         return names
 
     def _run_sample(
-        self, predictor: Any, sample: Sample, folders: dict[str, ResultFolder], rules: PromptRules, pool: ScoringPool
+        self,
+        predictor: Any,
+        sample: EvaluationSample,
+        folders: dict[str, ResultFolder],
+        rules: PromptRules,
+        pool: ScoringPool,
     ) -> None:
+        """Predict and score the objects of one image for the kinds of prompts in `folders`."""
         image = read_image(sample.image, sample.name)
         size = (image.height, image.width)
         mattes = [read_matte(target.alpha, f"the matte {target.name}", size) for target in sample.targets]
-        asked, skipped = {}, {}
+        prompted, skipped = {}, {}
         for prompt in folders:
-            asked[prompt], skipped[prompt] = ask(sample, mattes, prompt, rules)
-        for prompt, alphas in predictor.predict(sample, image, asked):
-            preds = [None if alpha is None else self.protocol.quantise(alpha) for alpha in alphas]
-            folder, objects = folders[prompt], asked[prompt]
+            prompted[prompt], skipped[prompt] = prompt_targets(sample, mattes, prompt, rules)
+        for prompt, alphas in predictor.predict(sample, image, prompted):
+            preds = [None if alpha is None else self.protocol.quantize(alpha) for alpha in alphas]
+            folder, objects = folders[prompt], prompted[prompt]
             if folder.save_mattes:
                 for each, pred in zip(objects, preds, strict=True):
                     folder.write_matte(each.target.name, pred)
-            if self.protocol.per_image:  # what cannot be prompted is there to be found all the same
-                objects = [Prompted(*pair) for pair in zip(sample.targets, mattes, strict=True)]
+            if self.protocol.per_image:  # objects that cannot be prompted still count as targets
+                objects = [PromptedTarget(*pair) for pair in zip(sample.targets, mattes, strict=True)]
             pool.submit(
                 self.protocol_name,
                 preds,
@@ -195,11 +261,12 @@ class Method:
         self,
         folder: ResultFolder,
         sample: str,
-        objects: list[Prompted],
+        objects: list[PromptedTarget],
         preds: list[np.ndarray | None],
         skipped: dict[str, int],
         rows: Rows,
     ) -> None:
+        """Write the part of a sample."""
         if self.protocol.per_image:
             missing = [max(0, len(objects) - len(preds))]
             named = [sample]
@@ -209,7 +276,7 @@ class Method:
         folder.write(sample, {"targets": named, "missing": missing, "skipped": skipped, "rows": rows})
 
     def collect(self, prompt: str, names: list[str]) -> dict[str, Any] | None:
-        """Writes the rows and returns what they amount to; None while parts are missing."""
+        """Write the table of rows and return the result over all of them; None while parts are missing."""
         folder = self.folder(prompt)
         parts = {name: folder.read(name) for name in names}
         if any(part is None for part in parts.values()):
@@ -220,7 +287,7 @@ class Method:
             skipped.update(part["skipped"])
         if not rows:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
-            raise ValueError(f"prompts: no object can be named by {prompt} ({reasons}).")
+            raise ValueError(f"prompts: no object has a prompt of kind {prompt} ({reasons}).")
         write_rows(folder.path / f"rows.{self.options.rows}", list(_make_table(parts, self.protocol)))
         return {
             "method": self.path.name,
@@ -234,17 +301,18 @@ class Method:
             "unused": self._list_unused(parts),
             "trimaps": sum("sad_trimap" in row for row in rows),
             "skipped": dict(sorted(skipped.items())),
-            "measures": self.protocol.summarise(rows),
+            "measures": self.protocol.summarize(rows),
         }
 
     def _list_unused(self, parts: dict[str, dict[str, Any]]) -> list[str]:
-        """Predictions for what is not in the data set: most often a sign of wrong names."""
+        """Return the predictions that belong to nothing in the data set, usually because their names are wrong."""
         if self.kind != "predictions" or self.options.limit is not None:
             return []
         return self.load().list_unused(name for part in parts.values() for name in part["targets"])
 
 
-def _read_trimap(prompted: Prompted, size: tuple[int, int]) -> np.ndarray | None:
+def _read_trimap(prompted: PromptedTarget, size: tuple[int, int]) -> np.ndarray | None:
+    """Read the trimap of an object, if it has one."""
     source, name = prompted.target.trimap, f"the trimap of {prompted.target.name}"
     if source is None:
         return None
@@ -255,6 +323,7 @@ def _read_trimap(prompted: Prompted, size: tuple[int, int]) -> np.ndarray | None
 
 
 def _make_table(parts: dict[str, dict[str, Any]], protocol: Protocol) -> Iterator[dict[str, Any]]:
+    """Yield a row of metrics for each object, or for each image if the protocol scores whole images."""
     for sample, part in parts.items():
         for target, missing, row in zip(part["targets"], part["missing"], part["rows"], strict=True):
-            yield {"sample": sample, "target": target, "missing": missing, **protocol.summarise([row])}
+            yield {"sample": sample, "target": target, "missing": missing, **protocol.summarize([row])}

@@ -1,6 +1,7 @@
-"""What an evaluation is asked to do, checked before anything is loaded."""
+"""Options of an evaluation, validated before anything is loaded."""
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from .baselines import BASELINES
 from .columns import ROLES
 from .layouts import LAYOUTS
-from .prompts import PAPER_TEMPLATE, POINT_RULES, PROMPTS
+from .prompts import DEFAULT_TEMPLATE, POINT_RULES, PROMPTS
 from .protocols import PROTOCOLS
 from .results import ROW_FORMATS
 
@@ -18,32 +19,49 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass
 class EvaluationOptions:
-    """Args:
-        data: folder or Hub id.
-        out: folder for results; one that holds results of the same settings is continued.
-        layout: one of LAYOUTS, "columns", or "auto".
-        split: of the benchmark, or of the Hub data set.
-        columns: role to column or subfolder, for other data sets; see `columns.py`.
-        config_name: of the Hub data set.
-        protocol: one of PROTOCOLS, or "auto" for the layout's own ("matting" for other data sets).
-        models: checkpoints, folders or Hub ids.
-        baselines: names of BASELINES, which answer box prompts.
-        predictions: folders of mattes that other programs made for the one kind of prompt in `prompts`.
-        prompts: kinds of prompts, of PROMPTS.
-        template: text around a class name, with {CLS}.
-        point: "centre" or "inside".
-        known_words: leave out texts with a word that is not one token of the checkpoint's vocabulary.
-        longest_edge: longer side that images are shrunk to; None for the processor's own.
-        config_overrides: fields of the checkpoint's config to change.
-        limit: only so many samples.
-        shard: (i, n) does every n-th sample from the i-th on, i from 1; processes with one `out` share a data set.
-        workers: processes that measure while the model works; 0 measures in the main one.
-        save_mattes: also write the mattes, as 8-bit PNG.
-        rows: "parquet" or "csv".
-        device, dtype: of the model.
+    """What to measure, on which data and how. Options are validated when the object is created.
+
+    Args:
+        data: Folder of a benchmark or data set, or Hub id of a data set.
+        out: Folder for results. If it holds results of the same settings, they are continued.
+        layout: Layout of the data: "refmatte-rw100", "him2k", "dis5k", "alphamatting", "dev-coco", "dev-alphamatting",
+            "columns" for any other data set, or "auto" to detect it.
+        split: Split of the benchmark or of the Hub data set. By default the only split of a benchmark, and "test" of a
+            Hub data set.
+        columns: For other data sets, the column or subfolder of each role: image, alpha, id, text, cls, box, point,
+            trimap.
+        config_name: Configuration of the Hub data set.
+        protocol: "matting", "masks", "dichotomous", "instances", or "auto" for that of the layout ("matting" for other
+            data sets).
+        models: Checkpoints, as folders or Hub ids. Several count as runs with different seeds.
+        baselines: Methods that need only a box: "box-as-mask", "grabcut", "closed-form".
+        predictions: Folders of mattes that another program made for the one kind of prompt in `prompts`.
+        prompts: Kinds of prompts: "text", "point", "box", "none".
+        template: Text around a class name, with {CLS} in its place.
+        point: Where clicks are derived from true mattes: at the "center" of the box, or as far "inside" as possible.
+        known_words: Whether to skip texts with a word that is not a single token of the checkpoint's vocabulary.
+        longest_edge: Longer side in pixels to which images are shrunk; by default that of the processor.
+        config_overrides: Fields of the checkpoint's config to change, such as `encoder_size`.
+        limit: Number of samples to stop after.
+        shard: (i, n) to measure every n-th sample from the i-th on, counted from 1. Processes with the same `out` share
+            a data set this way.
+        workers: Number of processes that compute metrics while the model works; 0 computes them in the main process.
+        save_mattes: Whether to write the mattes, as 8-bit PNG.
+        rows: Format of the table of single images: "parquet" or "csv".
+        device: Device of the model, such as "cpu" or "cuda:0".
+        dtype: Precision of the model: "float32", "float16" or "bfloat16".
 
     Raises:
-        ValueError: names the argument that is not accepted, and what is.
+        ValueError: If an option is invalid; the error names it and the accepted values.
+
+    Example:
+        >>> from fclm_hf.evaluation import EvaluationOptions
+        >>> options = EvaluationOptions("DIS5K", out="results", models=["runs/seed0", "runs/seed1"], prompts=["box"])
+        >>> options.list_methods()
+        [('checkpoint', 'runs/seed0', 'seed0'), ('checkpoint', 'runs/seed1', 'seed1')]
+        >>> EvaluationOptions("DIS5K", out="results", baselines=["grabcut"], prompts=["text"])
+        Traceback (most recent call last):
+        ValueError: prompts must contain box for baselines, got text.
     """
 
     data: str
@@ -57,8 +75,8 @@ class EvaluationOptions:
     baselines: list[str] = field(default_factory=list)
     predictions: list[Path] = field(default_factory=list)
     prompts: list[str] = field(default_factory=lambda: ["box"])
-    template: str = PAPER_TEMPLATE
-    point: str = "centre"
+    template: str = DEFAULT_TEMPLATE
+    point: str = "center"
     known_words: bool = False
     longest_edge: int | None = None
     config_overrides: dict[str, Any] = field(default_factory=dict)
@@ -71,8 +89,12 @@ class EvaluationOptions:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        self.out = Path(self.out)
+        self.data, self.out = str(self.data), Path(self.out)
         self.predictions = [Path(folder) for folder in self.predictions]
+        if self.point == "centre":  # codespell:ignore centre
+            message = f'point="{self.point}" is deprecated and will be removed in 0.3.0: use point="center".'
+            warnings.warn(message, FutureWarning, stacklevel=3)
+            self.point = "center"
         _check_choice("layout", self.layout, ("auto", "columns", *LAYOUTS))
         _check_choice("protocol", self.protocol, ("auto", *PROTOCOLS))
         _check_choice("point", self.point, POINT_RULES)
@@ -86,9 +108,9 @@ class EvaluationOptions:
             for value in values:
                 _check_choice(name, value, accepted)
             if len(set(values)) < len(values) or (name == "prompts" and not values):
-                raise ValueError(f"{name} must be at least one, none of them twice, got {values}.")
+                raise ValueError(f"{name} must be unique and not empty, got {values}.")
         if "{CLS}" not in self.template:
-            raise ValueError(f"template must contain {{CLS}}, the place of the class name, got {self.template!r}.")
+            raise ValueError(f"template must contain {{CLS}} in place of the class name, got {self.template!r}.")
         for name, low in (("longest_edge", 1), ("limit", 1), ("workers", 0)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -97,15 +119,15 @@ class EvaluationOptions:
             raise ValueError(f"shard must be (i, n) with 1 <= i <= n, got {self.shard}.")
         self._check_methods()
         if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"out must be a folder, {self.out} is a file.")
+            raise ValueError(f"out must be a folder, got the file {self.out}.")
 
     def list_settings(self) -> dict[str, Any]:
-        """What decides how methods are asked and run, for the record."""
+        """Return the options that determine how methods are prompted and run, for the record."""
         names = ("template", "point", "known_words", "longest_edge", "config_overrides", "dtype")
         return {name: getattr(self, name) for name in names}
 
     def list_methods(self) -> list[tuple[str, str, str]]:
-        """Kind (checkpoint, baseline or predictions), source and folder name of each method."""
+        """Return kind ("checkpoint", "baseline" or "predictions"), source and folder name of each method."""
         predictions = [str(folder) for folder in self.predictions]
         names = name_sources([*self.models, *predictions])
         return [
@@ -115,36 +137,44 @@ class EvaluationOptions:
         ]
 
     def _check_methods(self) -> None:
+        """Raise a ValueError unless there are methods that fit the prompts and have names of their own."""
         if not (self.models or self.baselines or self.predictions):
-            raise ValueError("models, baselines and predictions are all empty: there is nothing to measure.")
+            raise ValueError("models, baselines or predictions must be given, got none of them.")
         if self.baselines and "box" not in self.prompts:
-            raise ValueError(f"baselines answer box prompts only, prompts are {', '.join(self.prompts)}.")
+            raise ValueError(f"prompts must contain box for baselines, got {', '.join(self.prompts)}.")
         if self.predictions and len(self.prompts) > 1:
-            raise ValueError("predictions were made for one kind of prompt: give exactly one in prompts.")
+            raise ValueError(f"prompts must be the one kind that predictions were made for, got {self.prompts}.")
         for folder in self.predictions:
             if not folder.is_dir():
-                raise ValueError(f"predictions: {folder} is not a folder.")
+                raise ValueError(f"predictions must be folders, got {folder}.")
         names = [name for _, _, name in self.list_methods()]
         if len(set(names)) < len(names):
-            raise ValueError(f"models, baselines and predictions must differ in their names, got {names}.")
+            raise ValueError(f"models, baselines and predictions must have different names, got {names}.")
 
 
 def name_sources(sources: list[str]) -> dict[str, str]:
-    """The shortest ends of paths (or Hub ids) that tell them apart, as folder names.
+    """Name sources by the shortest ends of their paths (or Hub ids) that tell them apart, as names of folders.
 
     Raises:
-        ValueError: a source is given twice.
+        ValueError: If a source is given twice.
     """
     if len(set(sources)) < len(sources):
-        raise ValueError(f"models and predictions must differ, got {sources}.")
-    parts = {source: PurePath(source).parts for source in sources}
+        raise ValueError(f"models and predictions must be unique, got {sources}.")
+    parts = {source: _list_parts(source) for source in sources}
     for length in range(1, max([2, *(len(part) + 1 for part in parts.values())])):
         names = {source: re.sub(r"[^\w.#-]+", "_", "_".join(part[-length:])) for source, part in parts.items()}
         if len(set(names.values())) == len(names):
             return names
-    raise ValueError(f"models and predictions must differ, got {sources}.")
+    raise ValueError(f"models and predictions must be unique, got {sources}.")
+
+
+def _list_parts(source: str) -> tuple[str, ...]:
+    """Return the parts of a path, resolved where it ends in "." or "..", which would lead out of the results."""
+    path = PurePath(source)
+    return (Path(source).resolve() if path.name in ("", "..") else path).parts
 
 
 def _check_choice(name: str, value: Any, accepted: tuple[str, ...]) -> None:
+    """Raise a ValueError unless the value of an option is accepted."""
     if value not in accepted:
         raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""Where mattes come from: a checkpoint, a method that needs only a box, or a folder of files."""
+"""Predictors: where mattes come from, which is a checkpoint, a baseline that needs only a box, or a folder of files."""
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -13,27 +13,31 @@ from transformers.utils.hub import extract_commit_hash
 
 from .baselines import BASELINES
 from .layouts import index_images
-from .prompts import Prompted
-from .samples import Sample, read_matte
+from .prompts import PromptedTarget
+from .samples import EvaluationSample, read_matte
 
 
-Asked = dict[str, list[Prompted]]
+PromptedTargets = dict[str, list[PromptedTarget]]  # by kind of prompt
 Mattes = Iterator[tuple[str, list[np.ndarray | None]]]
 PROMPT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "object_mask")
 PIXELS_PER_PASS = 4 * 1024 * 1024  # objects x pixels of the model that are decoded at once, about 2 GB
 
 
 class CheckpointPredictor:
-    """A checkpoint of FCLM and its processor. An image is encoded once for all prompts of all kinds.
+    """An FCLM checkpoint with its processor, which encodes an image once for all prompts of all kinds.
+
+    Mattes are resized back to the size of the photo with antialiased bilinear interpolation.
 
     Args:
-        source: folder or Hub id.
-        longest_edge: longer side that the image is shrunk to (never enlarged); default: the processor's own.
-        overrides: fields of the config, such as `encoder_size`.
-        device, dtype: of the model.
+        source: Folder or Hub id.
+        longest_edge: Longer side to which images are shrunk (never enlarged); by default the processor's own.
+        overrides: Fields of the config to change, such as `encoder_size`.
+        device: Device of the model.
+        dtype: Precision of the model: "float32", "float16" or "bfloat16".
 
-    Mattes are resized back to the photo's size, antialiased bilinear. Raises OSError or ValueError when it cannot be
-    loaded.
+    Raises:
+        OSError: If the checkpoint cannot be loaded.
+        ValueError: If a field of the config is invalid.
     """
 
     def __init__(
@@ -54,20 +58,21 @@ class CheckpointPredictor:
 
     @property
     def vocabulary(self) -> frozenset[str]:
+        """Return the tokens of the tokenizer."""
         return frozenset(self.processor.tokenizer.get_vocab())
 
     @torch.inference_mode()
-    def predict(self, sample: Sample, image: Image.Image, asked: Asked) -> Mattes:
-        """Yields each kind of prompt with its mattes, float32 (H, W) in [0, 1]."""
-        if not any(asked.values()):
-            yield from ((prompt, []) for prompt in asked)
+    def predict(self, sample: EvaluationSample, image: Image.Image, prompted: PromptedTargets) -> Mattes:
+        """Yield each kind of prompt with its mattes, float32 of shape `(height, width)` in [0, 1]."""
+        if not any(prompted.values()):
+            yield from ((prompt, []) for prompt in prompted)
             return
         device, size = self.model.device, (image.height, image.width)
         encoded = self.processor(images=image, **self.resize).to(device)
         pixels = encoded["pixel_values"].to(self.model.dtype)
         embeddings = self.model.get_image_embeddings(pixels, encoded["pixel_mask"])
         step = max(1, PIXELS_PER_PASS // (pixels.shape[-2] * pixels.shape[-1]))
-        for prompt, objects in asked.items():
+        for prompt, objects in prompted.items():
             mattes: list[np.ndarray | None] = []
             for start in range(0, len(objects), step):
                 given = _nest(prompt, objects[start : start + step])
@@ -80,35 +85,46 @@ class CheckpointPredictor:
 
 
 class BoxPredictor:
-    """One of BASELINES; answers boxes only."""
+    """One of BASELINES, which accept box prompts only.
+
+    Args:
+        name: Name of the baseline.
+    """
 
     def __init__(self, name: str) -> None:
         self.run = BASELINES[name]
 
-    def predict(self, sample: Sample, image: Image.Image, asked: Asked) -> Mattes:
-        for prompt, objects in asked.items():
+    def predict(self, sample: EvaluationSample, image: Image.Image, prompted: PromptedTargets) -> Mattes:
+        """Yield each kind of prompt with its masks or mattes, float32 of shape `(height, width)` in [0, 1]."""
+        for prompt, objects in prompted.items():
             yield prompt, [self.run(image, each.box) for each in objects]
 
 
 class FolderPredictor:
-    """Mattes that any other program wrote: `<name of the target>` with any image suffix, of the photo's size.
+    """A folder of mattes that another program wrote: `<name of the target>` with any image suffix, of the photo's size.
 
-    Instances are all images in `<name of the sample>/`, whatever their names. What is missing is None.
+    Instances are all images in `<name of the sample>/`, whatever their names. Missing mattes are None.
 
-    Raises ValueError when two files have one name.
+    Args:
+        folder: The folder.
+        instances: Whether the mattes are instances.
+
+    Raises:
+        ValueError: If two files have the same name.
     """
 
     def __init__(self, folder: Path, instances: bool = False) -> None:
         self.images, self.instances = index_images(folder, "**/*"), instances
 
     def list_unused(self, names: Iterable[str]) -> list[str]:
-        """Names of the mattes that belong to none of these targets, or of these samples if they are instances."""
+        """Return the names of the mattes that belong to none of these targets (samples, if they are instances)."""
         known = set(names)
         return [name for name in self.images if (_find_photo(name) if self.instances else name) not in known]
 
-    def predict(self, sample: Sample, image: Image.Image, asked: Asked) -> Mattes:
+    def predict(self, sample: EvaluationSample, image: Image.Image, prompted: PromptedTargets) -> Mattes:
+        """Yield each kind of prompt with its mattes, uint8 of shape `(height, width)`."""
         size = (image.height, image.width)
-        for prompt, objects in asked.items():
+        for prompt, objects in prompted.items():
             if self.instances:
                 paths = [path for name, path in self.images.items() if _find_photo(name) == sample.name]
             else:
@@ -117,9 +133,13 @@ class FolderPredictor:
 
 
 def fingerprint_checkpoint(source: str) -> str | None:
-    """What tells two versions of a checkpoint apart: a hash of its files, or the commit on the Hub.
+    """Identify the version of a checkpoint: a hash of the files in its folder, or the commit of its Hub repository.
 
-    Raises OSError when there is no checkpoint.
+    Args:
+        source: Folder or Hub id.
+
+    Raises:
+        OSError: If there is no such checkpoint.
     """
     try:
         config = cached_file(source, CONFIG_NAME)
@@ -136,7 +156,7 @@ def fingerprint_checkpoint(source: str) -> str | None:
 
 
 def fingerprint_folder(folder: Path) -> str:
-    """Names, sizes and times of all files."""
+    """Return a hash of the names, sizes and modification times of all files in a folder."""
     digest = sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -146,12 +166,12 @@ def fingerprint_folder(folder: Path) -> str:
 
 
 def _find_photo(name: str) -> str:
-    """ "photo/00" is an instance of "photo"."""
+    """Return the sample to which an instance belongs: "photo" for "photo/00"."""
     return name.rpartition("/")[0]
 
 
-def _nest(prompt: str, objects: list[Prompted]) -> dict[str, Any]:
-    """Arguments of the processor for the objects of one image."""
+def _nest(prompt: str, objects: list[PromptedTarget]) -> dict[str, Any]:
+    """Return the arguments of the processor for the objects of one image."""
     if prompt == "box":
         return {"input_boxes": [[list(each.box) for each in objects]]}
     if prompt == "point":

@@ -1,4 +1,4 @@
-"""Results on disk. Every file appears whole or not at all, so that a run can stop anywhere and go on later."""
+"""Results on disk. Every file is written atomically, so that a run can be interrupted anywhere and resumed later."""
 
 import csv
 import json
@@ -17,7 +17,12 @@ ROW_FORMATS = ("parquet", "csv")
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A table as Parquet or CSV, by the suffix of `path`. Rows may lack columns."""
+    """Write a table as Parquet or CSV.
+
+    Args:
+        path: File to write; its suffix selects the format.
+        rows: Dicts from column to cell, which may lack columns.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     if path.suffix == ".csv":
         text = StringIO()
@@ -35,9 +40,13 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 class ResultFolder:
-    """What one method gave for one kind of prompt: a part per sample, the mattes that were asked for, rows and summary.
+    """The results of one method for one kind of prompt: one part per sample, and the mattes if they are to be saved.
 
-    A part is written last: where there is one, its mattes are whole.
+    The part of a sample is written after its mattes: where there is a part, its mattes are complete.
+
+    Args:
+        path: The folder.
+        save_mattes: Whether mattes are saved, so that a part without mattes does not count as done.
     """
 
     def __init__(self, path: Path, save_mattes: bool) -> None:
@@ -45,35 +54,53 @@ class ResultFolder:
 
     @property
     def mattes(self) -> Path:
+        """Return the folder of the mattes."""
         return self.path / "mattes"
 
     def has(self, sample: str) -> bool:
+        """Return whether the results of a sample are complete."""
         part = self.read(sample)
         return part is not None and (part["mattes_saved"] or not self.save_mattes)
 
     def read(self, sample: str) -> dict[str, Any] | None:
+        """Return the part of a sample, or None if there is none."""
         try:
             return json.loads(self._find_part(sample).read_text())
         except FileNotFoundError:
             return None
 
     def write(self, sample: str, part: dict[str, Any]) -> None:
+        """Write the part of a sample."""
         write_json(self._find_part(sample), {**part, "mattes_saved": self.save_mattes})
 
     def write_matte(self, name: str, matte: np.ndarray) -> None:
+        """Write a matte (uint8 of shape `(height, width)`) as PNG."""
         data = BytesIO()
         Image.fromarray(matte).save(data, "PNG")
-        write_bytes(self.mattes / f"{name}.png", data.getvalue())
+        write_bytes(_find_inside(self.mattes, f"{name}.png"), data.getvalue())
 
     def _find_part(self, sample: str) -> Path:
-        return self.path / "parts" / f"{sample}.json"
+        """Return the path of the part of a sample."""
+        return _find_inside(self.path / "parts", f"{sample}.json")
+
+
+def _find_inside(folder: Path, name: str) -> Path:
+    """Return the path of a file in `folder`; raise a ValueError if a data set's names lead out of it."""
+    if Path(name).is_absolute() or Path(name).drive or ".." in Path(name).parts:
+        raise ValueError(f"data: names of samples and targets must be relative paths without '..', got {name!r}.")
+    return folder / name
 
 
 def check_settings(path: Path, settings: dict[str, Any], remedy: str) -> None:
-    """Keeps the settings that results were made with, and compares them when a run goes on.
+    """Write the settings of new results, or check that existing results have the same settings.
+
+    Args:
+        path: File of the settings.
+        settings: The settings, as values that JSON can represent.
+        remedy: Advice at the end of the error.
 
     Raises:
-        ValueError: results of other settings are there; names the differences and ends with `remedy`.
+        ValueError: If existing results have other settings; the error lists the differences.
     """
     if not path.is_file():
         write_json(path, settings)

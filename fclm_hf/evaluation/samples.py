@@ -1,4 +1,4 @@
-"""What is measured: images and the true mattes of their objects, read when they are needed."""
+"""What is measured: images and the true mattes of their objects, read only when they are needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class Target:
     """An object of an image.
 
     Attributes:
-        name: where its matte lies in a folder of predictions, without suffix: "GT01", or "photo/00" for an instance.
-        alpha: the true matte: path, bytes, PIL image, or a cell {"bytes", "path"} of `datasets`.
-        text: an expression of the data set, used as it is.
-        cls: a class name, for a template.
+        name: Where its matte is in a folder of predictions, without suffix: "GT01", or "photo/00" for an instance.
+        alpha: The true matte: a path, bytes, a PIL image, or a cell `{"bytes", "path"}` of `datasets`.
+        text: An expression of the data set, used as a prompt without a template.
+        cls: A class name, which a template turns into a prompt.
         box: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; derived from the matte if None.
-        point: (x, y) in pixels; derived if None.
-        trimap: like `alpha`, of 0, 128 and 255.
+        point: (x, y) in pixels; derived from the matte if None.
+        trimap: A trimap with values 0, 128 and 255, of the same types as `alpha`.
     """
 
     name: str
@@ -35,8 +35,14 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An image (path, bytes, PIL image or cell of `datasets`) and its objects, at least one."""
+class EvaluationSample:
+    """An image and its objects.
+
+    Attributes:
+        name: Name of the image, unique in the data set.
+        image: A path, bytes, a PIL image, or a cell `{"bytes", "path"}` of `datasets`.
+        targets: The objects, at least one.
+    """
 
     name: str
     image: Any
@@ -44,40 +50,64 @@ class Sample:
 
 
 def read_image(source: Any, name: str) -> Image.Image:
-    """Upright RGB. Raises ValueError with `name` when it cannot be read."""
+    """Read an image as upright 8-bit RGB.
+
+    Args:
+        source: A path, bytes, a PIL image, or a cell of `datasets`.
+        name: What errors call the image.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     return load_image(_open_cell(source, name), name)
 
 
 def read_matte(source: Any, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """A matte or trimap of any image format as uint8 (H, W).
+    """Read a matte or trimap of any image format.
 
     Args:
-        source: path, bytes, PIL image or cell of `datasets`: 8-bit, 16-bit or float in 0..1; of colours the luminance.
-        name: how errors call it.
+        source: A path, bytes, a PIL image, or a cell of `datasets`: 8-bit, 16-bit or float in [0, 1]. Color images are
+            converted to their luminance.
+        name: What errors call the matte.
         size: (height, width) that it must have.
 
+    Returns:
+        The matte, uint8 of shape `(height, width)`.
+
     Raises:
-        ValueError: it cannot be read, has another size, or has transparent pixels, whose matte could be either channel.
+        ValueError: If it cannot be read, has another size, or has transparent pixels, so that it is unclear which
+            channel is the matte.
     """
     image = open_image(_open_cell(source, name), name)
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.asarray(image))
     if size is not None and (image.height, image.width) != tuple(size):
-        raise ValueError(f"{name} is {image.width} x {image.height}, but its photo {size[1]} x {size[0]} pixels.")
+        raise ValueError(
+            f"{name} must have the size of its photo, {size[1]} x {size[0]}, got {image.width} x {image.height}."
+        )
     if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
-        raise ValueError(f"{name} has transparent pixels: a matte must be a grey image.")
+        raise ValueError(f"{name} must be a grayscale matte, got an image with transparent pixels.")
     matte = load_segmentation_maps([[image]], [(image.height, image.width)])[0][0]
     return np.rint(matte.numpy() * 255).astype(np.uint8)
 
 
-def join_targets(sample: Sample, mattes: list[np.ndarray]) -> tuple[Target, np.ndarray]:
-    """All objects of an image as one, for matting without a prompt: the pixelwise maximum of their mattes."""
+def join_targets(sample: EvaluationSample, mattes: list[np.ndarray]) -> tuple[Target, np.ndarray]:
+    """Join all objects of an image into one, for matting without a prompt.
+
+    Args:
+        sample: The image.
+        mattes: True mattes of its objects, uint8 of shape `(height, width)`.
+
+    Returns:
+        The joint target, and the pixelwise maximum of the mattes.
+    """
     if len(mattes) == 1:
         return sample.targets[0], mattes[0]
     return Target(sample.name, None), np.maximum.reduce(mattes)
 
 
 def _open_cell(source: Any, name: str) -> Any:
+    """Decode a cell of `datasets`; return any other source unchanged."""
     if not isinstance(source, Mapping):
         return source
     from datasets import Image as ImageFeature

@@ -1,4 +1,4 @@
-"""Summaries: what the rows amount to, spread over checkpoints, and how to read it."""
+"""Summaries: the results of all methods, their spread over checkpoints, tables and remarks."""
 
 import math
 import platform
@@ -14,10 +14,19 @@ from .options import EvaluationOptions
 def make_summary(
     options: EvaluationOptions, layout: str, protocol: str, results: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Everything that a reader of the figures needs, as JSON.
+    """Collect everything that a reader of the results needs.
 
-    Checkpoints of one call count as runs by different seeds: `spread` holds mean and standard deviation (of a sample,
-    n - 1) over them for each kind of prompt.
+    The checkpoints of one evaluation count as runs with different seeds: `spread` holds mean and standard deviation (of
+    a sample, with n - 1) over them for each kind of prompt.
+
+    Args:
+        options: What was measured and how.
+        layout: Name of the layout.
+        protocol: Name of the protocol.
+        results: Results of each method and kind of prompt.
+
+    Returns:
+        The summary, which survives a round trip through JSON.
     """
     summary = {
         "benchmark": {
@@ -42,7 +51,7 @@ def make_summary(
 
 
 def measure_spread(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of each measure over the results of several checkpoints."""
+    """Return mean and standard deviation of each metric over the results of several checkpoints."""
     values = {name: [result["measures"][name] for result in results] for name in results[0]["measures"]}
     return {
         "prompt": results[0]["prompt"],
@@ -52,7 +61,7 @@ def measure_spread(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def make_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of text, one row per method and kind of prompt, then those of the spread."""
+    """Return header and rows of text: a row per method and kind of prompt, then the rows of the spread."""
     names = list(dict.fromkeys(name for result in summary["results"] for name in result["measures"]))
     header = ["method", "prompt", "objects", "missing", *names]
     rows = [
@@ -61,19 +70,19 @@ def make_table(summary: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
             result["prompt"],
             str(result["objects"]),
             str(result["missing"]),
-            *(format_figure(result["measures"].get(name)) for name in names),
+            *(format_value(result["measures"].get(name)) for name in names),
         ]
         for result in summary["results"]
     ]
     for spread in summary.get("spread", ()):
-        figures = [spread["measures"].get(name) for name in names]
-        cells = [f"{format_figure(each['mean'])} ± {format_figure(each['std'])}" if each else "" for each in figures]
+        values = [spread["measures"].get(name) for name in names]
+        cells = [f"{format_value(each['mean'])} ± {format_value(each['std'])}" if each else "" for each in values]
         rows.append([f"mean ± std of {spread['checkpoints']}", spread["prompt"], "", "", *cells])
     return header, rows
 
 
-def format_figure(value: float | None) -> str:
-    """Four significant digits, without an exponent."""
+def format_value(value: float | None) -> str:
+    """Format a value with four significant digits and without an exponent; None as an empty string."""
     if value is None:
         return ""
     if value == 0 or isinstance(value, int):
@@ -82,15 +91,15 @@ def format_figure(value: float | None) -> str:
 
 
 def list_remarks(summary: dict[str, Any]) -> Iterator[str]:
-    """What the table does not show, or hides in a column."""
+    """Yield remarks on what the table does not show: skipped objects, missing and unused mattes, few trimaps."""
     for result in summary["results"]:
         method, objects = result["method"], result["objects"]
         if result["skipped"]:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in result["skipped"].items())
-            yield f"{method}: {result['prompt']} cannot name some objects ({reasons})"
+            yield f"{method}: some objects have no prompt of kind {result['prompt']} ({reasons})"
         if result["missing"]:
-            yield f"{method}: {result['missing']} of {objects} mattes are missing: they count as empty or as missed"
+            yield f"{method}: {result['missing']} of {objects} mattes are missing and count as empty or missed"
         if unused := result["unused"]:
-            yield f"{method}: {len(unused)} mattes belong to no object that was asked for, the first is {unused[0]}"
+            yield f"{method}: {len(unused)} mattes belong to no prompted object, the first is {unused[0]}"
         if 0 < result["trimaps"] < objects:
-            yield f"{method}: figures of trimaps are of {result['trimaps']} of {objects} objects"
+            yield f"{method}: metrics over trimaps cover {result['trimaps']} of {objects} objects"

@@ -1,4 +1,4 @@
-"""Measuring in worker processes while the model works on the next image."""
+"""Worker processes that compute metrics while the model works on the next image."""
 
 import os
 import signal
@@ -15,19 +15,22 @@ import numpy as np
 from .protocols import Rows, measure_sample
 
 
-Done = Callable[[Rows], None]
+Callback = Callable[[Rows], None]
 
 
 class ScoringPool:
-    """Hands mattes to `workers` processes, few enough at a time to bound the memory; with 0 measures at once.
+    """Scores mattes in worker processes, with a bound on the number of pending tasks to limit memory.
 
-    A context manager: on the way out it waits for what is under way, after an error it does not.
+    Use it as a context manager: at the end of the block it waits for pending tasks, unless there was an error.
+
+    Args:
+        workers: Number of processes; 0 scores in the calling process.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.pool: ProcessPoolExecutor | None = None
-        self.waiting: dict[Future, Done] = {}
+        self.pending: dict[Future, Callback] = {}
 
     def submit(
         self,
@@ -35,30 +38,42 @@ class ScoringPool:
         preds: list[np.ndarray | None],
         targets: list[np.ndarray],
         trimaps: list[np.ndarray | None],
-        done: Done,
+        callback: Callback,
     ) -> None:
-        """Calls `done` with the rows of [`measure_sample`], later and in any order, but in this process."""
+        """Score the mattes of one image with [`measure_sample`].
+
+        Args:
+            protocol: Name of the protocol.
+            preds: See [`Protocol.measure`].
+            targets: See [`Protocol.measure`].
+            trimaps: See [`Protocol.measure`].
+            callback: Called with the rows, later and in any order, in the calling process.
+
+        Raises:
+            RuntimeError: If a worker process died.
+        """
         if not self.workers:
-            done(measure_sample(protocol, preds, targets, trimaps))
+            callback(measure_sample(protocol, preds, targets, trimaps))
             return
         if self.pool is None:
             self.pool = ProcessPoolExecutor(self.workers, mp_context=_make_context(), initializer=_start_worker)
         self._collect(2 * self.workers)
         try:
-            self.waiting[self.pool.submit(measure_sample, protocol, preds, targets, trimaps)] = done
+            self.pending[self.pool.submit(measure_sample, protocol, preds, targets, trimaps)] = callback
         except BrokenProcessPool as error:
             raise _explain(error) from error
 
     def finish(self) -> None:
+        """Wait for all pending tasks and their callbacks."""
         self._collect(0)
 
     def _collect(self, at_most: int) -> None:
-        """Waits until `at_most` are under way."""
-        while len(self.waiting) > at_most:
-            for future in wait(self.waiting, return_when=FIRST_COMPLETED).done:
-                done = self.waiting.pop(future)
+        """Wait until at most this many tasks are pending."""
+        while len(self.pending) > at_most:
+            for future in wait(self.pending, return_when=FIRST_COMPLETED).done:
+                callback = self.pending.pop(future)
                 try:
-                    done(future.result())
+                    callback(future.result())
                 except BrokenProcessPool as error:
                     raise _explain(error) from error
 
@@ -75,7 +90,7 @@ class ScoringPool:
 
 
 def _make_context() -> BaseContext:
-    """Not fork: a process in which torch has threads can hang. A fork server imports the package once for all."""
+    """Avoid fork, which can hang in a process with torch threads; a fork server imports the package only once."""
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")
@@ -84,18 +99,20 @@ def _make_context() -> BaseContext:
 
 
 def _explain(error: Exception) -> RuntimeError:
-    return RuntimeError(f"A worker process ended unexpectedly, perhaps for want of memory: {error}")
+    """Return an error that names the likely cause."""
+    return RuntimeError(f"A worker process ended unexpectedly, perhaps out of memory: {error}")
 
 
 def _start_worker() -> None:
+    """Set up a worker process."""
     import cv2
 
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the main process
     Thread(target=_end_with_main_process, daemon=True).start()
 
 
 def _end_with_main_process() -> None:
-    """A main process that is killed tells its workers nothing: they would wait for work for ever."""
+    """End this worker when the main process is killed, which would leave it waiting for tasks forever."""
     parent_process().join()
     os._exit(1)

@@ -1,4 +1,4 @@
-"""Checkpoints as Hub repositories that bring their own code, so that they load where fclm_hf is not installed."""
+"""Checkpoints as Hub repositories that contain their own code, so that they load where fclm_hf is not installed."""
 
 from .checkpoints import check_checkpoint, load_checkpoint
 from .export import export_checkpoint, export_saved_checkpoint

@@ -1,4 +1,4 @@
-"""Model cards: the author's, or a short one from what the checkpoint itself tells."""
+"""Model cards: the author's, or a short one from what the checkpoint itself reveals."""
 
 import os
 from pathlib import Path
@@ -17,10 +17,10 @@ TEXT = """
 # FCLM, {task}
 
 A checkpoint of FCLM ("Toward Real-World High-Precision Image Matting and Segmentation", AAAI 2026) for transformers. It
-cuts out of a photo what is named, clicked or boxed, or, without a prompt, what stands out, and gives a full-resolution
-alpha matte. It has {size:.1f} million parameters; its image encoder is `{backbone}`.
+cuts out whatever you name, click or box in a photo, or, without a prompt, the most salient object, and returns a
+full-resolution alpha matte. It has {size:.1f} million parameters; its image encoder is `{backbone}`.
 
-Its author has not described its training data, accuracy and limits yet.
+Its training data, accuracy and limitations have not been documented yet.
 
 ## Use
 
@@ -35,8 +35,8 @@ model = AutoModelForImageMatting.from_pretrained(repo, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
 ```
 
-To keep to code that you have read, name its commit: `revision="..."`. After `import fclm_hf`, where that package is
-installed, its classes are used instead, and `trust_remote_code` is not needed.
+To run only code that you have reviewed, pin its commit with `revision="..."`. If fclm_hf is installed, `import fclm_hf`
+registers the same classes, and `trust_remote_code` is not needed.
 
 ## Requirements
 
@@ -44,17 +44,20 @@ installed, its classes are used instead, and `trust_remote_code` is not needed.
 pip install "{supported}" {packages}
 ```
 
-It was saved with transformers {version}. Keep to this range: the code in this repository uses parts of transformers
+It was saved with transformers {version}. Stay within this range: the code in this repository uses parts of transformers
 that older releases lack and that a new major release may change.
 """
 
 
 def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
-    """Text of a card that says what the checkpoint is and how to use it, without results.
+    """Make a short card that says what a checkpoint is and how to use it, without results.
 
     Args:
-        model: what the card is about.
-        repo_id: the repository that it will be in. Default: a local folder.
+        model: The model.
+        repo_id: The repository that the card names; by default a local folder.
+
+    Returns:
+        The text of the card, with its YAML header.
     """
     config = model.config
     backbone = getattr(config.backbone_config, "backbone", None) or config.backbone_config.model_type
@@ -80,27 +83,27 @@ def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
 
 
 def read_card(card: str | os.PathLike | ModelCard) -> str:
-    """Text of a card.
+    """Return the text of a card.
 
     Args:
-        card: its text, or the path of its file as `Path`.
+        card: The card, its text, or the path of its file as `Path`.
 
     Raises:
-        ValueError: there is no such file, or the card's YAML header cannot be read.
+        ValueError: If there is no such file, or the YAML header of the card cannot be read.
     """
     if isinstance(card, os.PathLike):
         if not Path(card).is_file():
-            raise ValueError(f"card: there is no file {card}.")
+            raise ValueError(f"card must be a text or the path of a file, got {card}, which does not exist.")
         card = Path(card).read_text(encoding="utf-8")
     try:
         ModelCard(str(card))
-    except Exception as error:  # of the YAML parser, or about a field
-        raise ValueError(f"card: its header cannot be read: {error}") from error
+    except Exception as error:  # raised by the YAML parser or about a field
+        raise ValueError(f"card must have a valid YAML header: {error}") from error
     return str(card)
 
 
 def find_card(folder: str | os.PathLike) -> str | None:
-    """The card in a folder, unless it is one from [`make_card`]."""
+    """Return the card in a folder, or None if there is none or only one from [`make_card`]."""
     path = Path(folder) / REPOCARD_NAME
     if not path.is_file() or MARK in path.read_text(encoding="utf-8"):
         return None

@@ -1,4 +1,4 @@
-"""Saved checkpoints of FCLM, in a folder or on the Hub: is it one, and what is in it."""
+"""Saved FCLM checkpoints, in a folder or on the Hub: validation, download and loading."""
 
 import json
 import os
@@ -17,35 +17,50 @@ from ..processing_fclm import FCLMProcessor
 from ..utils.loading import load_complete
 
 
-FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
+CHECKPOINT_FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
 
 
 def check_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Looks whether something can be a checkpoint, before any heavy work and without the network.
+    """Check that something can be a checkpoint, before any heavy work and without the network.
 
     Args:
-        checkpoint: folder, or id of a Hub repository.
+        checkpoint: Folder, or id of a Hub repository.
 
     Raises:
-        ValueError: neither a folder nor an id; or a folder that lacks a file or holds another model.
+        ValueError: If it is neither a folder nor a valid id, or the folder lacks a file or holds another model.
+
+    Example:
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.hub import check_checkpoint
+        >>> check_checkpoint(LITE_CHECKPOINT)
+        >>> check_checkpoint("user/my-cutouts")  # a valid id; nothing is downloaded
+        >>> check_checkpoint("not/a/checkpoint")
+        Traceback (most recent call last):
+        ValueError: checkpoint must be a folder or the id of a Hub repository: Repo id must be ...
     """
     folder = Path(checkpoint)
     if not folder.is_dir():
-        check_repo_id(str(checkpoint), "checkpoint is neither a folder nor the id of a Hub repository")
+        check_repo_id(str(checkpoint), "checkpoint must be a folder or the id of a Hub repository")
         return
     for names in ((CONFIG_NAME,), (PROCESSOR_NAME,), (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME)):
         if not any((folder / name).is_file() for name in names):
-            raise ValueError(f"checkpoint {folder} must hold {' or '.join(names)}, but does not.")
+            raise ValueError(f"checkpoint {folder} must contain {' or '.join(names)}, got none.")
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"checkpoint {folder} has a {CONFIG_NAME} that cannot be read: {error}") from error
+        raise ValueError(f"checkpoint {folder} must contain a valid {CONFIG_NAME}: {error}") from error
     _check_model_type(checkpoint, config)
 
 
-def check_repo_id(repo_id: str, problem: str = "repo_id is not accepted") -> None:
-    """Raises:
-    ValueError: not the id of a Hub repository, `name` or `namespace/name`.
+def check_repo_id(repo_id: str, problem: str = "repo_id is invalid") -> None:
+    """Check that a string is the id of a Hub repository, `name` or `namespace/name`.
+
+    Args:
+        repo_id: The string.
+        problem: What the error begins with.
+
+    Raises:
+        ValueError: If it is not.
     """
     try:
         validate_repo_id(repo_id)
@@ -54,43 +69,67 @@ def check_repo_id(repo_id: str, problem: str = "repo_id is not accepted") -> Non
 
 
 def fetch_checkpoint(checkpoint: str | os.PathLike) -> Path:
-    """The folder of a checkpoint, downloaded if it is on the Hub.
+    """Return the folder of a checkpoint, after downloading it if it is on the Hub.
+
+    Args:
+        checkpoint: Folder, or id of a Hub repository.
 
     Raises:
-        ValueError: see [`check_checkpoint`].
-        OSError: there is no such repository, or the Hub cannot be reached.
+        ValueError: See [`check_checkpoint`].
+        OSError: If there is no such repository, or the Hub cannot be reached.
     """
     check_checkpoint(checkpoint)
     if Path(checkpoint).is_dir():
         return Path(checkpoint)
     config, _ = FCLMConfig.get_config_dict(checkpoint)
     _check_model_type(checkpoint, config)
-    folder = Path(snapshot_download(str(checkpoint), allow_patterns=FILES))
+    folder = Path(snapshot_download(str(checkpoint), allow_patterns=CHECKPOINT_FILES))
     check_checkpoint(folder)
     return folder
 
 
 def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCLMProcessor]:
-    """Model and processor. Code that the checkpoint brings is not run.
+    """Load model and processor with the classes of this package: code in the checkpoint is not run.
+
+    Args:
+        folder: Folder of the checkpoint.
+
+    Returns:
+        The model in evaluation mode, and its processor.
 
     Raises:
-        ValueError: weights are missing, which would be random.
-        OSError: a file is missing.
+        ValueError: If weights are missing, which would be initialized randomly.
+        OSError: If a file is missing.
+
+    Example:
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.hub import load_checkpoint
+        >>> model, processor = load_checkpoint(LITE_CHECKPOINT)
+        >>> type(model).__name__, type(processor).__name__, model.training
+        ('FCLMForImageMatting', 'FCLMProcessor', False)
     """
     model = load_complete(FCLMForImageMatting, folder, "checkpoint", use_safetensors=True)
     return model.eval(), FCLMProcessor.from_pretrained(folder)
 
 
 def find_weights(folder: str | os.PathLike) -> list[Path]:
-    """The safetensors files of a checkpoint, and the index if there are several."""
+    """Return the safetensors files of a checkpoint, with the index if there are several.
+
+    Raises:
+        ValueError: If the index names a file that is not in the folder itself.
+    """
     index = Path(folder) / SAFE_WEIGHTS_INDEX_NAME
     if (Path(folder) / SAFE_WEIGHTS_NAME).is_file():
         return [Path(folder) / SAFE_WEIGHTS_NAME]
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    for name in shards:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ValueError(f"{index} must name safetensors files in its own folder, got {name!r}.")
     return [index, *(Path(folder) / name for name in sorted(shards))]
 
 
 def _check_model_type(checkpoint: str | os.PathLike, config: Any) -> None:
+    """Raise a ValueError unless a config is that of an FCLM model."""
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != FCLMConfig.model_type:
-        raise ValueError(f'checkpoint {checkpoint} must hold a model of type "fclm", got {model_type!r}.')
+        raise ValueError(f'checkpoint {checkpoint} must contain a model of type "fclm", got {model_type!r}.')

@@ -1,4 +1,4 @@
-"""A checkpoint as a folder that needs nothing but transformers to load."""
+"""Export of checkpoints to folders that load with nothing but transformers."""
 
 import os
 import shutil
@@ -18,8 +18,8 @@ from .checkpoints import check_checkpoint, fetch_checkpoint, find_weights, load_
 from .remote_code import add_remote_code
 
 
-# how the tokenizer was loaded here, which is nobody else's business
-LOADING_KEYS = ("is_local", "local_files_only")
+# how the tokenizer was loaded on this machine, which must not be published
+LOCAL_KEYS = ("is_local", "local_files_only")
 
 
 def export_checkpoint(
@@ -30,24 +30,37 @@ def export_checkpoint(
     repo_id: str | None = None,
     weight_files: Sequence[Path] = (),
 ) -> Path:
-    """Writes weights (safetensors), processor, the code of both and of the pipeline, and a model card: what a repository
-    on the Hub holds. Where fclm_hf is not installed, it loads with `trust_remote_code=True`. The same checkpoint gives
-    the same bytes.
+    """Export a model and its processor to a folder that holds what a Hub repository needs.
+
+    The folder contains the weights (safetensors), the processor, the code of both and of the pipeline, and a model
+    card. Where fclm_hf is not installed, it loads with `trust_remote_code=True`. The same checkpoint gives the same
+    bytes.
 
     Args:
-        model: what is exported.
-        processor: its processor.
-        folder: new or empty. It appears whole or not at all.
-        card: text of the model card, or the path of its file as `Path`. Default: a short one.
-        repo_id: the repository that the short card names.
-        weight_files: files that hold the weights, copied as they are. Default: the weights are written in the precision
-            that the model has.
+        model: The model.
+        processor: Its processor.
+        folder: Folder to write, new or empty. It is written atomically.
+        card: The model card, its text, or the path of its file as `Path`; by default a short one.
+        repo_id: The repository that the short card names.
+        weight_files: Files with the weights, which are copied unchanged. By default the weights are written in the
+            precision of the model.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: another model or processor, a folder that holds something, or a card that cannot be read.
+        ValueError: If the model or processor is of another class, the folder is not empty, or the card cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.hub import export_checkpoint, load_checkpoint
+        >>> model, processor = load_checkpoint(LITE_CHECKPOINT)
+        >>> folder = export_checkpoint(model, processor, Path(tempfile.mkdtemp()) / "export", repo_id="user/cutouts")
+        >>> names = {path.name for path in folder.iterdir()}
+        >>> {"README.md", "config.json", "model.safetensors", "modeling_fclm.py", "processor_config.json"} <= names
+        True
     """
     if type(model).__name__ != FCLMForImageMatting.__name__ or model.config.model_type != FCLMConfig.model_type:
         raise ValueError(f"model must be FCLMForImageMatting, got {type(model).__name__}.")
@@ -63,11 +76,11 @@ def export_checkpoint(
         else:
             model.save_pretrained(inside)
         processor.save_pretrained(inside)
-        with edit_json(inside / CONFIG_NAME) as config:  # as it is after loading
+        with edit_json(inside / CONFIG_NAME) as config:  # what it becomes once it is loaded, so that exports repeat
             for part in (config["backbone_config"], config["text_config"]):
                 part["dtype"] = part.get("dtype") or config["dtype"]
         with edit_json(inside / "tokenizer_config.json") as config:
-            for key in LOADING_KEYS:
+            for key in LOCAL_KEYS:
                 config.pop(key, None)
         add_remote_code(inside)
         (inside / REPOCARD_NAME).write_text(text, encoding="utf-8")
@@ -80,19 +93,32 @@ def export_saved_checkpoint(
     card: str | os.PathLike | ModelCard | None = None,
     repo_id: str | None = None,
 ) -> Path:
-    """Exports a checkpoint that lies in a folder or on the Hub, its weights as they are.
+    """Export a checkpoint that is in a folder or on the Hub, with its weights unchanged; see [`export_checkpoint`].
 
     Args:
-        checkpoint: folder, or id of a Hub repository.
-        folder, card, repo_id: see [`export_checkpoint`]. Default of `card`: the README.md of the checkpoint, else a
-            short one.
+        checkpoint: Folder, or id of a Hub repository.
+        folder: Folder to write, new or empty. It is written atomically.
+        card: The model card, its text, or the path of its file as `Path`; by default the README.md of the checkpoint if
+            its author wrote one, otherwise a short card.
+        repo_id: The repository that the short card names.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: `checkpoint` is not one of FCLM or lacks weights; and see [`export_checkpoint`].
-        OSError: there is no such repository, or the Hub cannot be reached.
+        ValueError: If `checkpoint` is not an FCLM checkpoint or lacks weights, the folder is not empty, or the card
+            cannot be read.
+        OSError: If there is no such repository, or the Hub cannot be reached.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.hub import export_saved_checkpoint
+        >>> folder = export_saved_checkpoint(LITE_CHECKPOINT, Path(tempfile.mkdtemp()) / "export")
+        >>> weights = Path("model.safetensors")
+        >>> (folder / weights).read_bytes() == (Path(LITE_CHECKPOINT) / weights).read_bytes()
+        True
     """
     check_checkpoint(checkpoint)
     check_new_folder(folder)

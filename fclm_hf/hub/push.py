@@ -1,4 +1,4 @@
-"""A checkpoint as a repository on the Hub."""
+"""Upload of checkpoints to the Hub."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ from .checkpoints import check_checkpoint, check_repo_id
 from .export import export_checkpoint, export_saved_checkpoint
 
 
-# of an earlier push: code that is no longer needed, weights under other names, weights that are pickled
+# left by an earlier push: code that is no longer needed, weights under other names, pickled weights
 OUTDATED_FILES = ["*_fclm.py", "model*.safetensors*", "pytorch_model*"]
 
 
@@ -29,28 +29,42 @@ def push_checkpoint(
     commit_message: str = "Upload FCLM checkpoint",
     token: str | None = None,
 ) -> CommitInfo:
-    """Uploads what [`export_checkpoint`] writes, in one commit: unlike `model.push_to_hub`, with the processor, the code
-    of all and the pipeline, so that the repository loads where fclm_hf is not installed.
+    """Upload a checkpoint to a Hub repository, in one commit.
+
+    Unlike `model.push_to_hub`, this uploads everything that [`export_checkpoint`] writes: the processor, the code and
+    the pipeline too, so that the repository loads where fclm_hf is not installed.
 
     Args:
-        checkpoint: folder, id of another Hub repository, or a model, which needs its `processor`.
-        repo_id: `name` or `namespace/name`. The repository is created if it is not there.
-        processor: of a model. A folder or repository has its own.
-        card: text of the model card, or the path of its file as `Path`. Default: the README.md of the folder, else the
-            one that the repository has already, else a short one.
-        private: whether a new repository is private. Default: as the account has it.
-        revision: branch, created if it is not there. Default: "main".
-        commit_message: first line of the commit.
-        token: access token that may write. Default: the one that `hf auth login` or `HF_TOKEN` gave.
+        checkpoint: Folder, id of another Hub repository, or a model, which needs its `processor`.
+        repo_id: Id of the repository, `name` or `namespace/name`. It is created if it does not exist.
+        processor: Processor of a model. A folder or repository has its own.
+        card: The model card, its text, or the path of its file as `Path`; by default the README.md of the checkpoint if
+            its author wrote one, otherwise the card that the repository already has, otherwise a short card.
+        private: Whether a new repository is private; by default the setting of the account.
+        revision: Branch, created if it does not exist; "main" by default.
+        commit_message: First line of the commit message.
+        token: Access token with write permission; by default that of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The commit.
 
     Raises:
-        ValueError: see [`load_checkpoint`] and [`export_checkpoint`]; or `repo_id` is none.
-        OSError: no token, or the Hub refuses; see `huggingface_hub.errors.HfHubHTTPError`.
+        ValueError: If `repo_id` is invalid, `checkpoint` is not an FCLM checkpoint, a model has no processor, or the
+            card cannot be read. All of these are checked before anything is uploaded.
+        OSError: If there is no token, or the Hub denies the request (`huggingface_hub.errors.HfHubHTTPError`).
+
+    Example:
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.hub import push_checkpoint
+        >>> push_checkpoint(LITE_CHECKPOINT, "user/my-cutouts", private=True)  # doctest: +SKIP
+        >>> push_checkpoint(LITE_CHECKPOINT, "user/my/cutouts")
+        Traceback (most recent call last):
+        ValueError: repo_id is invalid: Repo id must be ...
     """
     check_repo_id(repo_id)
     saved = isinstance(checkpoint, (str, os.PathLike))
     if saved == (processor is not None):
-        raise ValueError("processor must come with a model, and with nothing else.")
+        raise ValueError(f"processor must be given if and only if checkpoint is a model, got {processor!r}.")
     if saved:
         check_checkpoint(checkpoint)
     text = None if card is None else read_card(card)

@@ -1,4 +1,4 @@
-"""What `trust_remote_code=True` runs: the flat files of the package, and the entries that lead to their classes."""
+"""Remote code: the flat files that `trust_remote_code=True` runs, and the config entries that name their classes."""
 
 import shutil
 from pathlib import Path
@@ -31,11 +31,12 @@ IMAGE_PROCESSOR_CLASSES = {
 
 
 def find_runtime_files() -> list[Path]:
+    """Return the flat files of the package, sorted."""
     return sorted(Path(__file__).parents[1].glob(RUNTIME_FILES))
 
 
 def add_remote_code(folder: Path) -> None:
-    """Copies the code beside a saved checkpoint and names its classes in config.json and processor_config.json."""
+    """Copy the code to a saved checkpoint and register its classes in config.json and processor_config.json."""
     for file in find_runtime_files():
         shutil.copyfile(file, folder / file.name)
     with edit_json(folder / CONFIG_NAME) as config:

@@ -1,4 +1,4 @@
-"""Conn of "A perceptually motivated online benchmark for image matting" (Rhemann et al., CVPR 2009)."""
+"""The connectivity error (Conn) between two mattes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,26 +12,53 @@ from .inputs import CHUNK, check_variant, load_pair, load_trimap, overwrite_know
 VARIANTS = ("official", "gca")
 THETA = 0.15
 LEVELS = 10
-# 6 * 0.1 is 0.6000000000000001, which 153 / 255 does not reach. The reference values depend on it.
+# 6 * 0.1 is 0.6000000000000001, which 153 / 255 does not reach: the reference values depend on it
 THRESHOLDS = np.arange(LEVELS + 1) * 0.1
-# In float32 0.6 reaches 0.6: InstMatt's values depend on that.
+# in float32 0.6 reaches 0.6: the values of InstMatt depend on that
 SINGLE_THRESHOLDS = THRESHOLDS.astype(np.float32)
 
 
 def connectivity_error(pred: Any, target: Any, trimap: Any = None, variant: str = "official") -> float:
-    r"""Conn: sum of |phi(pred) - phi(target)| / 1000, with phi(a) = 1 - d [d >= 0.15], d = a - l.
+    """Compute the connectivity error (Conn) between two mattes, in thousands of pixels.
 
-    l is the last threshold of 0, 0.1, ..., 1 up to which a pixel has always been in the largest 4-connected component
-    of the pixels where both mattes reach the threshold. As in the evaluation code of Deep Image Matting.
+        Conn = sum(|phi(pred) - phi(target)|) / 1000
+        phi(a) = 1 - d if d >= 0.15 else 1,  d = a - l
+
+    where l is, for each pixel, the last of the thresholds 0, 0.1, ..., 1 up to which the pixel belongs to the largest
+    4-connected component of the pixels at which both mattes reach the threshold. It penalizes alpha that is not
+    connected to the object. Defined by "A Perceptually Motivated Online Benchmark for Image Matting" (Rhemann et al.,
+    CVPR 2009) and computed as in the evaluation code of "Deep Image Matting" (Xu et al., CVPR 2017).
 
     Args:
-        pred, target: float (H, W) in [0, 1], numpy or torch. float32 and float64 copies of one 8-bit matte score alike.
-        trimap: uint8 (H, W) of 0, 128, 255. With it, `pred` is overwritten in known pixels, only unknown ones count.
-        variant: "official", or "gca" for the widespread code of GCA-Matting, in which the largest component can be the
-            background. That gives 0 for an empty prediction or a whole false object: for comparisons only.
+        pred: Predicted matte of shape `(height, width)`, float in [0, 1], a numpy array or a torch tensor. The float32
+            and float64 versions of an 8-bit matte have the same error.
+        target: True matte of the same shape.
+        trimap: Trimap of the same shape, uint8 of 0 (background), 128 (unknown) and 255 (foreground). If given, known
+            pixels of `pred` are overwritten and only unknown pixels count.
+        variant: Which implementation to follow:
+
+            - `"official"`: as above.
+            - `"gca"`: the widely copied code of GCA-Matting, in which the background can be the largest component. An
+              empty prediction or a spurious object can then have an error of 0, so use it only to compare with
+              published values.
+
+    Returns:
+        The connectivity error in [0, height * width / 1000]; lower is better.
 
     Raises:
-        TypeError, ValueError: see `load_mattes` and `load_trimap` in `inputs.py`; or `variant` is unknown.
+        TypeError: If a matte is not a float array or tensor, or the trimap is not uint8.
+        ValueError: If `variant` is unknown, shapes differ, a matte has values outside [0, 1], or the trimap has other
+            values or no unknown pixel.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.metrics import connectivity_error
+        >>> pred, target = np.zeros((30, 30)), np.zeros((30, 30))
+        >>> pred[10:20, 10:20] = 1  # a spurious object of 100 pixels
+        >>> connectivity_error(pred, target)
+        0.1
+        >>> connectivity_error(pred, target, variant="gca")
+        0.0
     """
     check_variant(variant, VARIANTS)
     pred, target = load_pair(pred, target)
@@ -48,13 +75,20 @@ def connectivity_error(pred: Any, target: Any, trimap: Any = None, variant: str 
 def connected_levels(
     pred: np.ndarray, target: np.ndarray, thresholds: np.ndarray, variant: str = "official"
 ) -> np.ndarray:
-    """Number of the last threshold up to which each pixel is connected, uint8 (H, W) in 0..10.
+    """Find the index of the last threshold up to which each pixel is connected.
 
-    `pred` and `target` (H, W) and `thresholds` (11,) are of one dtype.
+    Args:
+        pred: Predicted matte of shape `(height, width)`.
+        target: True matte of the same shape and dtype.
+        thresholds: Thresholds 0, 0.1, ..., 1 of the same dtype, shape `(11,)`.
+        variant: See [`connectivity_error`].
+
+    Returns:
+        Indices in [0, 10], uint8 of shape `(height, width)`.
     """
     reached, areas = _count_reached(pred, target, thresholds)
     levels = np.zeros_like(reached)
-    if variant == "official":  # nothing outside the box is in any component
+    if variant == "official":  # no component extends beyond this box
         x, y, width, height = cv2.boundingRect(reached)
         part = np.s_[y : y + height, x : x + width]
     else:
@@ -64,8 +98,8 @@ def connected_levels(
 
 
 def sum_differences(pred: np.ndarray, target: np.ndarray, levels: np.ndarray, where: np.ndarray | None = None) -> float:
-    """Sum of |phi(pred) - phi(target)| over the pixels `where` (bool, default all)."""
-    below = np.nextafter(THETA, 0)  # OpenCV keeps what is above its threshold
+    """Return the sum of |phi(pred) - phi(target)| over all pixels, or over those where the mask `where` is true."""
+    below = np.nextafter(THETA, 0)  # OpenCV keeps only what is above its threshold
     total = 0.0
     for part in _split(levels.size):
         floor = THRESHOLDS[levels.ravel()[part]]
@@ -78,14 +112,14 @@ def sum_differences(pred: np.ndarray, target: np.ndarray, levels: np.ndarray, wh
 
 
 def _round_up(thresholds: np.ndarray) -> np.ndarray:
-    """float32 thresholds that the float32 copy of a decimal reaches if and only if the float64 one does."""
+    """Return float32 thresholds that a float32 value reaches if and only if its float64 original does."""
     decimals = np.arange(LEVELS + 1) / LEVELS
     single = thresholds.astype(np.float32)
     return np.where(decimals < thresholds, np.nextafter(single, np.float32(2)), single)
 
 
 def _count_reached(pred: np.ndarray, target: np.ndarray, thresholds: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Thresholds above 0 that both mattes reach, uint8 (H, W); and how many pixels reach each threshold."""
+    """Count per pixel the thresholds above 0 that both mattes reach (uint8), and per threshold the pixels."""
     reached = np.zeros(pred.shape, np.uint8)
     areas = [pred.size] + [0] * LEVELS
     for part in _split(pred.size):
@@ -99,12 +133,12 @@ def _count_reached(pred: np.ndarray, target: np.ndarray, thresholds: np.ndarray)
 
 
 def _stack_largest(reached: np.ndarray, areas: list[int], variant: str) -> np.ndarray:
-    """Number of thresholds, from the first on, at which each pixel is in the largest component."""
+    """Count, per pixel, the consecutive thresholds from the first on at which it is in the largest component."""
     levels = np.zeros_like(reached)
     largest = np.zeros_like(reached)
-    # From the top down: a pixel that is connected at a threshold was connected so many more times above it.
+    # from the top down: each lower threshold at which a pixel is connected extends its count, any other resets it
     for level in range(LEVELS, 0, -1):
-        if level == LEVELS or areas[level] > areas[level + 1]:  # else the same pixels as before
+        if level == LEVELS or areas[level] > areas[level + 1]:  # otherwise the pixels are the same as before
             largest = _keep_largest((reached >= level).view(np.uint8), areas[level], largest, variant)
         levels += 1
         levels *= largest
@@ -112,10 +146,14 @@ def _stack_largest(reached: np.ndarray, areas: list[int], variant: str) -> np.nd
 
 
 def _keep_largest(mask: np.ndarray, area: int, inside: np.ndarray, variant: str) -> np.ndarray:
-    """Largest component of `mask` (uint8 with `area` ones, gets changed), the first in reading order among equals.
+    """Return the largest component of a mask as uint8, the first in reading order among components of equal size.
 
-    `inside` is the largest component of a part of `mask`, or all zeros. What it has grown to is most often more than
-    half of the mask: then no other needs a look, and filling it is far cheaper than labelling all.
+    Args:
+        mask: Mask with `area` ones, uint8; modified in place.
+        area: Number of pixels in the mask.
+        inside: Largest component of a subset of the mask, or zeros. In most cases it has grown to more than half of the
+            mask: then no other component can be larger, and a flood fill is far cheaper than labeling all of them.
+        variant: See [`connectivity_error`].
     """
     background = mask.size - area if variant == "gca" else -1
     if background >= area:
@@ -136,5 +174,6 @@ def _keep_largest(mask: np.ndarray, area: int, inside: np.ndarray, variant: str)
 
 
 def _split(size: int) -> Iterator[slice]:
+    """Yield slices of the flattened image that fit a core's cache."""
     for start in range(0, size, CHUNK):
         yield slice(start, start + CHUNK)

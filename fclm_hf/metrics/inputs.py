@@ -1,4 +1,4 @@
-"""What the metrics accept: float mattes in [0, 1] and uint8 trimaps, as numpy arrays or torch tensors."""
+"""Validation of what metrics take: float mattes in [0, 1] and uint8 trimaps, as numpy arrays or torch tensors."""
 
 from typing import Any
 
@@ -8,48 +8,48 @@ import torch
 
 TRIMAP_VALUES = (0, 128, 255)
 SHAPES = {2: "(height, width)", 3: "(objects, height, width)"}
-CHUNK = 1 << 15  # elements that a core's cache holds through several passes
+CHUNK = 1 << 15  # elements that stay in a core's cache through several passes
 
 
 def check_variant(variant: str, accepted: tuple[str, ...]) -> None:
-    """Raises ValueError unless `variant` is accepted."""
+    """Raise a ValueError unless `variant` is one of the accepted ones."""
     if variant not in accepted:
         raise ValueError(f"variant must be one of {', '.join(accepted)}, got {variant!r}.")
 
 
 def load_pair(pred: Any, target: Any, ndim: int = 2) -> tuple[np.ndarray, np.ndarray]:
-    """Both mattes as float32 or float64 arrays of `ndim` axes and one size; see [`load_mattes`] for the errors."""
+    """Convert predicted and true mattes with [`load_mattes`] and check that they have the same height and width."""
     pred, target = load_mattes(pred, "pred", ndim), load_mattes(target, "target", ndim)
     if pred.shape[-2:] != target.shape[-2:]:
-        raise ValueError(f"pred and target must have one size, got {pred.shape[-2:]} and {target.shape[-2:]}.")
+        raise ValueError(f"pred and target must have the same size, got {pred.shape[-2:]} and {target.shape[-2:]}.")
     return pred, target
 
 
 def load_mattes(values: Any, name: str, ndim: int = 2) -> np.ndarray:
-    """A contiguous float32 or float64 array of `ndim` axes with values in [0, 1].
+    """Convert mattes to a contiguous float32 or float64 array with `ndim` axes and values in [0, 1].
 
     Raises:
-        TypeError: `values` is no array, or not of floats.
-        ValueError: another number of axes, no pixels, or values that are NaN or outside [0, 1].
+        TypeError: If `values` is not a dense array or tensor of floats.
+        ValueError: If it has another number of axes, no pixels, or values that are NaN or outside [0, 1].
     """
     array = _to_array(values, name)
     if array.dtype.kind != "f":
         hint = "; divide 8-bit values by 255 first" if array.dtype == np.uint8 else ""
         raise TypeError(f"{name} must hold floats in [0, 1], got {array.dtype}{hint}.")
     if array.ndim != ndim or 0 in array.shape[-2:]:
-        raise ValueError(f"{name} must be of shape {SHAPES[ndim]} with at least one pixel, got {array.shape}.")
-    # also of another byte order, which OpenCV takes for the machine's own
+        raise ValueError(f"{name} must have shape {SHAPES[ndim]} with at least one pixel, got {array.shape}.")
+    # converts other byte orders too, which OpenCV would take for the native one
     array = np.ascontiguousarray(array, np.float32 if array.dtype.itemsize <= 4 else np.float64)
     _check_range(array, name)
     return array
 
 
 def load_trimap(trimap: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A uint8 array of `shape` with values 0 (background), 128 (unknown) and 255 (foreground).
+    """Convert a trimap to a uint8 array of values 0 (background), 128 (unknown) and 255 (foreground).
 
     Raises:
-        TypeError: `trimap` is no array, or not uint8.
-        ValueError: another shape, other values, or no unknown pixel, which leaves nothing to measure.
+        TypeError: If `trimap` is not an array or tensor of uint8.
+        ValueError: If it has another shape than `shape`, other values, or no unknown pixel.
     """
     array = _to_array(trimap, "trimap")
     if array.dtype != np.uint8:
@@ -61,16 +61,17 @@ def load_trimap(trimap: Any, shape: tuple[int, ...]) -> np.ndarray:
         found = [int(value) for value in np.flatnonzero(counts) if value not in TRIMAP_VALUES]
         raise ValueError(f"trimap must hold only 0, 128 and 255, got {found[:5]}.")
     if not counts[128]:
-        raise ValueError("trimap has no unknown pixel (128): there is nothing to measure.")
+        raise ValueError("trimap must have at least one unknown pixel (128), got none.")
     return array
 
 
 def overwrite_known(pred: np.ndarray, trimap: np.ndarray) -> np.ndarray:
-    """A copy of `pred` that is 0 and 1 where the trimap says so."""
+    """Return a copy of `pred` that is 0 and 1 where the trimap is known to be background and foreground."""
     return np.where(trimap == 128, pred, (trimap == 255).astype(pred.dtype))
 
 
 def _to_array(values: Any, name: str) -> np.ndarray:
+    """Convert an array or tensor to a numpy array in memory, or raise a TypeError."""
     if isinstance(values, torch.Tensor):
         narrow = values.is_floating_point() and values.dtype.itemsize < 4  # numpy lacks bfloat16 and 8-bit floats
         try:
@@ -80,11 +81,12 @@ def _to_array(values: Any, name: str) -> np.ndarray:
     if not isinstance(values, np.ndarray):
         raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(values).__name__}.")
     if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be a masked array: measures count all pixels, or those of a trimap.")
+        raise TypeError(f"{name} must not be a masked array: metrics count all pixels, or those of a trimap.")
     return np.asarray(values)
 
 
 def _check_range(array: np.ndarray, name: str) -> None:
+    """Raise a ValueError for values outside [0, 1], in chunks to spare the memory of a mask."""
     flat = array.ravel()
     for start in range(0, flat.size, CHUNK):
         chunk = flat[start : start + CHUNK]

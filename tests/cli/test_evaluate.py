@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from fclm_hf.cli.evaluate import parse_columns, parse_encoder_size, parse_shard
 from fclm_hf.cli.main import app
-from fclm_hf.evaluation.summary import format_figure
+from fclm_hf.evaluation.summary import format_value
 
 
 def call(*words: object) -> tuple[int, str]:
@@ -26,7 +26,7 @@ def test_baselines_in_a_table(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     for result in summary["results"]:
         line = next(line for line in output.splitlines() if f" {result['method']} " in line)
-        assert format_figure(result["measures"]["sad"]) in line
+        assert format_value(result["measures"]["sad"]) in line
     assert output.splitlines()[-1].endswith("summary.json")
 
 
@@ -36,7 +36,7 @@ def test_default_model_is_the_embedded_one(tmp_path: Path) -> None:
     code, output = call(data, "-o", tmp_path / "out", *prompts, "--workers", 0)
     assert code == 0
     assert "fclm-lite" in output
-    assert "text cannot name some objects (no text: 1)" in output
+    assert "some objects have no prompt of kind text (no text: 1)" in output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["settings"]["config_overrides"] == {"encoder_size": 64}
 
@@ -80,7 +80,7 @@ def test_parsers() -> None:
 
 
 def test_figures_have_four_digits() -> None:
-    assert [format_figure(value) for value in (None, 0.0, 3, 1234.56, 12.3456, 0.0012345)] == [
+    assert [format_value(value) for value in (None, 0.0, 3, 1234.56, 12.3456, 0.0012345)] == [
         "",
         "0",
         "3",

@@ -45,9 +45,8 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
     )
     columns = {"photo": Image(), "matte": Image(), "text": Value("string"), "id": Value("string")}
 
-    def read(
-        folder: str,
-    ) -> list[dict[str, bytes | None]]:  # without paths the files, and their luck, are always the same
+    def read(folder: str) -> list[dict[str, bytes | None]]:
+        """Read images without their paths, so that the files and their faults are the same in every run."""
         return [{"bytes": (files / folder / f"{stem}.png").read_bytes(), "path": None} for stem in stems]
 
     data = {
@@ -66,7 +65,7 @@ def test_streamed_rows_score_like_files(hub: LocalHub, tmp_path: Path) -> None:
 
     summary = run_client(hub, tmp_path / "home", EVALUATE, tmp_path / "out")
     hub.log.clear()
-    # rows only: huggingface_hub asks once for a file of a model that is answered with 503
+    # faults only for rows: huggingface_hub does not retry a model file that is answered with 503
     weights = hashlib.sha256((tmp_path / "model" / "model.safetensors").read_bytes()).hexdigest()
     with hub.failing(drop=0.2, error=0.2, only=f"GET /(cdn/(?!{weights})|datasets)", times=3):
         again = run_client(hub, tmp_path / "other", EVALUATE, tmp_path / "again")

@@ -6,8 +6,8 @@ from benchmark_folders import SIZE, matte, photo
 from PIL import Image
 
 from fclm_hf.evaluation.baselines import BASELINES, fill_box
-from fclm_hf.evaluation.prompts import PromptRules, ask, find_box, find_point, words_in_vocabulary
-from fclm_hf.evaluation.samples import Sample, Target
+from fclm_hf.evaluation.prompts import PromptRules, find_box, find_point, prompt_targets, words_in_vocabulary
+from fclm_hf.evaluation.samples import EvaluationSample, Target
 
 
 def test_boxes_end_where_alpha_falls_to_127() -> None:
@@ -22,7 +22,7 @@ def test_boxes_end_where_alpha_falls_to_127() -> None:
 
 def test_points_inside_a_ring() -> None:
     ring = np.asarray(matte(30, 24, 18)) - np.asarray(matte(30, 24, 8))
-    x, y = find_point(ring, "centre")
+    x, y = find_point(ring, "center")
     assert ring[round(y), round(x)] == 0
     x, y = find_point(ring, "inside")
     assert ring[int(y), int(x)] == 255
@@ -31,28 +31,28 @@ def test_points_inside_a_ring() -> None:
     assert find_point(full, "inside")[1] == pytest.approx(SIZE[0] / 2, abs=1)
 
 
-def test_given_prompts_come_first_and_none_joins() -> None:
+def test_provided_prompts_come_first_and_none_joins() -> None:
     mattes = [np.asarray(matte(16, 20)), np.asarray(matte(46, 26)), np.zeros(SIZE, np.uint8)]
     targets = (
         Target("s/0", None, text="the low er", box=(1, 2, 3, 4)),
         Target("s/1", None, cls="low"),
         Target("s/2", None),
     )
-    sample = Sample("s", None, targets)
-    texts, skipped = ask(sample, mattes, "text", PromptRules())
+    sample = EvaluationSample("s", None, targets)
+    texts, skipped = prompt_targets(sample, mattes, "text", PromptRules())
     assert [each.text for each in texts] == ["the low er", "a photo of low."]
     assert skipped == {"no text": 1}
-    boxes, skipped = ask(sample, mattes, "box", PromptRules())
+    boxes, skipped = prompt_targets(sample, mattes, "box", PromptRules())
     assert [each.box for each in boxes] == [(1, 2, 3, 4), find_box(mattes[1])]
     assert skipped == {"no solid pixel": 1}
-    points, _ = ask(sample, mattes, "point", PromptRules(point="inside"))
+    points, _ = prompt_targets(sample, mattes, "point", PromptRules(point="inside"))
     assert [each.point for each in points] == [find_point(each, "inside") for each in mattes[:2]]
-    (joined,), skipped = ask(sample, mattes, "none", PromptRules())
+    (joined,), skipped = prompt_targets(sample, mattes, "none", PromptRules())
     assert joined.target.name == "s"
     assert not skipped
     assert np.array_equal(joined.alpha, np.maximum(mattes[0], mattes[1]))
-    single = Sample("s", None, targets[:1])
-    assert ask(single, mattes[:1], "none", PromptRules())[0][0].target.name == "s/0"
+    single = EvaluationSample("s", None, targets[:1])
+    assert prompt_targets(single, mattes[:1], "none", PromptRules())[0][0].target.name == "s/0"
 
 
 def test_unknown_words_are_left_out() -> None:
@@ -61,8 +61,10 @@ def test_unknown_words_are_left_out() -> None:
     assert not words_in_vocabulary("lower", vocabulary)
     targets = (Target("0", None, cls="low"), Target("1", None, cls="lower"))
     mattes = [np.asarray(matte(16, 20))] * 2
-    asked, skipped = ask(Sample("s", None, targets), mattes, "text", PromptRules("{CLS}", vocabulary=vocabulary))
-    assert [each.text for each in asked] == ["low"]
+    prompted, skipped = prompt_targets(
+        EvaluationSample("s", None, targets), mattes, "text", PromptRules("{CLS}", vocabulary=vocabulary)
+    )
+    assert [each.text for each in prompted] == ["low"]
     assert skipped == {"unknown word": 1}
 
 

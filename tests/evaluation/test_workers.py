@@ -1,4 +1,4 @@
-"""Worker processes change nothing but the time."""
+"""Worker processes: the same results, errors that come back, and no process left behind."""
 
 import subprocess
 import sys
@@ -26,8 +26,9 @@ def test_two_workers_give_the_same_summary_as_none(tmp_path: Path, write: object
 
 
 def test_errors_of_a_worker_come_back() -> None:
-    with pytest.raises(KeyError, match="unknown"), ScoringPool(2) as pool:
-        pool.submit("unknown", [], [], [], lambda rows: None)
+    pool = ScoringPool(2)
+    pool.submit("unknown", [], [], [], lambda rows: None)
+    with pytest.raises(KeyError, match="unknown"), pool:
         pool.finish()
 
 
@@ -50,7 +51,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="whether a process runs is read from /proc")
-def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_no_process_and_resumes(tmp_path: Path) -> None:
     data, out, script = write_folders(tmp_path / "data", count=6), tmp_path / "out", tmp_path / "main.py"
     script.write_text(MAIN)
     command = [sys.executable, str(script), str(data), str(out)]

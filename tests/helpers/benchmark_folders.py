@@ -42,8 +42,8 @@ def write_refmatte(root: Path) -> Path:
 
 
 def write_him2k(root: Path) -> Path:
-    for name, centres in {"one": [(30, 24)], "two": [(16, 20), (46, 26)]}.items():
-        alphas = [matte(*centre) for centre in centres]
+    for name, centers in {"one": [(30, 24)], "two": [(16, 20), (46, 26)]}.items():
+        alphas = [matte(*center) for center in centers]
         save(photo(*alphas), root / "images" / "natural" / f"{name}.jpg")
         for number, alpha in enumerate(alphas):
             save(alpha, root / "alphas" / "natural" / name / f"{number:02d}.png")

@@ -1,15 +1,16 @@
-"""Loads a checkpoint from the local Hub three ways in an interpreter without fclm_hf, and compares the alphas."""
+"""Load a checkpoint from the local Hub in three ways in an interpreter without fclm_hf, and compare the alphas."""
 
 from pathlib import Path
 
 import numpy as np
 from local_hub import LocalHub
 from local_hub.client import run_client
+from paths import PHOTOS
 from tiny_model import tiny_processor
 from transformers import pipeline
 
 
-PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
+PHOTO = PHOTOS / "cat.jpg"
 BOX = [60, 20, 420, 290]
 LOAD = r"""
     import json, sys
@@ -45,7 +46,7 @@ LOAD = r"""
     result = matting(photo, input_boxes=[box], text="cat")
     np.savez(out, model=alphas[0].detach().numpy(), pipeline=result["predicted_alpha"].numpy(), cutout=result["cutout"])
 
-    # what was loaded from there can be saved, and loaded again
+    # what was loaded that way can be saved and loaded again
     matting.save_pretrained("again")
     again = pipeline("referring-matting", model="again", trust_remote_code=True)
     weights, same = matting.model.state_dict(), again.model.state_dict()
@@ -69,7 +70,7 @@ CLASSES = [
 
 
 def check_loading(hub: LocalHub, folder: Path, source: Path, image_processor: str, **client: object) -> None:
-    """Loads tester/cats in a fresh interpreter, and compares the alphas with those of `source` in this one."""
+    """Load tester/cats in a fresh interpreter, and compare the alphas with those of `source` in this one."""
     out = folder / "alphas.npz"
     classes = run_client(hub, folder / "fresh", LOAD, "tester/cats", PHOTO, out, *BOX, **client)
     assert classes == [name.format(image_processor=image_processor) for name in CLASSES]

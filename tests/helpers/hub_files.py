@@ -1,4 +1,4 @@
-"""What a repository of the local Hub holds."""
+"""The files of a repository on the local Hub."""
 
 from local_hub import LocalHub
 

@@ -1,4 +1,4 @@
-"""Mattes to measure, and the plain implementations of the benchmark script as oracles."""
+"""Mattes to measure, and the straightforward implementations in the benchmark script as oracles."""
 
 from types import ModuleType
 
@@ -26,8 +26,8 @@ def random_pair(generator: np.random.Generator, kind: str) -> tuple[np.ndarray, 
     return pred, target
 
 
-def disc(size: tuple[int, int], centre: tuple[float, float], radius: float, soft: float = 6) -> np.ndarray:
-    """A soft disc, float64 (H, W) of 8-bit values; `centre` is (x, y)."""
+def disc(size: tuple[int, int], center: tuple[float, float], radius: float, soft: float = 6) -> np.ndarray:
+    """A soft disc, float64 (H, W) of 8-bit values; `center` is (x, y)."""
     rows, columns = np.mgrid[: size[0], : size[1]]
-    distance = np.hypot(columns - centre[0], rows - centre[1])
+    distance = np.hypot(columns - center[0], rows - center[1])
     return np.rint(255 * np.clip((radius - distance) / soft + 0.5, 0, 1)) / 255

@@ -1,4 +1,4 @@
-"""Exported checkpoints: what they hold, that they repeat to the byte, and that bad input leaves nothing behind."""
+"""Exported checkpoints: what they contain, that they are reproducible, and that invalid input leaves nothing behind."""
 
 import json
 import os
@@ -18,16 +18,7 @@ from typer.testing import CliRunner
 import fclm_hf
 from fclm_hf import FCLMForImageMatting, FCLMImageProcessorPil
 from fclm_hf.cli import main as cli
-from fclm_hf.hub import cards, export_checkpoint, export_saved_checkpoint, load_checkpoint, remote_code
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as training leaves it: without code."""
-    folder = tmp_path_factory.mktemp("saved") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
+from fclm_hf.hub import cards, checkpoints, export_checkpoint, export_saved_checkpoint, load_checkpoint, remote_code
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +136,8 @@ def test_nothing_is_left_behind(saved: Path, tmp_path: Path, monkeypatch: pytest
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
-def make_bad_checkpoints(saved: Path, folder: Path) -> dict[str, tuple[Path | str, str]]:
-    """Checkpoints that are none, with words of the error."""
+def make_invalid_checkpoints(saved: Path, folder: Path) -> dict[str, tuple[Path | str, str]]:
+    """Return invalid checkpoints with words of the error."""
     bad = {name: folder / name for name in ("empty", "weightless", "garbled", "list", "bert", "thin", "pickled")}
     for path in bad.values():
         shutil.copytree(saved, path)
@@ -162,24 +153,25 @@ def make_bad_checkpoints(saved: Path, folder: Path) -> dict[str, tuple[Path | st
     (bad["pickled"] / "model.safetensors").unlink()
     torch.save(weights, bad["pickled"] / "pytorch_model.bin")
     words = {
-        "empty": "must hold config.json, but does not",
-        "weightless": "must hold model.safetensors or model.safetensors.index.json",
-        "garbled": "config.json that cannot be read",
-        "list": 'must hold a model of type "fclm", got None',
-        "bert": "must hold a model of type \"fclm\", got 'bert'",
+        "empty": "must contain config.json, got none",
+        "weightless": "must contain model.safetensors or model.safetensors.index.json",
+        "garbled": "must contain a valid config.json",
+        "list": 'must contain a model of type "fclm", got None',
+        "bert": "must contain a model of type \"fclm\", got 'bert'",
         "thin": "lacks 1 weights",
-        "pickled": "must hold model.safetensors",
+        "pickled": "must contain model.safetensors",
     }
     return {name: (path, words[name]) for name, path in bad.items()} | {
-        "nowhere": (folder / "no" / "where", "neither a folder nor the id of a Hub repository")
+        "nowhere": (folder / "no" / "where", "must be a folder or the id of a Hub repository")
     }
 
 
-def test_bad_input(saved: Path, tmp_path: Path) -> None:
+def test_invalid_input(saved: Path, tmp_path: Path) -> None:
     model, processor, out = tiny_model(), tiny_processor(), tmp_path / "out"
-    for checkpoint, words in make_bad_checkpoints(saved, tmp_path / "bad").values():
+    for checkpoint, words in make_invalid_checkpoints(saved, tmp_path / "bad").values():
         result = CliRunner().invoke(cli.app, ["export", str(checkpoint), str(out)])
-        assert result.exit_code == 1 and words in result.output, (checkpoint, result.output)
+        assert result.exit_code == 1, (checkpoint, result.output)
+        assert words in result.output, checkpoint
         assert len(result.output.splitlines()) == 1
     full = tmp_path / "full"
     full.mkdir()
@@ -190,8 +182,11 @@ def test_bad_input(saved: Path, tmp_path: Path) -> None:
         (lambda: export_checkpoint(model, processor.tokenizer, out), "processor must be FCLMProcessor, got CLIP"),
         (lambda: export_checkpoint(model, processor, full), "must be new or empty, got"),
         (lambda: export_checkpoint(model, processor, full / "file"), "must be new or empty, got"),
-        (lambda: export_checkpoint(model, processor, out, tmp_path / "no.md"), "card: there is no file"),
-        (lambda: export_checkpoint(model, processor, out, tmp_path / "bad.md"), "card: its header cannot be read"),
+        (
+            lambda: export_checkpoint(model, processor, out, tmp_path / "no.md"),
+            r"card must be .* got .*no\.md, which does not exist",
+        ),
+        (lambda: export_checkpoint(model, processor, out, tmp_path / "bad.md"), "card must have a valid YAML header"),
         (lambda: export_saved_checkpoint(saved, full), "must be new or empty, got"),
     ]:
         with pytest.raises(ValueError, match=words):
@@ -200,11 +195,23 @@ def test_bad_input(saved: Path, tmp_path: Path) -> None:
     assert list(full.iterdir()) == [full / "file"]
 
 
+def test_shards_are_in_the_folder(saved: Path, tmp_path: Path) -> None:
+    """Otherwise an index from the Hub could have any file of this machine exported, and then pushed."""
+    shutil.copytree(saved, tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").unlink()
+    for name in ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "secret.txt"):
+        index = {"metadata": {}, "weight_map": {"weight": name}}
+        (tmp_path / "bad" / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(ValueError, match="must name safetensors files in its own folder, got"):
+            checkpoints.find_weights(tmp_path / "bad")
+
+
 def test_command(saved: Path, exported: Path, tmp_path: Path) -> None:
     (tmp_path / "card.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     words = ["export", str(saved), str(tmp_path / "out"), "--card", str(tmp_path / "card.md")]
     result = CliRunner().invoke(cli.app, words)
-    assert result.exit_code == 0 and result.output.strip().endswith(str(tmp_path / "out")), result.output
+    assert result.exit_code == 0, result.output
+    assert result.output.strip().endswith(str(tmp_path / "out"))
     files = read_files(exported) | {"README.md": (tmp_path / "card.md").read_bytes()}
     assert read_files(tmp_path / "out") == files
     photo = np.asarray(make_photo())

@@ -1,4 +1,4 @@
-"""What `fclm push` uploads loads in new virtual environments that hold nothing but what its card asks for."""
+"""Uploads of `fclm push` load in new virtual environments that contain only the packages that the card requires."""
 
 import re
 import subprocess
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from fresh_interpreter import check_loading
 from local_hub import LocalHub
-from tiny_model import tiny_model, tiny_processor
 
 from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.hub import push_checkpoint
@@ -36,12 +35,10 @@ def find_packages(card: str) -> list[str]:
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny", "lite"])
-def test_loading(hub: LocalHub, tmp_path: Path, checkpoint: str) -> None:
+def test_loading(hub: LocalHub, saved: Path, tmp_path: Path, checkpoint: str) -> None:
     source, image_processor = Path(LITE_CHECKPOINT), "FCLMImageProcessor"
     if checkpoint == "tiny":
-        source, image_processor = tmp_path / "tiny", "FCLMImageProcessorPil"
-        tiny_model().save_pretrained(source)
-        tiny_processor().save_pretrained(source)
+        source, image_processor = saved, "FCLMImageProcessorPil"
     push_checkpoint(source, "cats")
     card = hub.storage.repositories["model", "tester/cats"].branches["main"].files["README.md"]
     packages = find_packages(hub.storage.find_object(card.sha256).read_text())

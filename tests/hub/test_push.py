@@ -1,4 +1,4 @@
-"""Pushing to a Hub with the real client: what arrives, what is replaced, and what bad input says."""
+"""Pushing to a Hub with the real client: what arrives, what is replaced, and errors for invalid input."""
 
 from pathlib import Path
 
@@ -12,14 +12,6 @@ from typer.testing import CliRunner
 
 from fclm_hf.cli import main as cli
 from fclm_hf.hub import cards, export_checkpoint, push_checkpoint
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "tiny"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -43,7 +35,8 @@ def test_what_arrives(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
 
     assert push_checkpoint(tiny_model(), "tester/cats", tiny_processor()).oid == commit.oid  # the same: no commit
     code, url = run(saved, "cats", "--revision", "new/look", "--message", "Sharper cats")
-    assert code == 0 and url.endswith(repository.branches["new/look"].oid), url
+    assert code == 0, url
+    assert url.endswith(repository.branches["new/look"].oid)
     push_checkpoint(tiny_model(seed=1), "cats", tiny_processor(), revision="new/look", commit_message="Sharper cats")
     assert repository.branches["new/look"].title == "Sharper cats"
     assert repository.branches["main"] is head
@@ -77,21 +70,23 @@ def test_old_files_and_cards(hub: LocalHub, saved: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("online")
-def test_bad_input(hub: LocalHub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_input(hub: LocalHub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, problem in [
-        ((saved, "a/b/c"), "repo_id is not accepted: Repo id must be"),
-        ((saved, "c@ts"), "repo_id is not accepted: Repo id must"),
-        ((tmp_path, "cats"), "must hold config.json, but does not"),
-        ((tmp_path / "no" / "where", "cats"), "checkpoint is neither a folder nor the id of a Hub repository"),
-        ((saved, "cats", "--card", tmp_path / "no.md"), "card: there is no file"),
+        ((saved, "a/b/c"), "repo_id is invalid: Repo id must be"),
+        ((saved, "c@ts"), "repo_id is invalid: Repo id must"),
+        ((tmp_path, "cats"), "must contain config.json, got none"),
+        ((tmp_path / "no" / "where", "cats"), "checkpoint must be a folder or the id of a Hub repository"),
+        ((saved, "cats", "--card", tmp_path / "no.md"), "card must be a text or the path of a file, got"),
     ]:
-        assert run(*words)[0] == 1 and problem in run(*words)[1], run(*words)
+        code, output = run(*words)
+        assert code == 1, output
+        assert problem in output
     assert hub.log == []  # all before the first request
     for call in (
         lambda: push_checkpoint(tiny_model(), "cats"),
         lambda: push_checkpoint(saved, "cats", tiny_processor()),
     ):
-        with pytest.raises(ValueError, match="processor must come with a model, and with nothing else"):
+        with pytest.raises(ValueError, match="processor must be given if and only if checkpoint is a model, got"):
             call()
 
     code, output = run("tester/unknown", "cats")

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from fresh_interpreter import check_loading
 from local_hub import LocalHub
-from tiny_model import tiny_model, tiny_processor
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 from transformers.pipelines import PIPELINE_REGISTRY
@@ -36,7 +35,8 @@ def test_imports(file: Path) -> None:
     assert set(get_relative_imports(file)) <= NAMES
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1 and node.module in NAMES, f"line {node.lineno}"
+            assert node.level == 1, f"line {node.lineno}"
+            assert node.module in NAMES, f"line {node.lineno}"
             assert node.module in get_relative_imports(file), f"line {node.lineno} is not found by the loader"
 
 
@@ -78,8 +78,6 @@ def test_the_registered_pipeline_wins_where_the_package_is_installed() -> None:
 
 
 @pytest.mark.usefixtures("online")
-def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, tmp_path: Path) -> None:
-    tiny_model().save_pretrained(tmp_path / "tiny")
-    tiny_processor().save_pretrained(tmp_path / "tiny")
-    push_checkpoint(tmp_path / "tiny", "cats")
-    check_loading(hub, tmp_path, tmp_path / "tiny", "FCLMImageProcessorPil", hidden=NOT_NEEDED)
+def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
+    push_checkpoint(saved, "cats")
+    check_loading(hub, tmp_path, saved, "FCLMImageProcessorPil", hidden=NOT_NEEDED)

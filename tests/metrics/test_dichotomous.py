@@ -1,4 +1,4 @@
-"""The six DIS measures: what the official protocol fixes beside pysodmetrics' own code."""
+"""The six metrics of DIS5K: what the official protocol fixes beside pysodmetrics' own code."""
 
 import pickle
 import sys
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from metric_inputs import disc
 
-from fclm_hf.metrics import DichotomousMetrics, dichotomous_measures
+from fclm_hf import metrics
+from fclm_hf.metrics import DichotomousMetrics, dichotomous_metrics
 
 
 KEYS = {"max_f", "weighted_f", "mae", "s_measure", "mean_e", "hce"}
@@ -37,7 +38,7 @@ def test_perfect_and_opposite() -> None:
 
 
 @pytest.mark.usefixtures("pysodmetrics")
-def test_effort_binarises_the_raw_matte_and_the_rest_stretches_it() -> None:
+def test_effort_binarizes_the_raw_matte_and_the_rest_stretches_it() -> None:
     """At half its contrast an object is the same when stretched, but no pixel of it is above 128."""
     target = (disc((80, 100), (50, 40), 25) > 0.5).astype(np.float64)
     soft = disc((80, 100), (50, 40), 25)
@@ -65,7 +66,7 @@ def test_data_set_curves_are_averaged_before_the_maximum() -> None:
         (first, second)[index % 2].update(*pair)
     result = metrics.compute()
     assert pickle.loads(pickle.dumps(second)).merge(first).compute() == result
-    curves = np.array([dichotomous_measures(*pair)["f_curve"] for pair in pairs])
+    curves = np.array([dichotomous_metrics(*pair)["f_curve"] for pair in pairs])
     assert result["max_f"] == pytest.approx(curves.mean(0).max())
     assert result["max_f"] < curves.max(1).mean()
 
@@ -90,3 +91,13 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "py_sod_metrics", None)
     with pytest.raises(ImportError, match=r"pysodmetrics.*fclm-hf\[eval\]"):
         DichotomousMetrics()
+
+
+@pytest.mark.usefixtures("pysodmetrics")
+def test_the_old_name_still_works_with_a_warning() -> None:
+    with pytest.warns(
+        FutureWarning, match=r"dichotomous_measures is deprecated.*use fclm_hf\.metrics\.dichotomous_metrics"
+    ):
+        assert metrics.dichotomous_measures is dichotomous_metrics
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = metrics.nothing

@@ -11,7 +11,7 @@ from fclm_hf.metrics import InstanceMattingQuality
 
 oracles = load_oracles()
 SIZE = (90, 140)
-CENTRES = [(20, 20), (70, 30), (125, 45), (30, 75), (85, 80)]  # two of them cut by the border
+CENTERS = [(20, 20), (70, 30), (125, 45), (30, 75), (85, 80)]  # two of them cut by the border
 
 
 def measure(pred: np.ndarray, target: np.ndarray, iou_threshold: float = 0.5) -> dict[str, float]:
@@ -27,7 +27,7 @@ def measured_rows(pred: np.ndarray, target: np.ndarray, iou_threshold: float) ->
 
 
 def draw(shift: float, radius: float) -> np.ndarray:
-    return np.stack([disc(SIZE, (x + shift, y - shift), radius) for x, y in CENTRES])
+    return np.stack([disc(SIZE, (x + shift, y - shift), radius) for x, y in CENTERS])
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.75])
@@ -123,13 +123,13 @@ def test_rows_serve_a_higher_threshold() -> None:
     quality.update(pred, target)
     assert InstanceMattingQuality(0.75, quality.rows).compute() == measure(pred, target, 0.75)
     assert measure(pred, target, 0.75)["tp"] < quality.compute()["tp"]
-    with pytest.raises(ValueError, match="rows were measured at 0.75"):
+    with pytest.raises(ValueError, match=r"at least that of the rows, 0\.75, got 0\.5"):
         InstanceMattingQuality(0.5, measured_rows(pred, target, 0.75))
 
 
-def test_bad_thresholds_and_merges() -> None:
+def test_invalid_thresholds_and_merges() -> None:
     for threshold in (0, -1, 1.5, float("nan")):
         with pytest.raises(ValueError, match="iou_threshold"):
             InstanceMattingQuality(threshold)
-    with pytest.raises(ValueError, match="merge"):
+    with pytest.raises(ValueError, match="same type and options"):
         InstanceMattingQuality(0.5).merge(InstanceMattingQuality(0.75))

@@ -12,7 +12,7 @@ from fclm_hf.metrics import (
     DichotomousMetrics,
     InstanceMattingQuality,
     connectivity_error,
-    dichotomous_measures,
+    dichotomous_metrics,
     gradient_error,
     mad,
     mse,
@@ -54,7 +54,7 @@ def test_mattes(name: str, dtype: type) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dichotomous(dtype: type) -> None:
     pytest.importorskip("py_sod_metrics", reason="pysodmetrics is not installed (extra eval)")
-    rows = {name: dichotomous_measures(*read_pair(name, dtype)) for name in EXPECTED["pairs"]}
+    rows = {name: dichotomous_metrics(*read_pair(name, dtype)) for name in EXPECTED["pairs"]}
     for name, row in rows.items():
         measured = DichotomousMetrics([row]).compute()
         expected = {key.removesuffix("_minmax"): value for key, value in EXPECTED["pairs"][name].items()}

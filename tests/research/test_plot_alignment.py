@@ -119,8 +119,8 @@ def test_wrong_input_gives_one_clear_error(arguments, tmp_path, monkeypatch, cap
     for changed, message in (
         ({"data": str(tmp_path / "nowhere")}, "nowhere holds no foregrounds.json and no backgrounds.json"),
         ({"data": str(empty)}, "empty holds no foregrounds.json"),
-        ({"before": str(tmp_path / "nowhere")}, "--before: checkpoint is neither a folder nor the id"),
-        ({"after": str(empty)}, "--after: checkpoint .*empty must hold config.json"),
+        ({"before": str(tmp_path / "nowhere")}, "--before: checkpoint must be a folder or the id"),
+        ({"after": str(empty)}, "--after: checkpoint .*empty must contain config.json"),
         ({"images": "1"}, "--images must be at least 2"),
     ):
         with pytest.raises(SystemExit) as stop:

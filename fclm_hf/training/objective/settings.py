@@ -26,7 +26,7 @@ MIN_EPSILON = 0.005  # below it the transport plan is not accurate in fp32
 
 @dataclass
 class TrainingSettings:
-    """Settings of [`ForegroundConsistentLearner`]. The defaults are the paper's, or explained in training/README.md.
+    """Settings of [`ForegroundConsistentLearner`]. The defaults are the paper's, or explained in docs/reproduction.md.
 
     Args:
         distillation: Row of Table 4: `"none"`, `"vanilla"`, `"foreground_a"`, `"foreground_b"`, `"foreground"` or

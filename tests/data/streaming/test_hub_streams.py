@@ -83,7 +83,7 @@ def sets(hub, tmp_path):
 def test_failing_requests_change_nothing(sets, tmp_path):
     from local_hub.client import ROOT, run_client
 
-    paths = f"{ROOT}:{ROOT / 'tests'}"
+    paths = f"{ROOT}:{ROOT / 'tests' / 'helpers'}"
     digests, seen, skipped = run_client(sets, tmp_path / "one", STREAM, 16, PYTHONPATH=paths)
     sets.log.clear()
     with sets.failing(drop=0.05, error=0.05):

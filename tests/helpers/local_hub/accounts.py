@@ -1,4 +1,4 @@
-"""Who asks."""
+"""Users and their permissions."""
 
 from typing import TYPE_CHECKING
 

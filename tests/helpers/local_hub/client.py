@@ -1,4 +1,4 @@
-"""Client code in a process of its own, as huggingface_hub reads its environment when it is imported."""
+"""Client code in a process of its own, because huggingface_hub reads its environment when it is imported."""
 
 import json
 import os
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paths import ROOT
+
 from .server import LocalHub
 
 
-ROOT = Path(__file__).parents[2]
-IMPATIENT = "import time; time.sleep = lambda seconds: None\n"  # clients wait for seconds before they try again
+IMPATIENT = "import time; time.sleep = lambda seconds: None\n"  # clients wait for seconds before they retry
 HIDING = """
 import sys
 
@@ -39,7 +40,7 @@ UPLOAD = """
 
 
 def make_environment(hub: LocalHub, home: Path, token: str | None = "hf_local", **changes: str) -> dict[str, str]:
-    """Environment of a client: no cache but `home`, no network but the local Hub."""
+    """Return the environment of a client that has no cache but `home` and no network but the local Hub."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     environment |= {
         "HF_ENDPOINT": hub.url,
@@ -64,14 +65,18 @@ def run_client(
     python: Path | str = sys.executable,
     **changes: Any,
 ) -> Any:
-    """
-    What the script prints last, read as JSON. `sys.argv[1:]` holds the arguments. Waits between retries are cut.
+    """Run a script and return the last line that it prints, read as JSON.
+
+    Pauses between retries are skipped.
 
     Args:
-        home: its cache and settings.
-        hidden: packages that are not there for it.
-        python: its interpreter.
-        changes: of the environment; see [`make_environment`].
+        hub: The Hub that the script sees.
+        home: Folder for its cache and settings.
+        script: Source of the script.
+        *arguments: What `sys.argv[1:]` holds.
+        hidden: Packages that it cannot import.
+        python: Its interpreter.
+        **changes: Changes of the environment, see [`make_environment`].
     """
     source = IMPATIENT + HIDING.replace("{names}", repr(set(hidden) or {""})) + textwrap.dedent(script)
     environment = make_environment(hub, home, **changes)
@@ -89,6 +94,6 @@ def run_client(
 
 
 def upload_data_sets(hub: LocalHub, home: Path, *folders: Path) -> None:
-    """Each folder becomes a data set of its name; what that took leaves the hub's log."""
+    """Upload each folder as a data set of its name, and clear the log of the Hub."""
     run_client(hub, home, UPLOAD, *folders)
     hub.log.clear()

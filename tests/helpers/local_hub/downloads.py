@@ -1,4 +1,4 @@
-"""Downloads, whole or in ranges. What LFS holds comes from another host, to which `resolve` redirects."""
+"""Downloads, complete or in ranges. The contents of LFS files come from another host, to which `resolve` redirects."""
 
 import re
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ def send_object(hub: "LocalHub", request: Request, sha256: str, headers: dict[st
 
 
 def find_range(asked: str, size: int) -> tuple[int, int]:
-    """First byte and the one after the last."""
+    """Return the first byte of a range and the one after its last."""
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", asked)
     if not match or not any(match.groups()):
         raise HubError(400, None, f"Range not understood: {asked}")

@@ -1,4 +1,4 @@
-"""Bad luck on the network, the same for the same seed."""
+"""Faults of the network, reproducible by a seed."""
 
 import hashlib
 import re
@@ -14,18 +14,22 @@ COMMIT_ID = re.compile(r"\b[0-9a-f]{40}\b")
 
 @dataclass
 class Faults:
-    """
-    Shares of the requests that go wrong.
+    """Which requests fail, and how.
 
-    The n-th request for the same thing (method, target and range) has the same fate in every run, whatever other
-    threads do meanwhile. Commit ids in a target do not count: they are others in every run.
+    The n-th request for the same thing (method, target and range) has the same fate in every run, no matter what other
+    threads do. Commit ids in a target are ignored because they differ between runs.
 
     Args:
-        drop: share whose connection is closed: after half of a body that is downloaded, else without an answer.
-        stall: share that get half an answer and then nothing for `stall_seconds`, before the connection is closed.
-        error: share that is answered with `status`.
-        only: pattern that "METHOD /target" must contain.
-        times: how often the same target may fail, `None` for without end.
+        drop: Share of requests whose connection is closed: after half of the body of a download, otherwise without an
+            answer.
+        stall: Share of requests that get half an answer and then nothing for `stall_seconds`, before the connection is
+            closed.
+        error: Share of requests that are answered with `status`.
+        status: Status of errors.
+        stall_seconds: Seconds for which connections stall.
+        seed: Seed of the fates.
+        only: Regular expression that "METHOD /target" must match.
+        times: How often the same target may fail; `None` for any number of times.
     """
 
     drop: float = 0.0
@@ -41,7 +45,7 @@ class Faults:
     _failed: Counter = field(default_factory=Counter, repr=False)
 
     def pick(self, request: Request) -> str | None:
-        """The fate of a request: "drop", "stall", "error" or `None`."""
+        """Return the fate of a request: "drop", "stall", "error" or `None`."""
         if not re.search(self.only, f"{request.method} {request.target}"):
             return None
         target = f"{request.method} {request.target}"

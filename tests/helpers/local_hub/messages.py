@@ -1,4 +1,4 @@
-"""Requests, responses and routes, apart from sockets."""
+"""Requests, responses and routes, independent of sockets."""
 
 import json
 import re
@@ -17,7 +17,7 @@ API = rf"/api/(?P<kind>model|dataset)s/{REPOSITORY}"
 
 
 class HubError(Exception):
-    """Turns into an answer with this status and the headers from which clients tell errors apart."""
+    """An error that becomes an answer with this status and the headers by which clients distinguish errors."""
 
     def __init__(self, status: int, code: str | None, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -69,7 +69,7 @@ def make_error(error: HubError) -> Response:
 
 
 def find_answer(routes: list[Route], hub: "LocalHub", request: Request) -> Response:
-    """What the route's handler returns. Named groups of its pattern are arguments, unquoted."""
+    """Return what the handler of the matching route returns; named groups of its pattern are arguments, unquoted."""
     for method, pattern, handler in routes:
         match = re.fullmatch(pattern, request.path) if method == request.method else None
         if match:

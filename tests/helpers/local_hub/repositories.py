@@ -1,4 +1,4 @@
-"""Repositories, their branches and what is told about them."""
+"""Repositories, their branches and their metadata."""
 
 from typing import TYPE_CHECKING
 
@@ -79,7 +79,7 @@ def read_card(hub: "LocalHub", commit: Commit) -> dict:
 
 
 def check_card(hub: "LocalHub", request: Request) -> Response:
-    """What the real Hub says of a model card's header, as far as YAML goes."""
+    """Return the header of the model card, as the real Hub parses its YAML."""
     _, *rest = request.json["content"].split("---\n", 2)
     problem = {"message": "empty or missing yaml metadata in repo card"}
     if len(rest) < 2:

@@ -31,15 +31,14 @@ class LogEntry:
 
 
 class LocalHub:
-    """
-    The Hub. Use it in a `with` statement; it listens on a free port of the loopback device.
+    """The Hub. Use it in a `with` statement; it listens on a free port of the loopback device.
 
     Args:
-        folder: where contents are kept.
-        tokens: user of each access token.
-        page_size: entries in a page of a tree, 1000 on the real Hub.
-        lfs_threshold: size in bytes from which files go to LFS, 10 MB on the real Hub.
-        part_size: size in bytes of the parts in which LFS files are uploaded. `None`: in one.
+        folder: Folder for the contents of files.
+        tokens: User of each access token.
+        page_size: Number of entries in a page of a tree, 1000 on the real Hub.
+        lfs_threshold: Size in bytes from which files are stored in LFS, 10 MB on the real Hub.
+        part_size: Size in bytes of the parts in which LFS files are uploaded; `None` for a single part.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class LocalHub:
 
     @property
     def cdn_url(self) -> str:
-        """Contents of LFS files come from another host, which must not see tokens, as on the real Hub."""
+        """Another host for the contents of LFS files, which must not see tokens, as on the real Hub."""
         return f"http://localhost:{self._server.server_port}"
 
     def __enter__(self) -> "LocalHub":
@@ -80,7 +79,7 @@ class LocalHub:
 
     @contextlib.contextmanager
     def failing(self, **faults: Any) -> Iterator[None]:
-        """Has these [`Faults`] within a `with` statement."""
+        """Apply these [`Faults`] within a `with` statement."""
         before, self.faults = self.faults, Faults(**faults)
         try:
             yield
@@ -142,7 +141,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "stall":
             self.hub.closing.wait(self.hub.faults.stall_seconds)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request
+    # names that http.server requires
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
     def read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":

@@ -1,8 +1,7 @@
-"""Repositories of the local Hub: commits of files, whose contents lie in a folder under their SHA-256."""
+"""Repositories of the local Hub: commits of files, whose contents are stored in a folder by their SHA-256."""
 
 import fnmatch
 import hashlib
-import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 @dataclass(frozen=True)
 class File:
-    """A file of a commit. `oid` is that of its Git blob: of the content, or of the LFS pointer to it."""
+    """A file of a commit. `oid` is the id of its Git blob, which is the content or the LFS pointer to it."""
 
     size: int
     sha256: str
@@ -68,7 +67,7 @@ class Repository:
 
 
 class Storage:
-    """Everything the Hub holds. Requests come from several threads: change repositories under `lock`."""
+    """Everything that the Hub stores. Requests come from several threads: change repositories under `lock`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +82,7 @@ class Storage:
         return repository
 
     def find_repository(self, kind: str, name: str, user: str | None) -> Repository:
-        """What a user may see. To strangers, private and missing repositories look the same."""
+        """Return a repository that the user may see. To others, private and missing repositories look the same."""
         repository = self.repositories.get((kind, name))
         if repository is None or (repository.private and user != repository.owner):
             raise HubError(404 if user else 401, "RepoNotFound", "Repository not found")
@@ -99,11 +98,11 @@ class Storage:
         if not path.exists():
             temporary = path.with_name(f"{sha256}.{threading.get_ident()}")
             temporary.write_bytes(content)
-            os.replace(temporary, path)
+            temporary.replace(path)
         return sha256
 
     def point_to_object(self, sha256: str) -> File:
-        """The file whose content was uploaded by LFS."""
+        """Return the file whose content was uploaded to LFS."""
         path = self.find_object(sha256)
         size = path.stat().st_size
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def list_tree(hub: "LocalHub", request: Request, kind: str, name: str, revision: str, path: str = "") -> Response:
-    """A page of a folder's entries; the header `Link` leads to the next."""
+    """Return a page of the entries of a folder, with the next page in the header `Link`."""
     commit = hub.storage.find_repository(kind, name, request.user).find_commit(revision)
     query = request.query
     recursive, expand = is_true(query.get("recursive")), is_true(query.get("expand"))
@@ -40,7 +40,7 @@ def list_paths(hub: "LocalHub", request: Request, kind: str, name: str, revision
 
 
 def walk(commit: Commit, folder: str, recursive: bool) -> Iterator[str]:
-    """Paths below a folder, sorted, folders among them."""
+    """Yield the paths below a folder, including folders, sorted."""
     prefix = f"{folder}/" if folder else ""
     for path in sorted([*commit.files, *find_folders(commit)]):
         if path.startswith(prefix) and (recursive or "/" not in path[len(prefix) :]):

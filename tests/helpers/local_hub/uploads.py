@@ -1,4 +1,4 @@
-"""Uploads: what goes where, contents by Git LFS, and the commit that makes them visible."""
+"""Uploads: how each file is uploaded, contents by Git LFS, and the commit that makes them visible."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sort_files(hub: "LocalHub", request: Request, kind: str, name: str, revision: str) -> Response:
-    """Which files the client must upload by LFS, and what the branch holds of them already."""
+    """Return which files the client must upload to LFS, and the ids of those that the branch already has."""
     repository = find_writable(hub, request, kind, name)
     known = repository.find_commit(revision).files
     answer = []
@@ -31,7 +31,7 @@ def sort_files(hub: "LocalHub", request: Request, kind: str, name: str, revision
 
 
 def plan_upload(hub: "LocalHub", request: Request, name: str, prefix: str = "") -> Response:
-    """Git LFS's batch request. See https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md."""
+    """Answer the batch request of Git LFS, see https://github.com/git-lfs/git-lfs/blob/main/docs/api/batch.md."""
     find_writable(hub, request, "dataset" if prefix else "model", name)
     objects = []
     for asked in request.json["objects"]:
@@ -80,7 +80,7 @@ def verify_object(hub: "LocalHub", request: Request, name: str) -> Response:
 
 
 def commit(hub: "LocalHub", request: Request, kind: str, name: str, revision: str) -> Response:
-    """A commit from lines of JSON: a header, then files and what is deleted."""
+    """Make a commit from lines of JSON: a header, then added and deleted files."""
     repository = find_writable(hub, request, kind, name)
     with hub.storage.lock:
         if revision not in repository.branches:

@@ -1,11 +1,11 @@
-"""From summaries to what a model card shows: tables in Markdown, and results in its metadata."""
+"""Content of model cards from summaries: tables in Markdown, results in the metadata, and commands."""
 
 import shlex
 from typing import Any
 
 from huggingface_hub import EvalResult
 
-from .summary import format_figure
+from .summary import format_value
 
 
 TASK = {"task_type": "image-segmentation", "task_name": "Referring image matting"}
@@ -17,7 +17,7 @@ DATASETS = {
     "dev-coco": "COCO 2017, development photos",
     "dev-alphamatting": "alphamatting.com, development photos",
 }
-MEASURES = {
+METRICS = {
     "sad": "SAD (thousands)",
     "mse": "MSE",
     "mad": "MAD",
@@ -45,14 +45,14 @@ METHODS = {
 
 
 def make_eval_results(summary: dict[str, Any]) -> list[EvalResult]:
-    """Metadata of a card: each measure of each kind of prompt, of the one checkpoint in a summary.
+    """Return the results of the one checkpoint in a summary, as metadata of a model card.
 
     Raises:
-        ValueError: the summary holds results of several checkpoints, or of none.
+        ValueError: If the summary holds results of several checkpoints, or of none.
     """
     results = [result for result in summary["results"] if result["kind"] == "checkpoint"]
     if len({result["method"] for result in results}) != 1:
-        raise ValueError("summary must hold results of one checkpoint: a card describes one.")
+        raise ValueError("summary must hold results of one checkpoint, which the card describes.")
     benchmark = summary["benchmark"]
     return [
         EvalResult(
@@ -66,13 +66,13 @@ def make_eval_results(summary: dict[str, Any]) -> list[EvalResult]:
             metric_value=result["measures"][name],
         )
         for result in results
-        for name, title in MEASURES.items()
+        for name, title in METRICS.items()
         if name in result["measures"]
     ]
 
 
 def make_paper_results(entry: dict[str, Any], source: dict[str, str]) -> list[EvalResult]:
-    """Metadata of figures that a paper prints, with the paper as their source."""
+    """Return results that a paper prints, as metadata of a model card that names the paper as their source."""
     return [
         EvalResult(
             **TASK,
@@ -80,7 +80,7 @@ def make_paper_results(entry: dict[str, Any], source: dict[str, str]) -> list[Ev
             dataset_name=entry["dataset"],
             dataset_config=f"prompt: {entry['prompt']}",
             metric_type=name,
-            metric_name=MEASURES[name],
+            metric_name=METRICS[name],
             metric_value=value,
             source_name=f"{source['name']}, Table {entry['table']}",
             source_url=source["url"],
@@ -89,24 +89,24 @@ def make_paper_results(entry: dict[str, Any], source: dict[str, str]) -> list[Ev
     ]
 
 
-def make_markdown(summary: dict[str, Any], measures: list[str]) -> str:
-    """A table with one row per kind of prompt of the checkpoint, and one per baseline."""
-    rows = [["prompt", "objects", *(MEASURES[name] for name in measures)]]
+def make_markdown(summary: dict[str, Any], metrics: list[str]) -> str:
+    """Return a Markdown table of metrics with a row per kind of prompt of the checkpoint, and one per baseline."""
+    rows = [["prompt", "objects", *(METRICS[name] for name in metrics)]]
     for result in summary["results"]:
         label = METHODS.get(result["method"], PROMPTS.get(result["prompt"], result["prompt"]))
-        figures = (format_figure(result["measures"].get(name)) for name in measures)
-        rows.append([label, str(result["objects"]), *figures])
+        values = (format_value(result["measures"].get(name)) for name in metrics)
+        rows.append([label, str(result["objects"]), *values])
     return format_markdown(rows)
 
 
 def format_markdown(rows: list[list[str]]) -> str:
-    """The first row is the header."""
+    """Return a Markdown table, whose header is the first row."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
 
 
 def make_command(summary: dict[str, Any], data: str, out: str, model: str) -> str:
-    """The command that gives a summary, with other names for this machine's folders."""
+    """Return the command that reproduces a summary, with placeholders for the folders of this machine."""
     results, settings = summary["results"], summary["settings"]
     prompts = dict.fromkeys(result["prompt"] for result in results if result["kind"] == "checkpoint")
     words = ["fclm", "evaluate", data, "-o", out, "--model", model]
