@@ -2,7 +2,7 @@
 
     apt-get install wordnet-base
     python research/teach_names.py --data SET --model CHECKPOINT --output NEW
-    fclm train examples/train_lite.yaml --model NEW --encoder_factor 0.01 --output_dir RUN
+    fclm train examples/train_lite.yaml --model NEW --backbone_lr_multiplier 0.01 --output_dir RUN
 
 A tower that starts from random weights in matting training comes to give all names the same embedding: to the decoder
 they are noise until it knows them. Here it learns first, from three sources:
@@ -32,7 +32,7 @@ from wordnet_nouns import Nouns
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMProcessor
 from fclm_hf.data import CompositionSettings, PairSettings, PairStream, PromptSettings, Shard
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import load_imagenet_weights
+from fclm_hf.training.imagenet import load_imagenet_weights
 
 
 TEMPLATES = (*PromptSettings().templates, "{}s", "{} in the photo")

@@ -34,8 +34,9 @@ from fclm_hf.data import (
     TrainingStream,
 )
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
+from fclm_hf.training.imagenet import load_imagenet_weights
 from fclm_hf.training.optimization import parameter_groups
+from fclm_hf.training.pretrained import freeze_early_stages
 
 
 # of the pairs only the composites in harmony with their background are used
