@@ -59,7 +59,7 @@ def main() -> None:
     print(f"{args.batches * args.batch_size / seconds:.1f} pairs per second, {seconds / args.batches:.2f} s per batch")
     if not args.workers:
         print(f"{cpu_seconds / args.batches:.2f} s of processor time per batch")
-    print(loader.faults)
+    print(loader.invalid_samples)
 
 
 if __name__ == "__main__":

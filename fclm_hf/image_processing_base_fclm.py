@@ -1,8 +1,8 @@
-"""Image processing that the torchvision and the PIL backend of FCLM share: everything except resampling."""
+"""Image processing that the torchvision and PIL backends of FCLM share: everything except resampling."""
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,17 +14,22 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 from .image_utils_fclm import convert_to_tensor, find_image_size, flatten_images, make_tensor, open_image
 
 
-_NESTING = "accepted are image > object > map, or one map (height, width) per image"
-
-
+ACCEPTED_SIZES = '{"longest_edge": L}, {"max_height": H, "max_width": W} or {"height": H, "width": W}'
+_NESTING = "image > object > map, or one map (height, width) per image"
 _FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
-
-
 _FLOAT_TOLERANCE = 1e-3  # resampling overshoots [0, 1] a little
 
 
 def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Float maps (objects, height, width) at `size` = (height, width); the same tensor when they have it already."""
+    """Resize maps with antialiased bilinear interpolation.
+
+    Args:
+        maps (`torch.FloatTensor` of shape `(num_objects, height, width)`): Maps of one image.
+        size (`tuple[int, int]`): New height and width in pixels.
+
+    Returns:
+        Maps of shape `(num_objects, *size)`; the same tensor if the size does not change.
+    """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     if not len(maps):
@@ -35,11 +40,11 @@ def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resize a mask prompt.
+    """Resize a mask prompt; a trimap stays one.
 
     Args:
-        mask: Float mask of shape (height, width) in [0, 1]. With 0, 0.5 and 1 only it is a trimap, and stays one.
-        size: Height and width of the result.
+        mask (`torch.FloatTensor` of shape `(height, width)`): Mask in [0, 1], a trimap if it holds 0, 0.5 and 1 only.
+        size (`tuple[int, int]`): New height and width in pixels.
 
     Returns:
         Mask of shape `size`.
@@ -51,16 +56,20 @@ def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
-    """Alphas of each image as float32 (objects, height, width) in [0, 1].
+    """Load the ground-truth alphas of images.
 
     Args:
-        segmentation_maps: image > object > map, or one map per image; for one image also a map by itself. A map is a
-            path, URL, bytes, PIL image (0..255), or an array (height, width): uint8, uint16, float in 0..1 or bool.
-            An array (objects, height, width) holds the objects of an image.
-        image_sizes: height and width of each image; its maps have the same.
+        segmentation_maps: Nested as image > object > map, or one map per image; for a single image also a map by
+            itself. A map is a path, URL, bytes, PIL image in [0, 255], or an array of shape `(height, width)`: uint8 in
+            [0, 255], uint16 in [0, 65535], float in [0, 1] or bool. An array of shape `(num_objects, height, width)`
+            holds the objects of one image.
+        image_sizes: Height and width of each image, which its maps must have, too.
+
+    Returns:
+        For each image a `torch.FloatTensor` of shape `(num_objects, height, width)` with values in [0, 1].
 
     Raises:
-        ValueError: wrong nesting, number or size of maps, or values out of range.
+        ValueError: If the nesting, the number or the size of maps is wrong, or values are out of range.
     """
     per_image = _split_images(segmentation_maps, len(image_sizes))
     loaded = []
@@ -70,52 +79,63 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
             maps = list(maps)
         members = list(maps) if isinstance(maps, (list, tuple)) else [maps]
         if not members:
-            raise ValueError(f"{name} holds no map: {_NESTING}.")
+            raise ValueError(f"{name} must hold at least one map, got none: expected {_NESTING}.")
         loaded.append(torch.stack([load_map(each, size, f"{name}[{i}]") for i, each in enumerate(members)]))
     return loaded
 
 
 def _split_images(segmentation_maps: Any, count: int) -> list[Any]:
+    """Return the maps of each image."""
     alone = isinstance(segmentation_maps, (str, bytes, os.PathLike, Image.Image))
     is_array = isinstance(segmentation_maps, (np.ndarray, torch.Tensor))
     if alone or (is_array and segmentation_maps.ndim == 2):
         segmentation_maps = [segmentation_maps]
     elif not isinstance(segmentation_maps, (list, tuple)) and not (is_array and segmentation_maps.ndim in (3, 4)):
-        raise ValueError(f"segmentation_maps is a {type(segmentation_maps).__name__}: {_NESTING}.")
+        raise ValueError(f"segmentation_maps must be {_NESTING}, got {type(segmentation_maps).__name__}.")
     if len(segmentation_maps) != count:
-        raise ValueError(f"segmentation_maps holds {len(segmentation_maps)} images, but {count} are given: {_NESTING}.")
+        raise ValueError(
+            f"segmentation_maps must hold the maps of {count} images, got {len(segmentation_maps)}:"
+            f" expected {_NESTING}."
+        )
     return list(segmentation_maps)
 
 
 def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
-    """Load one map as float32 (height, width) in [0, 1], see [`load_segmentation_maps`].
+    """Load one map.
+
+    Args:
+        item: Map in any form that [`load_segmentation_maps`] accepts.
+        size (`tuple[int, int]`): Height and width that it must have.
+        name (`str`): Name of the map in errors.
+
+    Returns:
+        `torch.FloatTensor` of shape `size` in [0, 1].
 
     Raises:
-        ValueError: If it cannot be read, has another size than `size` or values out of range; names it `name`.
+        ValueError: If the map cannot be read, has another size, or values out of range.
     """
     if item is None or isinstance(item, (list, tuple)):
-        raise ValueError(f"{name} is a {type(item).__name__}: {_NESTING}.")
+        raise ValueError(f"{name} must be a map, got {type(item).__name__}: expected {_NESTING}.")
     item = open_image(item, name)
     if isinstance(item, Image.Image):
         item = _read_pixels(item)
     values = make_tensor(item, name)
     if tuple(values.shape) != tuple(size):
-        raise ValueError(f"{name} has shape {tuple(values.shape)}, but its image has height and width {tuple(size)}.")
+        raise ValueError(f"{name} must have the shape {tuple(size)} of its image, got {tuple(values.shape)}.")
     if values.dtype == torch.bool:
         return values.cpu().float()
     if values.dtype in _FULL_SCALE:
         return values.cpu().to(torch.float32) / _FULL_SCALE[values.dtype]
     if not values.is_floating_point():
-        raise ValueError(f"{name} has dtype {values.dtype}, accepted are bool, uint8 (0..255), uint16 or float (0..1).")
+        raise ValueError(f"{name} must have dtype bool, uint8, uint16 or float, got {values.dtype}.")
     values = values.cpu().float()
     if not torch.isfinite(values).all() or values.min() < -_FLOAT_TOLERANCE or values.max() > 1 + _FLOAT_TOLERANCE:
-        raise ValueError(
-            f"{name} has float values in [{values.min():g}, {values.max():g}], accepted are finite values in 0..1."
-        )
+        raise ValueError(f"{name} must have finite float values in [0, 1], got [{values.min():g}, {values.max():g}].")
     return values.clamp(0, 1)
 
 
 def _read_pixels(image: Image.Image) -> np.ndarray:
+    """Return a grayscale image as an array whose dtype tells its range."""
     if image.mode == "F":
         return np.array(image)
     if not image.mode.startswith("I"):
@@ -124,33 +144,33 @@ def _read_pixels(image: Image.Image) -> np.ndarray:
     return values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
 
 
-ACCEPTED_SIZES = '{"longest_edge": L}, {"max_height": H, "max_width": W} or {"height": H, "width": W}'
-
-
 class FCLMImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""size_divisor (`int`, *optional*):
-    Height and width of the padded batch are multiples of it.
+    """Settings of the image processor, in addition to those of transformers.
+
+    Attributes:
+        size_divisor (`int`, *optional*): Number that the height and width of the padded batch are multiples of.
     """
 
     size_divisor: int | None
 
 
 class FCLMImageProcessorBase:
-    """Mixin for a backend of transformers. The backend class adds `transform_image`: resize, rescale, normalise.
+    """Mixin for a backend of transformers; the backend class adds [`transform_image`].
 
     Attributes:
-        size: `{"longest_edge": L}` or `{"max_height": H, "max_width": W}` shrink an image that is larger, keep its
-            aspect ratio and never enlarge; `{"height": H, "width": W}` gives exactly this size. An int is longest_edge.
-        size_divisor: the batch is padded with 0 at the bottom and the right to a multiple of it.
+        size (`dict[str, int]`): `{"longest_edge": L}` or `{"max_height": H, "max_width": W}` shrinks larger images,
+            keeps their aspect ratio and never enlarges; `{"height": H, "width": W}` resizes to exactly this size. An
+            int is the longest edge.
+        size_divisor (`int`): Batches are padded with 0 at the bottom and right to a multiple of it.
     """
 
     valid_kwargs = FCLMImageProcessorKwargs
-    model_input_names = ["pixel_values", "pixel_mask", "original_sizes"]
-    # of the antialiased filters, the one on which PIL and all of torchvision's kernels agree to one grey level
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_mask", "original_sizes"]
+    # the only antialiased filter on which PIL and all of torchvision's kernels agree to one gray level
     resample = PILImageResampling.BILINEAR
-    image_mean = [0.5, 0.5, 0.5]
-    image_std = [0.5, 0.5, 0.5]
-    size = {"longest_edge": 2048}
+    image_mean: ClassVar[list[float]] = [0.5, 0.5, 0.5]
+    image_std: ClassVar[list[float]] = [0.5, 0.5, 0.5]
+    size: ClassVar[dict[str, int]] = {"longest_edge": 2048}
     default_to_square = False
     do_resize = True
     do_rescale = True
@@ -163,11 +183,21 @@ class FCLMImageProcessorBase:
         super().__init__(**kwargs)
 
     def transform_image(self, image: torch.Tensor, new_size: tuple[int, int], **kwargs: Any) -> torch.Tensor:
-        """uint8 (channels, height, width) to float32 (channels, *new_size), rescaled and normalised as `kwargs` say."""
-        raise TypeError(f"{type(self).__name__} needs a backend: use FCLMImageProcessor or FCLMImageProcessorPil.")
+        """Resize, rescale and normalize an image as `kwargs` say.
+
+        Args:
+            image (`torch.Tensor` of shape `(channels, height, width)`): uint8 in [0, 255], or float32.
+            new_size (`tuple[int, int]`): New height and width in pixels.
+            kwargs: Settings of the processor: `resample`, `do_rescale`, `rescale_factor`, `do_normalize`, `image_mean`
+                and `image_std`.
+
+        Returns:
+            float32 of shape `(channels, *new_size)`.
+        """
+        raise TypeError(f"{type(self).__name__} has no backend: use FCLMImageProcessor or FCLMImageProcessorPil.")
 
     def fetch_images(self, images: Any) -> Any:
-        """Read URLs, paths, bytes and PIL images of any nesting; the results are decoded and upright."""
+        """Open images in any nesting of lists; see [`~fclm_hf.image_utils_fclm.open_image`]."""
         counter = iter(range(1 << 62))
 
         def fetch(item: Any) -> Any:
@@ -183,42 +213,56 @@ class FCLMImageProcessorBase:
         segmentation_maps: Any = None,
         **kwargs: Unpack[FCLMImageProcessorKwargs],
     ) -> BatchFeature:
-        """Args:
-            images: an image, a list of images, or a list of lists; see [`~fclm_hf.image_utils_fclm.load_image`] for
-                what an image can be.
-            segmentation_maps: ground-truth alphas, image > object > map, or one map per image. A map has the size of
-                its image; uint8 or PIL in 0..255, uint16 in 0..65535, float in 0..1, bool.
+        """Prepare images, and ground-truth alphas where there are any, for the model.
+
+        Args:
+            images: An image, a list of images, or a list of lists of images, one per sample. An image is a URL, path,
+                bytes, open file, base64 string, PIL image, array or tensor; see
+                [`~fclm_hf.image_utils_fclm.load_image`].
+            segmentation_maps: Ground-truth alphas, nested as image > object > map, or one map per image. A map has the
+                height and width of its image; uint8 or PIL in [0, 255], uint16 in [0, 65535], float in [0, 1], or bool.
+            kwargs: Settings that differ from those of the processor for this call, such as `size`, and
+                `return_tensors` ("pt" or "np"), without which all values are lists.
 
         Returns:
-            `BatchFeature` with pixel_values float32 (B, 3, H, W), pixel_mask int64 (B, H, W): 1 on the image and 0 on
-            padding, original_sizes int64 (B, 2): height and width, and with maps labels float32 (B, N, H, W) in [0, 1];
-            also object_mask bool (B, N) when the images have different numbers of objects.
+            `BatchFeature` with
+
+            - **pixel_values** (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): Normalized pixels, 0 on
+              padding.
+            - **pixel_mask** (`torch.LongTensor` of shape `(batch_size, height, width)`): 1 on the image, 0 on padding.
+            - **original_sizes** (`torch.LongTensor` of shape `(batch_size, 2)`): Height and width of the images given.
+            - **labels** (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`): The maps, in
+              [0, 1]. Only with `segmentation_maps`.
+            - **object_mask** (`torch.BoolTensor` of shape `(batch_size, num_objects)`): False for padding objects. Only
+              if images have different numbers of maps.
 
         Raises:
-            ValueError: an image or map cannot be read, or a setting is not accepted.
+            ValueError: If an image or map cannot be read, or a setting is invalid.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def post_process_image_matting(self, outputs: Any, target_sizes: Any = None) -> list[dict[str, torch.Tensor]]:
-        """Undo padding and resizing of the predicted alphas.
+        """Undo the padding and resizing of predicted alphas.
 
         Args:
-            outputs: of the model, with alphas (B, N, H, W), and where present image_sizes (B, 2), the valid height and
-                width inside them, and object_mask (B, N).
-            target_sizes: (B, 2) tensor or list of (height, width), the original sizes; None keeps the processed sizes.
+            outputs ([`FCLMImageMattingOutput`] or `dict`): Outputs of the model: `alphas` of shape `(batch_size,
+                num_objects, height, width)`, and if present `image_sizes` of shape `(batch_size, 2)`, the height and
+                width of the images without padding, and `object_mask` of shape `(batch_size, num_objects)`.
+            target_sizes (`torch.Tensor` of shape `(batch_size, 2)` or `list[tuple[int, int]]`, *optional*): Height and
+                width of the original images. Without them the alphas keep the size that the processor gave the images.
 
         Returns:
-            One dict per image with `alpha`: float32 (objects, height, width) in [0, 1].
+            For each image a dict with `alpha`, a `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1].
 
         Raises:
-            ValueError: not one valid target size per image.
+            ValueError: If there are no alphas, or not one valid target size per image.
         """
         alphas, image_sizes, object_mask = (
             outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
             for name in ("alphas", "image_sizes", "object_mask")
         )
         if alphas is None:
-            raise ValueError("outputs has no alphas.")
+            raise ValueError("outputs must have alphas, got None.")
         if target_sizes is not None:
             target_sizes = _check_target_sizes(target_sizes, len(alphas))
         results = []
@@ -242,7 +286,7 @@ class FCLMImageProcessorBase:
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
         super()._validate_preprocess_kwargs(**kwargs)
         if kwargs.get("do_center_crop"):
-            raise ValueError("do_center_crop is not supported: FCLM keeps the whole image.")
+            raise ValueError("do_center_crop must be False, as FCLM keeps the whole image, got True.")
         divisor = kwargs.get("size_divisor")
         if divisor is not None and divisor < 1:
             raise ValueError(f"size_divisor must be at least 1, got {divisor}.")
@@ -264,33 +308,34 @@ class FCLMImageProcessorBase:
             resized = _find_resized_size(size, kwargs["size"]) if kwargs["do_resize"] else size
             pixels.append(self.transform_image(tensor if device is None else tensor.to(device), resized, **kwargs))
         resized_sizes = [tuple(image.shape[-2:]) for image in pixels]
-        canvases = _find_canvases(resized_sizes, kwargs)
+        padded_sizes = _find_padded_sizes(resized_sizes, kwargs)
         data = {
-            "pixel_values": [_pad(image, canvas) for image, canvas in zip(pixels, canvases, strict=True)],
+            "pixel_values": [_pad(image, padded_size) for image, padded_size in zip(pixels, padded_sizes, strict=True)],
             "pixel_mask": [
-                _pad(torch.ones(size, dtype=torch.int64, device=image.device), canvas)
-                for image, size, canvas in zip(pixels, resized_sizes, canvases, strict=True)
+                _pad(torch.ones(size, dtype=torch.int64, device=image.device), padded_size)
+                for image, size, padded_size in zip(pixels, resized_sizes, padded_sizes, strict=True)
             ],
             "original_sizes": [torch.tensor(size, dtype=torch.int64) for size in sizes],
         }
         if maps is not None:
-            data.update(_make_labels(maps, resized_sizes, canvases))
-        if return_tensors is not None and len(set(canvases)) > 1:
-            raise ValueError(f"Images of sizes {resized_sizes} make no batch without padding: set do_pad=True.")
+            data.update(_make_labels(maps, resized_sizes, padded_sizes))
+        if return_tensors is not None and len(set(padded_sizes)) > 1:
+            raise ValueError(f"Images must have the same size without padding, got {resized_sizes}: set do_pad=True.")
         return _pack(data, return_tensors, as_numpy=self.backend == "pil")
 
 
 def _check_target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
+    """Return the height and width of each image; raise ValueError unless there are `count` valid ones."""
     sizes = target_sizes.tolist() if hasattr(target_sizes, "tolist") else target_sizes
     if not isinstance(sizes, (list, tuple)):
-        raise ValueError(f"target_sizes must hold (height, width) of each image, got {target_sizes!r}.")
+        raise ValueError(f"target_sizes must hold the (height, width) of each image, got {target_sizes!r}.")
     if len(sizes) != count:
-        raise ValueError(f"target_sizes holds {len(sizes)} sizes, but outputs.alphas holds {count} images.")
+        raise ValueError(f"target_sizes must hold {count} sizes, one per image in outputs.alphas, got {len(sizes)}.")
     checked = []
     for index, size in enumerate(sizes):
         try:
             height, width = (int(side) for side in size)
-        except (OverflowError, TypeError, ValueError):  # no two finite numbers
+        except (OverflowError, TypeError, ValueError):  # not two finite numbers
             height = width = 0
         if min(height, width) < 1:
             raise ValueError(f"target_sizes[{index}] must be (height, width) of at least 1 pixel, got {size}.")
@@ -299,8 +344,9 @@ def _check_target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
 
 
 def _find_resized_size(size: tuple[int, int], limit: SizeDict | None) -> tuple[int, int]:
+    """Return the height and width to which an image is resized."""
     if limit is None:
-        raise ValueError(f"size must be {ACCEPTED_SIZES} when do_resize is set, got None.")
+        raise ValueError(f"size must be {ACCEPTED_SIZES} with do_resize=True, got None.")
     height, width = size
     if limit.height and limit.width and not limit.longest_edge:
         return limit.height, limit.width
@@ -314,14 +360,14 @@ def _find_resized_size(size: tuple[int, int], limit: SizeDict | None) -> tuple[i
         raise ValueError(f"size must be {ACCEPTED_SIZES} with positive numbers, got {dict(limit)}.")
     if height <= limits[0] and width <= limits[1]:
         return size
-    # the side that binds becomes exactly its limit; integer arithmetic rounds the other one the same everywhere
+    # one side becomes exactly its limit; integer arithmetic rounds the other side the same everywhere
     if height * limits[1] >= width * limits[0]:
         return limits[0], max(1, (2 * width * limits[0] + height) // (2 * height))
     return max(1, (2 * height * limits[1] + width) // (2 * width)), limits[1]
 
 
-def _find_canvases(sizes: list[tuple[int, int]], kwargs: dict[str, Any]) -> list[tuple[int, int]]:
-    """Padded height and width of each image; one for all unless padding is off."""
+def _find_padded_sizes(sizes: list[tuple[int, int]], kwargs: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return the padded height and width of each image, the same for all unless padding is off."""
     if not kwargs.get("do_pad"):
         return sizes
     height, width = (max(side) for side in zip(*sizes, strict=True))
@@ -333,22 +379,24 @@ def _find_canvases(sizes: list[tuple[int, int]], kwargs: dict[str, Any]) -> list
     return [(-(-height // divisor) * divisor, -(-width // divisor) * divisor)] * len(sizes)
 
 
-def _pad(tensor: torch.Tensor, canvas: tuple[int, int]) -> torch.Tensor:
+def _pad(tensor: torch.Tensor, padded_size: tuple[int, int]) -> torch.Tensor:
+    """Pad `(..., height, width)` with 0 at the bottom and right."""
     height, width = tensor.shape[-2:]
-    if (height, width) == canvas:
+    if (height, width) == padded_size:
         return tensor
-    padded = tensor.new_zeros((*tensor.shape[:-2], *canvas))
+    padded = tensor.new_zeros((*tensor.shape[:-2], *padded_size))
     padded[..., :height, :width] = tensor
     return padded
 
 
 def _make_labels(
-    maps: list[torch.Tensor], sizes: list[tuple[int, int]], canvases: list[tuple[int, int]]
+    maps: list[torch.Tensor], sizes: list[tuple[int, int]], padded_sizes: list[tuple[int, int]]
 ) -> dict[str, list[torch.Tensor]]:
+    """Return the resized and padded labels of each image, and object masks if the numbers of objects differ."""
     objects = max(len(members) for members in maps)
     labels, masks = [], []
-    for members, size, canvas in zip(maps, sizes, canvases, strict=True):
-        label = torch.zeros((objects, *canvas))
+    for members, size, padded_size in zip(maps, sizes, padded_sizes, strict=True):
+        label = torch.zeros((objects, *padded_size))
         label[: len(members), : size[0], : size[1]] = resize_maps(members, size).clamp(0, 1)
         labels.append(label)
         masks.append(torch.arange(objects) < len(members))
@@ -358,6 +406,7 @@ def _make_labels(
 
 
 def _pack(data: dict[str, list[torch.Tensor]], return_tensors: Any, as_numpy: bool) -> BatchFeature:
+    """Stack the values of the images as `return_tensors` says; without it, return lists."""
     if return_tensors is None:
         if as_numpy:
             data = {key: [tensor.numpy() for tensor in tensors] for key, tensors in data.items()}

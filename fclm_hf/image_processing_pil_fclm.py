@@ -1,4 +1,4 @@
-"""Image processor of FCLM on PIL and numpy: works without torchvision."""
+"""Image processor of FCLM on PIL and numpy, which does not need torchvision."""
 
 from typing import Any
 
@@ -12,9 +12,22 @@ from .image_processing_base_fclm import FCLMImageProcessorBase, FCLMImageProcess
 
 
 class FCLMImageProcessorPil(FCLMImageProcessorBase, PilBackend):
-    """Image processor of FCLM on PIL and numpy, for a CPU without torchvision.
+    """Image processor of FCLM on PIL and numpy.
 
-    Gives the same `pixel_values` as [`FCLMImageProcessor`] to one grey level in 255.
+    Its `pixel_values` differ from those of [`FCLMImageProcessor`] by at most one gray level in 255. It takes the same
+    arguments and runs on the CPU.
+
+    Example:
+        >>> from PIL import Image
+        >>> from fclm_hf import FCLMImageProcessorPil
+        >>> image_processor = FCLMImageProcessorPil(size_divisor=16)
+        >>> inputs = image_processor(Image.new("RGB", (40, 30), "white"), return_tensors="pt")
+        >>> inputs["pixel_values"].shape
+        torch.Size([1, 3, 32, 48])
+        >>> inputs["pixel_values"][0, :, 0, 0]
+        tensor([1., 1., 1.])
+        >>> inputs["original_sizes"]
+        tensor([[30, 40]])
     """
 
     valid_kwargs = FCLMImageProcessorKwargs
@@ -31,7 +44,7 @@ class FCLMImageProcessorPil(FCLMImageProcessorBase, PilBackend):
         image_std: Any,
         **kwargs: Any,
     ) -> torch.Tensor:
-        """See [`FCLMImageProcessorBase.transform_image`]."""
+        """Resize, rescale and normalize an image; see [`FCLMImageProcessorBase.transform_image`]."""
         pixels = image.cpu().numpy()
         if tuple(pixels.shape[-2:]) != tuple(new_size):
             pixels = _resize(pixels, new_size, PILImageResampling.BILINEAR if resample is None else resample)
@@ -43,12 +56,12 @@ class FCLMImageProcessorPil(FCLMImageProcessorBase, PilBackend):
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], resample: int) -> np.ndarray:
-    """uint8 or float32 (channels, height, width); no other kind of image goes through PIL unchanged."""
+    """Resize uint8 or float32 pixels of shape `(channels, height, width)`, the dtypes that PIL keeps."""
     shape = size[1], size[0]
     if pixels.dtype == np.uint8 and len(pixels) == 3:
         image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         return np.asarray(image.resize(shape, resample)).transpose(2, 0, 1)
-    # one by one: PIL would multiply colours with the alpha channel, and has no float images of several channels
+    # one by one: PIL would multiply colors by the alpha channel, and has no float images of several channels
     return np.stack([np.asarray(Image.fromarray(channel).resize(shape, resample)) for channel in pixels])
 
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,29 +30,52 @@ _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
 
 
 def load_image(image: Any, name: str = "image", input_data_format: str | ChannelDimension | None = None) -> Image.Image:
-    """Any image as an upright 8-bit RGB PIL image.
+    """Load any image as an upright 8-bit RGB PIL image.
 
     EXIF rotation is applied, transparency is composited over white, 16-bit, 32-bit and float images are scaled to 8
-    bit, of an animation the first frame is taken.
+    bit, and the first frame of an animation is used.
 
     Args:
-        image: a URL, a path (`str` or `os.PathLike`), bytes, a file opened in binary mode, a base64 string or data URL,
-            a PIL image, a numpy array or a torch tensor (H, W), (H, W, C) or (C, H, W): uint8 in 0..255, uint16 in
-            0..65535, float in 0..1, bool.
-        name (`str`, defaults to `"image"`): how errors call an image that has no name of its own.
+        image: A URL, a path (`str` or `os.PathLike`), bytes, a file opened in binary mode, a base64 string or data URL,
+            a PIL image, or a numpy array or torch tensor of shape `(height, width)`, `(height, width, channels)` or
+            `(channels, height, width)`: uint8 in [0, 255], uint16 in [0, 65535], float in [0, 1], or bool.
+        name (`str`, defaults to `"image"`): Name in error messages of an image that has no file name or URL.
         input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
 
+    Returns:
+        A PIL image of mode "RGB".
+
     Raises:
-        ValueError: it cannot be read, is truncated, too large (PIL's decompression bomb limit) or has no valid values.
-        TypeError: it is none of these kinds.
+        ValueError: If the image cannot be read, is truncated, exceeds PIL's decompression bomb limit, or has values
+            out of range.
+        TypeError: If `image` is of none of these types.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.image_utils_fclm import load_image
+        >>> load_image(np.full((2, 3), 0.5)).getpixel((0, 0))
+        (128, 128, 128)
     """
     tensor = convert_to_tensor(open_image(image, name), name=name, input_data_format=input_data_format)
+    return convert_to_image(tensor)
+
+
+def convert_to_image(tensor: torch.Tensor) -> Image.Image:
+    """Convert a uint8 tensor `(3, height, width)` to a PIL image of mode "RGB"."""
     return Image.fromarray(tensor.permute(1, 2, 0).cpu().numpy())
 
 
-def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | torch.Tensor:
-    """The decoded, upright image behind a URL, path, bytes, open file, base64 string or PIL image, in its own mode; arrays
-    and tensors are handed through. Errors: see [`load_image`].
+def open_image(image: Any, name: str = "image", timeout: float = 30.0) -> Image.Image | np.ndarray | torch.Tensor:
+    """Decode the image behind a URL, path, bytes, open file or base64 string and turn it upright, in its own mode.
+
+    Args:
+        image: See [`load_image`]. PIL images are decoded and turned upright, arrays and tensors are returned as is.
+        name (`str`, defaults to `"image"`): Name in error messages of an image that has no file name or URL.
+        timeout (`float`, defaults to 30): Longest wait for the server of a URL, in seconds.
+
+    Raises:
+        ValueError: If the image cannot be read, see [`load_image`].
+        TypeError: If `image` is of none of these types.
     """
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return image
@@ -64,30 +88,36 @@ def open_image(image: Any, name: str = "image") -> Image.Image | np.ndarray | to
     if is_open_file(image):
         return _decode(lambda: Image.open(BytesIO(image.read())), str(getattr(image, "name", name)))
     if isinstance(image, str):
-        return _open_string(image, name)
+        return _open_string(image, name, timeout)
     raise TypeError(f"{name} must be {ACCEPTED_IMAGES}, got {type(image).__name__}.")
 
 
 def is_open_file(image: Any) -> bool:
-    """Whether `image` is read like a file: an open one, `BytesIO`, an upload of a web framework."""
+    """Return whether `image` can be read like a file: an open file, `BytesIO`, an upload of a web framework."""
     return callable(getattr(image, "read", None))
 
 
 def flatten_images(images: Any) -> list[Any]:
-    """One image, a batch as a 4-dimensional array, a list of these, or a list of lists (one per sample) as a flat list.
+    """Flatten one image, a batch in a 4-dimensional array, a list of these, or a list of lists (one per sample).
 
-    An empty inner list, a sample without an image, becomes None. Raises ValueError when there is no image at all.
+    Returns:
+        A flat list of images; None stands for an empty inner list, which is a sample without an image.
+
+    Raises:
+        ValueError: If there is no image at all, or a list is nested too deeply.
+        TypeError: If an image is None.
     """
     flat = _flatten(images, depth=0)
     if all(image is None for image in flat):
-        raise ValueError(f"images is empty: give {ACCEPTED_IMAGES}, or a list of these.")
+        raise ValueError(f"images must not be empty: expected {ACCEPTED_IMAGES}, or a list of these.")
     return flat
 
 
 def _flatten(images: Any, depth: int) -> list[Any]:
+    """Return the images in lists of at most two levels, `depth` of which have been entered."""
     if isinstance(images, (list, tuple)):
         if depth == 2:
-            raise ValueError("images is nested too deeply: give an image, a list, or a list of lists (one per sample).")
+            raise ValueError("images is nested too deeply: expected an image, a list or a list of lists.")
         if depth == 1 and not images:
             return [None]
         return [leaf for image in images for leaf in _flatten(image, depth + 1)]
@@ -103,12 +133,12 @@ def find_image_size(
     name: str = "image",
     input_data_format: str | ChannelDimension | None = None,
 ) -> tuple[int, int]:
-    """Height and width in pixels of an image as [`open_image`] gives it."""
+    """Return the height and width in pixels of an image that [`open_image`] returned."""
     if isinstance(image, Image.Image):
         return image.height, image.width
     height, width = image.shape if image.ndim == 2 else _split_shape(image, name, input_data_format)[1:]
     if not height or not width:
-        raise ValueError(f"{name} has no pixels: its shape is {tuple(image.shape)}.")
+        raise ValueError(f"{name} must have at least one pixel, got shape {tuple(image.shape)}.")
     return int(height), int(width)
 
 
@@ -119,17 +149,21 @@ def convert_to_tensor(
     input_data_format: str | ChannelDimension | None = None,
     name: str = "image",
 ) -> torch.Tensor:
-    """A decoded image as a uint8 tensor (channels, height, width) in 0..255.
+    """Convert a decoded image to a uint8 tensor of shape `(channels, height, width)` with values in [0, 255].
 
     Args:
-        image: PIL image in any mode, or array / tensor (H, W), (H, W, C), (C, H, W); see [`load_image`] for its values.
-        do_convert_rgb (`bool`): give three channels, with transparency over white; else keep the channels of the image.
-        keep_float (`bool`): hand float arrays through as float32 instead of scaling 0..1 to 0..255.
+        image: A PIL image of any mode, or an array or tensor of shape `(height, width)`, `(height, width, channels)`
+            or `(channels, height, width)`; for its values see [`load_image`]. A contiguous uint8 tensor of shape
+            `(3, height, width)` is returned as is.
+        do_convert_rgb (`bool`, defaults to `True`): Whether to return three channels, with transparency composited over
+            white, instead of the channels of the image.
+        keep_float (`bool`, defaults to `False`): Whether to return float arrays as float32 with their own values
+            instead of scaling [0, 1] to [0, 255].
         input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
-        name (`str`): how errors call the image.
+        name (`str`, defaults to `"image"`): Name of the image in error messages.
 
     Raises:
-        ValueError: no valid shape, or values that are NaN or out of range.
+        ValueError: If the shape is invalid, or values are not finite or out of range.
     """
     if isinstance(image, Image.Image):
         pixels = np.asarray(_simplify_mode(image, do_convert_rgb, name))
@@ -145,48 +179,59 @@ def convert_to_tensor(
         tensor = _check_floats(tensor, name) if keep_float and tensor.is_floating_point() else _scale(tensor, name)
     if do_convert_rgb:
         if tensor.shape[0] not in (1, 3, 4):
-            raise ValueError(f"{name} has {tensor.shape[0]} channels, accepted are 1, 3 or 4 with do_convert_rgb.")
+            raise ValueError(f"{name} must have 1, 3 or 4 channels with do_convert_rgb=True, got {tensor.shape[0]}.")
         tensor = _composite(tensor)
         tensor = tensor.expand(3, -1, -1)
     return tensor.contiguous()
 
 
-def _open_string(text: str, name: str) -> Image.Image:
+def _open_string(text: str, name: str, timeout: float) -> Image.Image:
+    """Open a URL, path, base64 string or data URL."""
     if text.startswith(("http://", "https://")):
-        data = _download(text)
+        data = download(text, timeout)
         return _decode(lambda: Image.open(BytesIO(data)), text)
-    if os.path.exists(text):
+    if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for long names, as base64 strings are
         return _open_path(text)
     payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
     if text.startswith("data:"):
         header, separator, payload = text.partition(",")
         if not separator or not header.endswith(";base64"):
-            raise ValueError(f"{name}: the data URL {shown!r} does not have the form 'data:image/...;base64,...'.")
+            raise ValueError(f"{name}: a data URL must have the form 'data:image/...;base64,...', got {shown!r}.")
     try:
         data = base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(
-            f"{name}: {shown!r} is no existing file, no URL that starts with http:// or https:// and no base64 string."
+            f"{name} must be an existing file, a URL that starts with http:// or https://, or a base64 string,"
+            f" got {shown!r}."
         ) from error
-    return _decode(lambda: Image.open(BytesIO(data)), f"{name} (no file, but base64 text: {shown!r})")
+    return _decode(lambda: Image.open(BytesIO(data)), f"{name} (not a file, but base64 text: {shown!r})")
 
 
 def _open_path(path: str | bytes) -> Image.Image:
+    """Open a file."""
     path = os.fsdecode(path)
-    if not os.path.isfile(path):
-        problem = "is not a file" if os.path.exists(path) else "does not exist"
-        raise ValueError(f"The image file {path!r} {problem}.")
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        if not Path(path).is_file():
+            problem = "is not a file" if Path(path).exists() else "does not exist"
+            raise ValueError(f"The image file {path!r} {problem}.")
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"The image file {path!r} cannot be read: {error}") from error
     return _decode(lambda: Image.open(BytesIO(data)), path)
 
 
-def _download(url: str) -> bytes:
+def download(url: str, timeout: float = 30.0) -> bytes:
+    """Return what a URL serves.
+
+    Args:
+        url: Address that starts with `http://` or `https://`.
+        timeout: Longest wait for the server, in seconds.
+
+    Raises:
+        ValueError: The request fails.
+    """
     try:
-        response = httpx.get(url, timeout=30.0, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
+        response = httpx.get(url, timeout=timeout, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
         response.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ValueError(f"The image at {url} cannot be downloaded: {error}.") from error
@@ -194,17 +239,17 @@ def _download(url: str) -> bytes:
 
 
 def _decode(opener: Callable[[], Image.Image], name: str) -> Image.Image:
-    """Open, decode and turn upright; whatever PIL's decoders raise on broken data becomes one ValueError."""
+    """Open and decode an image and turn it upright; any error of PIL's decoders on broken data becomes a ValueError."""
     try:
         image = opener()
         image.load()
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{name} has too many pixels: {error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            f"{name} has too many pixels: {error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust its source."
         ) from error
-    except (MemoryError, Image.DecompressionBombWarning):  # the latter only where the user made it an error
+    except (MemoryError, Image.DecompressionBombWarning):  # the latter only if the user turned it into an error
         raise
-    except UnidentifiedImageError as error:  # it names nothing but the address of a buffer
+    except UnidentifiedImageError as error:  # its message is the address of a buffer
         raise ValueError(f"{name} is not an image that PIL can read, or is truncated.") from error
     except Exception as error:
         raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {error}") from error
@@ -213,12 +258,12 @@ def _decode(opener: Callable[[], Image.Image], name: str) -> Image.Image:
             warnings.simplefilter("ignore")  # PIL warns about corrupt EXIF
             rotated = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
             return ImageOps.exif_transpose(image) if rotated else image
-    except Exception:  # a broken EXIF block says nothing about rotation; the pixels are fine
+    except Exception:  # a broken EXIF block has no rotation, but the pixels are fine
         return image
 
 
 def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image.Image | np.ndarray:
-    """8-bit grey, RGB or RGBA; without conversion other 8-bit modes as they are."""
+    """Convert to 8-bit grayscale, RGB or RGBA; without `do_convert_rgb`, keep other 8-bit modes."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
         return _scale_deep(image)
@@ -235,18 +280,20 @@ def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image
             return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
         return image if mode in ("L", "RGB") else image.convert("RGB")
     except (ValueError, OSError) as error:
-        raise ValueError(f"{name} has PIL's mode {mode!r}, which cannot be converted to RGB: {error}") from error
+        raise ValueError(f"{name} has mode {mode!r}, which PIL cannot convert to RGB: {error}") from error
 
 
 def _scale_deep(image: Image.Image) -> np.ndarray:
-    """Grey images of more than 8 bit, scaled to 8 bit. Mode "I;16" says that white is 65535; "I" and "F" say nothing, so
-    their largest value decides: 1, 255, 65535, or else what the image holds is stretched.
+    """Scale a grayscale image of more than 8 bit to 8 bit.
+
+    White is 65535 in mode "I;16", but undefined in "I" and "F": there the largest value decides whether it is 1, 255 or
+    65535, and other ranges are stretched.
     """
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
         transparent = image.info.get("transparency")
-        grey = _scale_16_bit(torch.from_numpy(values.astype(np.int32))).numpy()
-        return np.where(values == transparent, 255, grey).astype(np.uint8) if isinstance(transparent, int) else grey
+        gray = _scale_16_bit(torch.from_numpy(values.astype(np.int32))).numpy()
+        return np.where(values == transparent, 255, gray).astype(np.uint8) if isinstance(transparent, int) else gray
     values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
@@ -259,7 +306,7 @@ def _scale_deep(image: Image.Image) -> np.ndarray:
 
 
 def make_tensor(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
-    """An array of real numbers as a tensor of the same type; raises ValueError for anything else."""
+    """Convert an array of real numbers to a tensor of the same dtype; raise ValueError for anything else."""
     if image.dtype.is_complex if isinstance(image, torch.Tensor) else image.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got dtype {image.dtype}.")
     if isinstance(image, torch.Tensor):
@@ -273,7 +320,7 @@ def make_tensor(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
 def _split_shape(
     image: np.ndarray | torch.Tensor, name: str, input_data_format: str | ChannelDimension | None
 ) -> tuple[ChannelDimension, int, int]:
-    """Where the channels of a 3-dimensional array are, its height and its width."""
+    """Return where the channels of a 3-dimensional array are, its height and its width."""
     shape = tuple(image.shape)
     if len(shape) == 3:
         first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
@@ -285,20 +332,21 @@ def _split_shape(
         if last:
             return ChannelDimension.LAST, *shape[:2]
     raise ValueError(
-        f"{name} has shape {shape}, accepted are (H, W), (H, W, C) and (C, H, W) with C = 1, 3 or 4"
-        " (set input_data_format for other numbers of channels)."
+        f"{name} must have shape (H, W), (H, W, C) or (C, H, W) with C = 1, 3 or 4 (set input_data_format for other"
+        f" numbers of channels), got {shape}."
     )
 
 
 def _check_floats(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """Convert to float32; raise ValueError for values that are not finite."""
     tensor = tensor.float()
     if not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} holds NaN or infinite values.")
+        raise ValueError(f"{name} must have finite values, got NaN or infinity.")
     return tensor
 
 
 def _scale(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    """Values of any number type to uint8."""
+    """Scale values of any dtype to uint8 in [0, 255]."""
     if tensor.dtype == torch.uint8:
         return tensor
     if tensor.dtype == torch.bool:
@@ -309,27 +357,28 @@ def _scale(tensor: torch.Tensor, name: str) -> torch.Tensor:
         unit = high <= 1 + _FLOAT_TOLERANCE
         if low < -_FLOAT_TOLERANCE or not (unit or 2 <= high <= 255 + _FLOAT_TOLERANCE):
             raise ValueError(
-                f"{name} has float values in [{low:g}, {high:g}], accepted are 0..1 or 0..255"
-                " (normalised images need do_rescale=False and do_normalize=False)."
+                f"{name} must have float values in [0, 1] or [0, 255], got [{low:g}, {high:g}]"
+                " (normalized images need do_rescale=False and do_normalize=False)."
             )
         return (tensor * 255 if unit else tensor).clamp(0, 255).add(0.5).to(torch.uint8)
     declared = tensor.dtype == torch.uint16
     tensor = tensor.to(torch.int64)
     low, high = tensor.min().item(), tensor.max().item()
     if low < 0 or high > 65535:
-        raise ValueError(f"{name} has integer values in [{low}, {high}], accepted are 0..255 or 0..65535.")
+        raise ValueError(f"{name} must have integer values in [0, 255] or [0, 65535], got [{low}, {high}].")
     return _scale_16_bit(tensor) if declared or high > 255 else tensor.to(torch.uint8)
 
 
 def _scale_16_bit(tensor: torch.Tensor) -> torch.Tensor:
+    """Scale [0, 65535] to uint8 in [0, 255], rounding half up."""
     return torch.div(tensor + 128, 257, rounding_mode="floor").to(torch.uint8)
 
 
 def _composite(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor (4, H, W) with its last channel as opacity over white; others unchanged."""
+    """Composite a tensor `(4, height, width)` whose last channel is the opacity over white; return others as is."""
     if tensor.shape[0] != 4:
         return tensor
     if tensor.is_floating_point():
         return tensor[:3] * tensor[3:] + (1 - tensor[3:])
-    colour, alpha = tensor[:3].to(torch.int32), tensor[3:].to(torch.int32)
-    return torch.div(colour * alpha + 255 * (255 - alpha) + 127, 255, rounding_mode="floor").to(torch.uint8)
+    color, alpha = tensor[:3].to(torch.int32), tensor[3:].to(torch.int32)
+    return torch.div(color * alpha + 255 * (255 - alpha) + 127, 255, rounding_mode="floor").to(torch.uint8)

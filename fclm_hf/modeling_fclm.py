@@ -37,7 +37,7 @@ PROMPT_SHAPES = {
     "input_ids": "(batch_size, sequence_length) or (batch_size, num_objects, sequence_length)",
     "attention_mask": "that of input_ids",
     "object_mask": "(batch_size, num_objects)",
-    "input_masks": "(batch_size, num_objects, height, width)",
+    "input_masks": "(batch_size, num_objects, mask_height, mask_width)",
 }
 
 
@@ -481,6 +481,20 @@ def count_objects(
     if any(count not in (1, num_objects) for count in counts.values()):
         raise ValueError(f"Prompts must agree on the number of objects per image, got {counts}.")
     return num_objects
+
+
+def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pad mask prompts (..., mask_height, mask_width) with -1 to the size of `pixel_values`.
+
+    Raises:
+        ValueError: If they are larger.
+    """
+    missing = height - masks.shape[-2], width - masks.shape[-1]
+    if min(missing) < 0:
+        raise ValueError(
+            f"input_masks must not be larger than pixel_values, {(height, width)}, got {tuple(masks.shape[-2:])}."
+        )
+    return nn.functional.pad(masks, (0, missing[1], 0, missing[0]), value=-1.0) if any(missing) else masks
 
 
 def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
@@ -1588,9 +1602,7 @@ class FCLMModel(FCLMPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return embeddings of mask prompts for the coarse grid, the fine grid and the last upsampling step."""
         num_objects, dtype = masks.shape[1], image_embeddings.coarse_map.dtype
-        size, image_size = tuple(masks.shape[-2:]), tuple(image_embeddings.pixel_mask.shape[-2:])
-        if size != image_size:
-            raise ValueError(f"input_masks must have the size of pixel_values, {image_size}, got {size}.")
+        masks = pad_masks(masks, *image_embeddings.pixel_mask.shape[-2:])
         masks = masks.float().masked_fill(~image_embeddings.pixel_mask.bool(), -1)
         maps = self.prompt_encoder.draw_masks(masks).flatten(1, 2)
 
@@ -1714,9 +1726,9 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             text_embeds (`torch.FloatTensor` of shape `(..., projection_dim)`, *optional*):
                 Output of [`~FCLMModel.get_text_features`] for `input_ids`, with one row per text; the text tower then
                 does not run.
-            input_masks (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`, *optional*):
-                Rough masks, trimaps (0, 0.5 and 1 only) or earlier mattes in [0, 1]; -1 on padding, and everywhere for
-                an object without a mask. Known pixels of a trimap stay as they are. Requires `config.dense_prompts`.
+            input_masks (`torch.FloatTensor` of shape `(batch_size, num_objects, mask_height, mask_width)`, *optional*):
+                Rough masks, trimaps (0, 0.5 and 1 only) or earlier mattes in [0, 1], in pixels of `pixel_values`; -1 on
+                padding, which they may lack, and everywhere for an object without a mask. Known pixels of a trimap stay as they are. Requires `config.dense_prompts`.
             label_mask (`torch.BoolTensor` of shape `(batch_size, num_objects, height, width)`, *optional*):
                 False where `labels` are unknown. The label of an object with such pixels is a coarse mask: it is
                 learned with [`coarse_mask_loss`] where it is known.
@@ -1752,6 +1764,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             valid_mask = valid_mask * object_mask[..., None, None].to(valid_mask.dtype)
         alphas = logits.float().sigmoid()
         if input_masks is not None:
+            input_masks = pad_masks(input_masks, *valid_mask.shape[-2:])
             known = find_trimaps(input_masks) & ((input_masks - 0.5).abs() >= TRIMAP_TOLERANCE)
             alphas = torch.where(known, input_masks.float().clamp(0, 1), alphas)
         alphas = alphas * valid_mask

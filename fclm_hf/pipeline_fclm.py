@@ -1,4 +1,4 @@
-"""The "referring-matting" pipeline: photo and prompt in, full-resolution alpha and clean cut-out out."""
+"""The "referring-matting" pipeline: photo and prompt in, full-resolution alpha and clean cutout out."""
 
 import os
 from collections import defaultdict
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import httpx
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Pipeline
@@ -16,51 +15,97 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import make_cutout
-from .image_utils_fclm import is_open_file, load_image, open_image
+from .image_utils_fclm import convert_to_image, convert_to_tensor, is_open_file, open_image
 from .processing_fclm import to_lists
 
 
-# how deep one object's prompt is nested: points are a list of pairs, a box is a list of numbers
+# nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
 _OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1, "input_masks": 0}
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
-_FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` hands these through
+_FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
+
+
+def decode_alphas(
+    model: Any, image_embeddings: ModelOutput, inputs: Mapping[str, Any], objects_per_pass: int | None = None
+) -> torch.Tensor:
+    """Predict the alphas of any number of objects in one encoded image, a few at a time to bound the memory.
+
+    Encode an image once with `model.get_image_embeddings`, call this for each set of prompts, and resize the alphas
+    with `processor.post_process_image_matting`.
+
+    Args:
+        model ([`FCLMForImageMatting`]): The model.
+        image_embeddings ([`FCLMImageEmbeddings`]): Embeddings of a batch of one image.
+        inputs: Outputs of the processor for this image, or of [`FCLMProcessor.encode_prompts`]; only prompts are used.
+        objects_per_pass (`int`, *optional*): Number of objects decoded at once. Defaults to as many as fit in about 2
+            GB.
+
+    Returns:
+        `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1] on the CPU, of the size of the resized
+        image without padding.
+    """
+    prompts = {name: inputs[name].to(model.device) for name in _OBJECT_KEYS if name in inputs}
+    height, width = image_embeddings.image_sizes[0].tolist()
+    objects = max([1, *(values.shape[1] for values in prompts.values())])
+    step = objects_per_pass or max(1, _PIXELS_PER_PASS // (height * width))
+    alphas = []
+    for start in range(0, objects, step):
+        chunk = {name: values[:, start : start + step] for name, values in prompts.items()}
+        outputs = model(image_embeddings=image_embeddings, **chunk)
+        alphas.append(outputs.alphas[0, :, :height, :width].float().cpu())
+    return torch.cat(alphas)
 
 
 @dataclass
 class _Sample:
-    """One of several inputs, with its place for error messages."""
+    """One of several inputs, with its index for error messages."""
 
     index: int
     inputs: Any
 
 
 class ReferringMattingPipeline(Pipeline):
-    """Cut out what is named, clicked or boxed, or, without a prompt, what stands out.
+    """Pipeline that mattes what a text, a click or a box names or, without a prompt, the salient object.
 
-    ```python
-    >>> matting = pipeline("referring-matting")
-    >>> matting("cat.jpg", text="a cat")["cutout"].save("cat.png")
-    >>> matting("cat.jpg", input_boxes=[[40, 20, 400, 290]])
-    >>> matting("cat.jpg", input_points=[[200, 150], [30, 30]], input_labels=[1, 0])
-    >>> matting("cat.jpg", input_masks="rough.png")
-    >>> cat, dog = matting("pets.jpg", text=["a cat", "a dog"])
-    >>> matting([{"image": "cat.jpg", "text": "a cat"}, "dog.jpg"], batch_size=2)
-    ```
+    An input is an image (URL, path, bytes, open file, base64 string, PIL image, array or tensor), a dict `{"image":
+    ..., "text": ..., "input_points": ..., "input_labels": ..., "input_boxes": ...}` with prompts of its own, or a list,
+    generator or dataset of these. Prompts of the call apply to every image without prompts of that kind.
 
-    What it takes: an image (URL, path, bytes, open file, PIL image, array, tensor), a dict `{"image": ..., "text": ...,
-    "input_points": ..., "input_labels": ..., "input_boxes": ..., "input_masks": ...}` that brings its own prompts, or a list, generator or
-    dataset of these. Prompts of the call go to every image that does not bring its own of that kind.
-
-    What it gives: for an image with exactly one object a dict, for one with several objects a list of dicts in their
-    order; for a list of images a list of these, for a generator or dataset an iterator. Each dict holds
-
-    - `alpha`: PIL image, mode "L", at the size of the image (after EXIF rotation);
-    - `predicted_alpha`: float32 tensor (H, W) in [0, 1];
-    - `cutout`: PIL image, mode "RGBA", with the colours of the foreground alone. Absent with `cutout=False`.
-
+    Images of the same size in a batch are encoded together, and an image is encoded once for all of its objects.
     Results do not depend on `batch_size`.
+
+    Args:
+        model ([`FCLMForImageMatting`]): The model.
+        processor ([`FCLMProcessor`]): The processor.
+        tokenizer: Not used, as the processor holds it; the same applies to the next three arguments.
+        feature_extractor: Not used.
+        image_processor: Not used.
+        video_processor: Not used.
+        task (`str`, defaults to `""`): Name of the task, "referring-matting".
+        device (`int`, `str` or `torch.device`, *optional*): Device of the model. Defaults to that of the model, or else
+            the first GPU or the CPU.
+        binary_output (`bool`, defaults to `False`): Not used.
+        kwargs: Defaults for the arguments of a call.
+
+    Example:
+        >>> from PIL import Image, ImageDraw
+        >>> from transformers import pipeline
+        >>> import fclm_hf
+        >>> matting = pipeline("referring-matting", device="cpu")
+        >>> photo = Image.new("RGB", (96, 64), "navy")
+        >>> ImageDraw.Draw(photo).ellipse((20, 10, 60, 50), fill="orange")
+        >>> result = matting(photo, input_boxes=[20, 10, 60, 50])
+        >>> result["cutout"].mode, result["cutout"].size
+        ('RGBA', (96, 64))
+        >>> result["predicted_alpha"].shape
+        torch.Size([64, 96])
+        >>> first, second = matting(photo, text=["a ball", "the sky"], cutout=False)
+        >>> clicked = matting(photo, input_points=[[40, 30], [5, 5]], input_labels=[1, 0], cutout=False)
+        >>> clicked["alpha"].mode
+        'L'
+        >>> results = matting([{"image": photo, "text": "a ball"}, photo], batch_size=2)
     """
 
     _load_processor = True
@@ -78,30 +123,48 @@ class ReferringMattingPipeline(Pipeline):
         input_masks: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Args:
-            images: see the class.
-            text: what to cut out, a str, or a list of several objects.
-            input_points: clicks in pixels of the image, `[[x, y], ...]` on one object, or object > point > (x, y).
-            input_labels: 1 for clicks on the object (the default), 0 beside it: nested as the clicks without (x, y).
-            input_boxes: object > (x0, y0, x1, y1), or one box.
-            input_masks: rough mask, trimap (0, 128 and 255 only) or earlier matte of the object, of the image's size:
-                file, PIL image, array or tensor (height, width); or a list of these for several objects.
-            cutout (`bool`, defaults to `True`): estimate foreground colours and give cut-outs.
-            timeout (`float`, *optional*): seconds to wait for an image behind a URL.
-            objects_per_pass (`int`, *optional*): objects decoded at once. Default: as many as fit in a few GB.
-            batch_size (`int`, defaults to 1): images encoded at once.
-            num_workers (`int`, defaults to 0): processes that load images.
+        """Matte the objects of one or more images.
 
-            With several kinds of prompts, all name the same objects, in the same order; None stands for an object
-            without this kind.
+        With several kinds of prompts, all name the same objects in the same order, and None stands for an object
+        without that kind.
+
+        Args:
+            images: An image, a dict with an image and its prompts, or a list, generator or dataset of these; see the
+                class. A 4-dimensional array is a list of images.
+            text: What to matte: a `str`, or a list of `str` for several objects.
+            input_points: Clicks in pixels of the image: `[x, y]`, `[[x, y], ...]` on a single object, or nested as
+                object > point > (x, y).
+            input_labels: 1 for clicks on the object (the default), 0 for clicks on the background; nested as the
+                clicks.
+            input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects.
+            input_masks: Rough mask, trimap (0, 128 and 255 only) or earlier matte of the object, of the size of the
+                image: a file, PIL image, array or tensor; or a list of these for several objects.
+            kwargs: Further settings:
+
+                - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
+                - **timeout** (`float`, *optional*): Longest wait for the server of a URL, in seconds. Defaults to 30.
+                - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
+                  fit in about 2 GB.
+                - **batch_size** (`int`, defaults to 1): Number of images encoded at once.
+                - **num_workers** (`int`, defaults to 0): Number of processes that load images.
+
+        Returns:
+            For an image with one object a dict, for an image with several objects a list of dicts in their order. For a
+            list of images a list of these, for a generator or dataset an iterator. A dict holds
+
+            - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
+            - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
+            - **cutout** (`PIL.Image.Image`): The object, of mode "RGBA", with the colors of the foreground alone.
+              Absent with `cutout=False`.
 
         Raises:
-            ValueError: an image cannot be read or a prompt is not accepted; names the image of a list by its number.
-            TypeError: an unknown argument, or nothing that can be an image.
+            ValueError: If an image cannot be read or a prompt is invalid; the message names an image of a list by its
+                index.
+            TypeError: If an argument is unknown, or an input cannot be an image.
         """
         images = kwargs.pop("inputs", images)
         if images is None:
-            raise TypeError("images is missing: give an image, a dict with an image, or a list or generator of these.")
+            raise TypeError("images must be an image, a dict with an image, or a list or generator of these, got None.")
         prompts = {
             "text": text,
             "input_points": input_points,
@@ -125,7 +188,7 @@ class ReferringMattingPipeline(Pipeline):
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
-                f"Unknown arguments {sorted(unknown)}, accepted are {sorted(places)}, batch_size, num_workers."
+                f"Unknown arguments {sorted(unknown)}: expected any of {sorted(places)}, batch_size and num_workers."
             )
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
@@ -137,7 +200,17 @@ class ReferringMattingPipeline(Pipeline):
         return parameters
 
     def preprocess(self, inputs: Any, timeout: float | None = None, **prompts: Any) -> dict[str, Any]:
-        """The image and what the model takes, nested: collating would pad labels at the top level with 0, a click."""
+        """Load the image of an input and process it with its prompts.
+
+        Args:
+            inputs: An image, or a dict with an image and its prompts.
+            timeout: Longest wait for the server of a URL, in seconds.
+            prompts: Prompts of the call.
+
+        Returns:
+            The upright RGB image, and the model inputs in a dict of their own: collating would pad labels at the top
+            level with 0, which is a click on the background.
+        """
         if isinstance(inputs, _Sample):
             try:
                 return self.preprocess(inputs.inputs, timeout, **prompts)
@@ -146,9 +219,12 @@ class ReferringMattingPipeline(Pipeline):
                 raise kind(f"inputs[{inputs.index}]: {error}") from error
         if isinstance(inputs, Mapping):
             inputs, prompts = _split_sample(inputs, prompts)
-        image = _load(inputs, timeout)
-        features = self.processor(images=image, **_nest_prompts(prompts), return_tensors="pt")
-        return {"features": dict(features), "image": image}
+        image = open_image(inputs) if timeout is None else open_image(inputs, timeout=timeout)
+        pixels = convert_to_tensor(image)
+        features = self.processor(
+            images=pixels, input_data_format="channels_first", **_nest_prompts(prompts), return_tensors="pt"
+        )
+        return {"features": dict(features), "image": _make_photo(pixels, image)}
 
     def _forward(self, model_inputs: dict[str, Any], objects_per_pass: int | None = None) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
@@ -157,7 +233,7 @@ class ReferringMattingPipeline(Pipeline):
         return {"alphas": self._predict(features, objects_per_pass), "image": image}
 
     def _predict(self, samples: list[dict[str, torch.Tensor]], objects_per_pass: int | None) -> list[torch.Tensor]:
-        """float32 alphas (objects, height, width) of each sample. Images of one size are encoded together."""
+        """Return the alphas `(num_objects, height, width)` of each sample; images of one size are encoded together."""
         groups = defaultdict(list)
         for index, sample in enumerate(samples):
             groups[sample["pixel_values"].shape].append(index)
@@ -168,26 +244,19 @@ class ReferringMattingPipeline(Pipeline):
                 torch.cat([samples[index]["pixel_mask"] for index in indices]),
             )
             for place, index in enumerate(indices):
-                prompts = {name: samples[index][name] for name in _OBJECT_KEYS if name in samples[index]}
-                alphas[index] = self._decode(_select(embeddings, place), prompts, objects_per_pass)
+                alphas[index] = decode_alphas(self.model, _select(embeddings, place), samples[index], objects_per_pass)
         return alphas
 
-    def _decode(
-        self, embeddings: ModelOutput, prompts: dict[str, torch.Tensor], objects_per_pass: int | None
-    ) -> torch.Tensor:
-        """float32 alphas (objects, height, width) on the CPU, a few objects at a time to bound the memory."""
-        height, width = embeddings.image_sizes[0].tolist()
-        objects = max([1, *(values.shape[1] for values in prompts.values())])
-        step = objects_per_pass or max(1, _PIXELS_PER_PASS // (height * width))
-        alphas = []
-        for start in range(0, objects, step):
-            chunk = {name: values[:, start : start + step] for name, values in prompts.items()}
-            outputs = self.model(image_embeddings=embeddings, **chunk)
-            alphas.append(outputs.alphas[0, :, :height, :width].float().cpu())
-        return torch.cat(alphas)
-
     def postprocess(self, model_outputs: dict[str, Any], cutout: bool = True) -> dict[str, Any] | list[dict[str, Any]]:
-        """One dict per object, not in a list if there is only one; see the class."""
+        """Resize the alphas of an image and make cutouts.
+
+        Args:
+            model_outputs: Alphas and image.
+            cutout: Whether to make cutouts.
+
+        Returns:
+            A dict for one object, a list of dicts for several; see [`__call__`].
+        """
         image = model_outputs["image"]
         outputs = {"alphas": model_outputs["alphas"]}
         alphas = self.processor.post_process_image_matting(outputs, [(image.height, image.width)])[0]["alpha"]
@@ -201,8 +270,14 @@ class ReferringMattingPipeline(Pipeline):
         return results[0] if len(results) == 1 else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Saves model and processor; code goes along if it came with the checkpoint. To save a checkpoint with its code
-        where this package is installed, see `fclm_hf.hub.export_checkpoint`.
+        """Save the model and the processor.
+
+        Code that came with the checkpoint is saved, too. To save a checkpoint with its code where this package is
+        installed, use `fclm_hf.hub.export_checkpoint`.
+
+        Args:
+            save_directory: Folder, created if necessary.
+            kwargs: Arguments of `save_pretrained` of the model and the processor.
         """
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
@@ -211,47 +286,35 @@ class ReferringMattingPipeline(Pipeline):
 
 
 def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The image of a dict, and its prompts: its own before those of the call."""
+    """Return the image of a dict and its prompts; its own take precedence over those of the call."""
     if unknown := sample.keys() - _OBJECT_DEPTHS.keys() - {"image"}:
-        raise ValueError(f"Unknown keys {sorted(unknown)} beside the image, accepted are {sorted(_OBJECT_DEPTHS)}.")
+        raise ValueError(f"Unknown keys {sorted(unknown)} beside the image: expected any of {sorted(_OBJECT_DEPTHS)}.")
     if sample.get("image") is None:
-        raise ValueError(f'A dict needs the key "image", got {sorted(sample)}.')
+        raise ValueError(f'A dict must have the key "image", got {sorted(sample)}.')
     return sample["image"], {**prompts, **{name: value for name, value in sample.items() if name != "image"}}
 
 
-def _load(image: Any, timeout: float | None) -> Image.Image:
-    """Upright 8-bit RGB image that keeps its colour profile if that still applies."""
-    if timeout is not None and isinstance(image, str) and image.startswith(("http://", "https://")):
-        image = _download(image, timeout)
-    opened = open_image(image)
-    rgb = load_image(opened)
-    profile = opened.info.get("icc_profile") if isinstance(opened, Image.Image) else None
-    if profile and profile[16:20] == b"RGB ":  # its colour space: not that of a CMYK or grey original
-        rgb.info["icc_profile"] = profile
-    return rgb
-
-
-def _download(url: str, timeout: float) -> bytes:
-    try:
-        response = httpx.get(url, timeout=timeout, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
-        response.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ValueError(f"The image at {url} cannot be downloaded: {error}.") from error
-    return response.content
+def _make_photo(pixels: torch.Tensor, source: Any) -> Image.Image:
+    """Return RGB pixels as a PIL image, with the color profile of the image they come from if it still applies."""
+    photo = convert_to_image(pixels)
+    profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
+    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
+        photo.info["icc_profile"] = profile
+    return photo
 
 
 def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
-    """Prompts of one image as the processor takes them, image > object > value."""
+    """Nest the prompts of one image as the processor expects them, image > object > value."""
     nested = {}
     for name, value in prompts.items():
         if value is None:
             continue
         if name == "input_masks":
-            nested[name] = [_list_objects(value)]
+            nested[name] = [_list_masks(value)]
             continue
         value, depth = to_lists(value), _OBJECT_DEPTHS[name]
         given = _measure_depth(value)
-        if given == depth + 2 and len(value) == 1:  # the image level is there already
+        if given == depth + 2 and len(value) == 1:  # it has an image level already
             value = value[0]
         elif given <= depth and not (given == 1 and all(each is None for each in value)):
             for _ in range(depth + 1 - given):  # one object, one click
@@ -260,23 +323,23 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _list_objects(masks: Any) -> list[Any]:
-    """The masks of one image as a list, one per object; an image level is taken away."""
-    while isinstance(masks, (list, tuple)) and len(masks) == 1 and isinstance(masks[0], (list, tuple)):
-        masks = masks[0]
+def _list_masks(masks: Any) -> list[Any]:
+    """Return the masks of the objects of one image; an image level is removed."""
     if isinstance(masks, (np.ndarray, torch.Tensor)):
-        while masks.ndim > 3 and len(masks) == 1:
-            masks = masks[0]
+        masks = masks[0] if masks.ndim == 4 and len(masks) == 1 else masks
         return [masks] if masks.ndim == 2 else list(masks)
-    return list(masks) if isinstance(masks, (list, tuple)) else [masks]
+    if not isinstance(masks, (list, tuple)):
+        return [masks]
+    return list(masks[0]) if len(masks) == 1 and isinstance(masks[0], (list, tuple)) else list(masks)
 
 
 def _measure_depth(value: Any) -> int:
+    """Return the number of levels of nested lists."""
     return 1 + max(map(_measure_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def _select(embeddings: ModelOutput, index: int) -> ModelOutput:
-    """The embeddings of one image of a batch."""
+    """Return the embeddings of one image of a batch."""
     fields = {
         name: tuple(each[index : index + 1] for each in value) if isinstance(value, tuple) else value[index : index + 1]
         for name, value in embeddings.items()

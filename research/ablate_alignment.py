@@ -10,29 +10,16 @@ figures are in RUNS. The table is Markdown, mean and standard deviation over see
 
 import argparse
 import json
-import os
 from pathlib import Path
 from statistics import mean, stdev
 
 import evaluate_real_photos
-import torch
-from tqdm import tqdm
-from train_lite import GENERAL_NAMES
-from transformers import set_seed
+from training_set import GENERAL_NAMES
 
-from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
-from fclm_hf.data import (
-    BatchSettings,
-    CompositionSettings,
-    PairSettings,
-    SourceConfig,
-    StreamLoader,
-    TrainingStream,
-    open_source,
-)
-from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
-from fclm_hf.training.lite import freeze_early_stages
-from fclm_hf.training.optimization import parameter_groups
+from fclm_hf import LITE_CHECKPOINT
+from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.trainer import Trainer
+from fclm_hf.utils.files import write_bytes
 
 
 ROWS = {
@@ -51,59 +38,41 @@ FIGURES = {
 }
 
 
-def open_pairs(args: argparse.Namespace, processor: FCLMProcessor, seed: int) -> StreamLoader:
-    foregrounds = open_source(SourceConfig(str(args.train), kind="rgba", general_names=GENERAL_NAMES))
-    backgrounds = open_source(SourceConfig(str(args.train), kind="background"))
-    stream = TrainingStream(
-        [foregrounds],
-        [backgrounds],
-        processor.tokenizer,
-        PairSettings(composition=CompositionSettings(size=args.size), seed=seed),
-        BatchSettings(batch_size=args.batch_size, prompts_per_image=2),
-    )
-    return StreamLoader(stream, num_workers=1)
-
-
-def train(args: argparse.Namespace, alignment: str, seed: int) -> FCLMForImageMatting:
-    """One run; the learning rate falls linearly to 0."""
-    set_seed(seed)
-    student = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
-    processor = FCLMProcessor.from_pretrained(args.init)
-    freeze_early_stages(student, 2)
-    settings = TrainingSettings(distillation="none", alignment=alignment)
-    learner = ForegroundConsistentLearner(student, settings=settings).to(memory_format=torch.channels_last).train()
-    groups = parameter_groups(student, args.learning_rate, encoder_factor=0.2, weight_decay=0.02)
-    auxiliary = [p for name, p in learner.named_parameters() if not name.startswith("student.")]
-    optimizer = torch.optim.AdamW([*groups, {"params": auxiliary, "lr": args.learning_rate}])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / args.steps)
-    batches = iter(open_pairs(args, processor, seed))
-    for step in tqdm(range(args.steps), desc=f"{alignment}, seed {seed}", mininterval=10):
-        learner.set_progress(step / args.steps)
-        loss = learner(next(batches))["loss"]
-        if not torch.isfinite(loss):
-            raise RuntimeError(f"The loss of step {step} is {loss.item()}.")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    student.save_pretrained(args.output / f"{alignment}_{seed}")
-    processor.save_pretrained(args.output / f"{alignment}_{seed}")
-    return student
+def train(args: argparse.Namespace, alignment: str, seed: int) -> Path:
+    """Run `fclm train` for a row of the table; return the folder of its weights. An interrupted run is resumed."""
+    out = args.output / f"{alignment}_{seed}"
+    options = {
+        "model": args.init,
+        "freeze_stages": 2,
+        "settings": {"distillation": "none", "alignment": alignment},
+        "sources": {"path": str(args.train), "kind": "rgba", "general_names": GENERAL_NAMES},
+        "backgrounds": {"path": str(args.train), "kind": "background"},
+        "composition": {"size": args.size},
+        "prompts_per_image": 2,
+        "output_dir": str(out),
+        "max_steps": args.steps,
+        "per_device_train_batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "backbone_lr_multiplier": 0.2,
+        "weight_decay": 0.02,
+        "lr_scheduler_type": "linear",
+        "seed": seed,
+        "resume_from_checkpoint": "latest",
+    }
+    flags = [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in options.items()]
+    if stop := Trainer(parse_arguments(flags)).train():
+        raise SystemExit(128 + stop)
+    return out / "last"
 
 
 def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
-    """Figures of a run, from its file if it is finished."""
+    """Return the metrics of a run, from its file if it is finished."""
     path = args.output / f"{alignment}_{seed}.json"
     if not path.is_file():
-        if seed >= 0:
-            train(args, alignment, seed)
-        model = args.output / f"{alignment}_{seed}" if seed >= 0 else args.init
+        model = train(args, alignment, seed) if seed >= 0 else args.init
         command = ["--data", str(args.real), "--model", str(model), "--prompts", "box", "none"]
         result = evaluate_real_photos.main(command)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"steps": args.steps, **result}))
-        os.replace(temporary, path)
+        write_bytes(path, json.dumps({"steps": args.steps, **result}).encode())
     result = json.loads(path.read_text())
     if result["steps"] != args.steps:
         raise SystemExit(f"--output: {path} is of a run of {result['steps']} steps, not {args.steps}.")
@@ -111,10 +80,12 @@ def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
 
 
 def describe(values: list[float]) -> str:
+    """Return mean and standard deviation as text."""
     return f"{mean(values):.4g} ± {stdev(values):.2g}" if len(values) > 1 else f"{values[0]:.4g}"
 
 
 def make_table(results: dict[str, list[dict]]) -> str:
+    """Return the Markdown table of the metrics of all rows and seeds."""
     figures = {
         name: keys for name, keys in FIGURES.items() if all(keys[0] in run for runs in results.values() for run in runs)
     }
@@ -126,6 +97,7 @@ def make_table(results: dict[str, list[dict]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict]]:
+    """Train and measure every row; print the table and return the metrics of each run by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="training set")
     parser.add_argument("--real", type=Path, required=True, help="real photos to measure on")

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fclm_hf.image_utils_fclm import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".png", ".webp", ".tif", ".tiff", ".gif", ".avif", ".jpg", ".jpeg", ".bmp"}
+
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
 # singular of the folder names that do more than drop an s
 PEOPLE = {"dwarves": "dwarf", "elves": "elf", "wolves": "wolf", "woses": "tree creature", "monsters": ""}

@@ -23,34 +23,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from training_set import open_backgrounds, open_foregrounds
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
-from fclm_hf.data import Backgrounds, CompositionSettings, Foregrounds, Pair, PairComposition
+from fclm_hf.data import CompositionSettings, Pair, PairSettings, PairStream, Shard, StreamError
 from fclm_hf.hub.checkpoints import fetch_checkpoint, load_checkpoint
 
 
 FOLDS = 5
 NEIGHBOURS = 10
-TRIES_PER_PAIR = 10
 
 
 def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
-    """`count` pairs with one object each, `size` pixels wide and high.
+    """Return `count` pairs with one object each, `size` pixels wide and high.
 
     Raises:
-        ValueError: too many of the composed pairs show too little of their object.
+        StreamError: An image cannot be read.
     """
-    foregrounds, backgrounds = Foregrounds(data), Backgrounds(data)
-    pairs: list[Pair] = []
-    for index in range(TRIES_PER_PAIR * count):
-        rng = np.random.default_rng([seed, index])
-        behind, texture = (backgrounds.sample(rng), backgrounds.sample(rng)), backgrounds.sample(rng)
-        composition = PairComposition([], [texture], CompositionSettings(size=size))
-        pair = composition.compose_cutouts([foregrounds.sample(rng)], behind, rng)
-        pairs += [] if pair is None else [pair]
-        if len(pairs) == count:
-            return pairs
-    raise ValueError(f"--data: of {data} only {len(pairs)} pairs could be made, {count} are wanted.")
+    composition = CompositionSettings(size=size, object_counts=(1, 0, 0), plant_prob=0, distractor_prob=0)
+    settings = PairSettings(composition, seed=seed, max_invalid_fraction=0, min_sample_count=1)
+    stream = PairStream(open_foregrounds(data, weights={}), open_backgrounds(data), Shard(), settings)
+    return [drawn.pair for drawn in stream.draw(count)]
 
 
 @torch.no_grad()
@@ -188,7 +181,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             title = ", ".join(f"{key} {value:.3f}" for key, value in scores[name].items())
             panels[f"{name} alignment\n{title}"] = embed(tokens, args.seed)
         draw(panels, args.output)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StreamError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"wrote {args.output}")
     print(json.dumps({**scores, "tokens": len(groups), "images": args.images}))

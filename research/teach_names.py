@@ -2,7 +2,7 @@
 
     apt-get install wordnet-base
     python research/teach_names.py --data SET --model CHECKPOINT --output NEW
-    fclm train examples/train_lite.yaml --model NEW --encoder_factor 0.01 --output_dir RUN
+    fclm train examples/train_lite.yaml --model NEW --backbone_lr_multiplier 0.01 --output_dir RUN
 
 A tower that starts from random weights in matting training comes to give all names the same embedding: to the decoder
 they are noise until it knows them. Here it learns first, from three sources:
@@ -22,26 +22,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import yaml
 from timm.data import ImageNetInfo
 from torch import nn
 from tqdm import tqdm
+from training_set import open_backgrounds, open_foregrounds, read_entries
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, get_scheduler, set_seed
 from wordnet_nouns import Nouns
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMProcessor
-from fclm_hf.data import Backgrounds, Composition, CompositionSettings, Foregrounds, PromptSettings
+from fclm_hf.data import CompositionSettings, PairSettings, PairStream, PromptSettings, Shard
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import load_imagenet_weights
+from fclm_hf.training.imagenet import load_imagenet_weights
 
 
-SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
-GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
-WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 TEMPLATES = (*PromptSettings().templates, "{}s", "{} in the photo")
 COLOURS = ["red", "green", "blue", "yellow", "black", "white", "brown"]
 ADJECTIVES = [*COLOURS, "big", "small", "old", "young", "round", "wooden", "left", "right", "first", "other"]
 HELD_OUT = 0.05
+TOGETHER = 8  # composites that share their objects as clutter
 SEEN_WEIGHT = 0.05
 
 
@@ -132,24 +130,23 @@ def restart(
 
 
 @torch.no_grad()
-def pool_regions(
-    model: FCLMForImageMatting, processor: FCLMProcessor, composition: Composition, count: int, seed: int
-) -> Regions:
+def pool_regions(model: FCLMForImageMatting, processor: FCLMProcessor, stream: PairStream, count: int) -> Regions:
     """The regions of `count` composites in the semantic map. Its mean over them becomes 0, so that matches compare a
     place with the average one.
     """
-    rng = np.random.default_rng(seed)
     features, names = [], []
-    for _ in tqdm(range(count), desc="composites", mininterval=10):
-        sample = composition.sample(rng)
-        pixel_values = processor(images=sample["image"], return_tensors="pt")["pixel_values"]
+    for number in tqdm(range(count), desc="composites", mininterval=10):
+        if number % TOGETHER == 0:
+            drawn = stream.draw(TOGETHER)
+        pair = drawn[number % TOGETHER].pair
+        pixel_values = processor(images=pair.image_b, return_tensors="pt")["pixel_values"]
         cells = model.model.semantic_head(model.model.get_feature_maps(pixel_values).feature_maps[-1])[0]
-        alphas = torch.from_numpy(sample["alphas"]).float()
+        alphas = torch.from_numpy(pair.alphas)
         alphas = torch.cat([alphas, 1 - alphas.sum(0, keepdim=True)])
         shares = nn.functional.adaptive_avg_pool2d(alphas, cells.shape[-2:])
         sums, cells_covered = torch.einsum("ohw,chw->oc", shares, cells), shares.sum((1, 2))
-        for index, called in enumerate([*sample["names"], ()]):
-            if cells_covered[index] > 1 and (called or index == len(sample["names"])):
+        for index, called in enumerate([*pair.names, ()]):
+            if cells_covered[index] > 1 and (called or index == len(pair.names)):
                 features.append(sums[index] / cells_covered[index])
                 names.append(called)
     pooled = torch.stack(features)
@@ -259,25 +256,26 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     wordnet = Nouns(args.wordnet)
     old = FCLMForImageMatting.from_pretrained(args.model, dtype=torch.float32).eval()
     processor = FCLMProcessor.from_pretrained(args.model)
-    foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
     # objects that look like their name, large enough for the semantic map
     settings = CompositionSettings(
         size=args.size,
         object_counts=(0.2, 0.4, 0.4),
         shared_scale=(0.35, 0.85),
-        twins=0,
-        photo_texture=0,
-        translucent=0,
-        letterbox=0,
+        duplicate_prob=0,
+        photo_texture_prob=0,
+        translucency_prob=0,
+        letterbox_prob=0,
     )
-    composition = Composition(foregrounds, Backgrounds(args.data), settings)
+    stream = PairStream(
+        open_foregrounds(args.data), open_backgrounds(args.data), Shard(), PairSettings(settings, seed=args.seed)
+    )
 
-    texts = sorted({item["name"] for item in foregrounds.entries})
+    texts = sorted({item["name"] for item in read_entries(args.data)})
     ids = processor.tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
     model, class_embeds = restart(old, args.imagenet_share, ids)
     dictionary = look_up(wordnet, class_embeds)
     encoder_size, model.config.encoder_size = model.config.encoder_size, args.size
-    regions = pool_regions(model, processor, composition, args.composites, args.seed)
+    regions = pool_regions(model, processor, stream, args.composites)
     model.config.encoder_size = encoder_size
 
     known, unseen = regions.split(HELD_OUT)

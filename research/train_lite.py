@@ -18,23 +18,29 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import yaml
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
+from training_set import list_names, open_backgrounds, open_foregrounds, read_entries
 from transformers import CLIPTokenizer, set_seed
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting, FCLMImageProcessor, FCLMProcessor
-from fclm_hf.data import Backgrounds, ComposedBatches, Composition, CompositionSettings, Foregrounds, PromptSettings
+from fclm_hf.data import (
+    BatchSettings,
+    CompositionSettings,
+    PairSettings,
+    PromptSettings,
+    StreamLoader,
+    TrainingStream,
+)
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import freeze_early_stages, load_imagenet_weights
+from fclm_hf.training.imagenet import load_imagenet_weights
 from fclm_hf.training.optimization import parameter_groups
+from fclm_hf.training.pretrained import freeze_early_stages
 
 
-SETTINGS = yaml.safe_load((Path(__file__).parents[1] / "examples" / "train_lite.yaml").read_text(encoding="utf-8"))
-GENERAL_NAMES = SETTINGS["sources"][0]["general_names"]
-WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
+# of the pairs only the composites in harmony with their background are used
+INPUTS = ("pixel_mask", "labels", "input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
 
 
 def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
@@ -96,14 +102,13 @@ def main() -> None:
     cv2.setNumThreads(1)
     if args.threads:
         torch.set_num_threads(args.threads)
-    foregrounds = Foregrounds(args.data, general_names=GENERAL_NAMES, weights=WEIGHTS)
-    composition = Composition(foregrounds, Backgrounds(args.data), CompositionSettings(size=args.size))
     config = FCLMConfig.from_preset("lite")
-    names = [name for entry in foregrounds.entries for name in foregrounds.list_names(entry)]
     if args.init:  # its text tower knows the tokens of its own tokenizer
         tokenizer = CLIPTokenizer.from_pretrained(args.init)
     else:
-        tokenizer = train_tokenizer([*names, *PromptSettings().templates], config.text_config.vocab_size)
+        tokenizer = train_tokenizer(
+            [*list_names(read_entries(args.data)), *PromptSettings().templates], config.text_config.vocab_size
+        )
         tokenizer.model_max_length = config.text_config.max_position_embeddings
     image_processor = FCLMImageProcessor()
     processor = FCLMProcessor(image_processor, tokenizer)
@@ -128,6 +133,14 @@ def main() -> None:
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / args.steps, 1)) + 1e-3),
     )
+    stream = TrainingStream(
+        open_foregrounds(args.data),
+        open_backgrounds(args.data),
+        tokenizer,
+        PairSettings(CompositionSettings(size=args.size), seed=args.seed),
+        BatchSettings(args.batch_size, args.prompts_per_image, prompts=PromptSettings()),
+    )
+    loader = StreamLoader(stream, args.workers)
     start, state_file = 0, args.output / "state.pt"
     if args.resume:
         state = torch.load(state_file, weights_only=True)
@@ -135,28 +148,19 @@ def main() -> None:
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
+        loader.load_state_dict(state["data"])
         start = state["step"]
 
-    batches = ComposedBatches(
-        composition,
-        tokenizer,
-        batch_size=args.batch_size,
-        prompts_per_image=args.prompts_per_image,
-        seed=args.seed,
-        start=start,
-    )
-    loader = iter(
-        DataLoader(batches, batch_size=None, num_workers=args.workers, prefetch_factor=2 if args.workers else None)
-    )
+    batches = iter(loader)
     progress = tqdm(range(start, args.steps), initial=start, total=args.steps, mininterval=10)
     running, waited, began = None, 0.0, time.perf_counter()
     for step in progress:
         mark = time.perf_counter()
-        batch = next(loader)
+        batch = next(batches)
         waited += time.perf_counter() - mark
         model.config.encoder_size = int(np.random.default_rng([args.seed, step]).choice(args.encoder_sizes))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss = model(**batch).loss
+            loss = model(pixel_values=batch["pixel_values_b"], **{name: batch[name] for name in INPUTS}).loss
         if not torch.isfinite(loss):
             raise RuntimeError(f"The loss of step {step} is {loss.item()}.")
         optimizer.zero_grad(set_to_none=True)
@@ -176,6 +180,7 @@ def main() -> None:
                 "averaged": averaged.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
+                "data": loader.state_dict(),
                 "step": step + 1,
             }
             torch.save(state, state_file.with_suffix(".tmp"))

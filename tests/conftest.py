@@ -24,7 +24,7 @@ def seed() -> None:
 
 @pytest.fixture
 def new_accelerator() -> Iterator[None]:
-    """What runs in the process of the tests leaves no settings behind."""
+    """Forget the settings that accelerate keeps in this process after a test."""
     from training_runs import forget_accelerator
 
     yield
@@ -33,7 +33,7 @@ def new_accelerator() -> Iterator[None]:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[LocalHub]:
-    """A Hub on the loopback device; [`local_hub.client.run_client`] runs clients of it."""
+    """Serve a Hub on the loopback device; [`local_hub.client.run_client`] runs clients of it."""
     (tmp_path / "hub").mkdir()
     with LocalHub(tmp_path / "hub") as running:
         yield running
@@ -41,7 +41,7 @@ def hub(tmp_path: Path) -> Iterator[LocalHub]:
 
 @pytest.fixture
 def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process, which is offline otherwise, as a client of the Hub that is logged in."""
+    """Log this process in to the local Hub; all other tests are offline."""
     from huggingface_hub import constants
 
     settings = {

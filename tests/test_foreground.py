@@ -1,4 +1,4 @@
-"""Decontaminated colours: measured against the true foreground, on a known composite."""
+"""Decontaminated colors: measured against the true foreground, on a known composite."""
 
 import importlib.util
 import sys
@@ -32,7 +32,7 @@ def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth orange and brown object with a wavy, soft edge: colours (H, W, 3) uint8, alpha (H, W)."""
+    """A smooth orange and brown object with a wavy, soft edge: colors (H, W, 3) uint8, alpha (H, W)."""
     rows, columns = np.mgrid[:size, :size] / size - 0.5
     angle, radius = np.arctan2(rows, columns), np.hypot(rows, columns)
     alpha = np.clip((0.3 + 0.03 * np.sin(9 * angle) - radius) * 12 + 0.5, 0, 1)
@@ -40,9 +40,9 @@ def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
     return (np.stack([shade + 0.25, shade, 0.6 - shade / 2], axis=-1) * 255).round().astype(np.uint8), alpha
 
 
-def composite(colours: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+def composite(colors: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
     opacity = alpha[..., None]
-    return (opacity * colours + (1 - opacity) * np.array(background)).round().astype(np.uint8)
+    return (opacity * colors + (1 - opacity) * np.array(background)).round().astype(np.uint8)
 
 
 GREEN, MAGENTA = (20, 220, 40), (220, 20, 200)
@@ -50,8 +50,8 @@ GREEN, MAGENTA = (20, 220, 40), (220, 20, 200)
 
 @pytest.mark.usefixtures("estimator")
 def test_no_halo_on_a_new_background() -> None:
-    colours, alpha = make_scene()
-    photo, truth = composite(colours, alpha, GREEN), composite(colours, alpha, MAGENTA)
+    colors, alpha = make_scene()
+    photo, truth = composite(colors, alpha, GREEN), composite(colors, alpha, MAGENTA)
     edge = (alpha > 0) & (alpha < 1)
 
     def measure_error(foreground: np.ndarray) -> float:
@@ -65,15 +65,15 @@ def test_no_halo_on_a_new_background() -> None:
 
 @pytest.mark.usefixtures("estimator")
 def test_no_halo_after_shrinking() -> None:
-    """Resizing that ignores alpha mixes in the colours of transparent pixels: they must be the object's."""
-    colours, alpha = make_scene()
+    """Resizing that ignores alpha mixes in the colors of transparent pixels: they must be the object's."""
+    colors, alpha = make_scene()
     hard = (alpha > 0.5).astype(float)
-    photo = composite(colours, hard, GREEN)
+    photo = composite(colors, hard, GREEN)
     foreground = estimate_foreground(photo, hard)
     np.testing.assert_array_equal(foreground[hard == 1], photo[hard == 1])
     assert (foreground[hard == 0][:, 1].astype(int) - foreground[hard == 0][:, 0] < 40).mean() > 0.99  # no green
     shrunk = np.asarray(Image.fromarray(foreground).resize((20, 20), Image.Resampling.BOX)).astype(int)
-    expected = np.asarray(Image.fromarray(colours).resize((20, 20), Image.Resampling.BOX)).astype(int)
+    expected = np.asarray(Image.fromarray(colors).resize((20, 20), Image.Resampling.BOX)).astype(int)
     opacity = np.asarray(Image.fromarray((hard * 255).astype(np.uint8)).resize((20, 20), Image.Resampling.BOX))
     edge = (opacity > 30) & (opacity < 225)
     naive = np.asarray(Image.fromarray(photo).resize((20, 20), Image.Resampling.BOX)).astype(int)
@@ -82,15 +82,15 @@ def test_no_halo_after_shrinking() -> None:
 
 @pytest.mark.usefixtures("estimator")
 def test_kinds_of_input_agree() -> None:
-    colours, alpha = make_scene(48)
+    colors, alpha = make_scene(48)
     eight_bit = (alpha * 255).round().astype(np.uint8)
     unit = (eight_bit / 255).astype(np.float32)
-    expected = make_cutout(colours, eight_bit)
-    for image in (colours, Image.fromarray(colours)):
+    expected = make_cutout(colors, eight_bit)
+    for image in (colors, Image.fromarray(colors)):
         for matte in (eight_bit, unit, torch.from_numpy(unit), Image.fromarray(eight_bit)):
             difference = np.asarray(make_cutout(image, matte)).astype(int) - np.asarray(expected)
             assert np.abs(difference).max() <= 1
-    floats = estimate_foreground(colours / 255, unit)
+    floats = estimate_foreground(colors / 255, unit)
     assert floats.dtype == np.float32
     assert floats.min() >= 0
     assert floats.max() <= 1
@@ -113,9 +113,9 @@ def test_errors() -> None:
     for arguments, problem in [
         ((image[..., 0], alpha), r"image must have shape \(H, W, 3\)"),
         ((image, alpha[None]), r"alpha must have shape \(H, W\)"),
-        ((image, alpha.T), "alpha must have the image's height and width"),
-        ((image, alpha + 2), "alpha must be uint8 in 0..255 or float in 0..1"),
-        ((image, alpha * np.nan), "alpha must be uint8 in 0..255 or float in 0..1"),
+        ((image, alpha.T), "alpha must have the height and width of the image"),
+        ((image, alpha + 2), r"alpha must be uint8, or float in \[0, 1\]"),
+        ((image, alpha * np.nan), r"alpha must be uint8, or float in \[0, 1\]"),
     ]:
         with pytest.raises(ValueError, match=problem):
             make_cutout(*arguments)

@@ -22,7 +22,7 @@ if is_torchvision_available():
 
     BACKENDS.append(FCLMImageProcessor)
 
-GREY_LEVEL = 1 / 255 / 0.5 + 1e-6  # in normalised values
+GRAY_LEVEL = 1 / 255 / 0.5 + 1e-6  # in normalized values
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.__name__)
@@ -31,7 +31,7 @@ def processor(request: pytest.FixtureRequest):
 
 
 def draw_scene(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours, hard edges, thin lines and noise, as a photo has."""
+    """Smooth colors, hard edges, thin lines and noise, as a photo has."""
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -117,7 +117,7 @@ def test_settings_that_are_not_accepted(processor, kwargs: dict, message: str) -
 
 
 @pytest.mark.skipif(len(BACKENDS) < 2, reason="torchvision is not installed")
-def test_backends_agree_to_one_grey_level() -> None:
+def test_backends_agree_to_one_gray_level() -> None:
     shapes = [(97, 61), (640, 427), (333, 1001), (1500, 999), (64, 64), (5, 700)]
     images = [draw_scene(*shape, seed=seed) for seed, shape in enumerate(shapes)]
     images += [images[i].convert(mode) for i, mode in enumerate(["L", "RGBA", "CMYK", "P"])]
@@ -125,8 +125,8 @@ def test_backends_agree_to_one_grey_level() -> None:
         pil, vision = (backend(size={"longest_edge": limit})(images, return_tensors="pt") for backend in BACKENDS)
         assert torch.equal(pil["pixel_mask"], vision["pixel_mask"])
         difference = (pil["pixel_values"] - vision["pixel_values"]).abs()
-        assert difference.max() <= GREY_LEVEL
-        assert difference.mean() < GREY_LEVEL / 20
+        assert difference.max() <= GRAY_LEVEL
+        assert difference.mean() < GRAY_LEVEL / 20
     # four channels and floats take other ways through both libraries; floats are not rounded, so compare more closely
     deep = np.random.default_rng(0).random((4, 120, 77), dtype=np.float32)
     kwargs = {"do_rescale": False, "do_normalize": False, "do_convert_rgb": False, "size": {"longest_edge": 50}}
@@ -175,15 +175,18 @@ def test_labels(processor) -> None:
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (np.zeros((10, 12), np.float32), r"segmentation_maps\[0\]\[0\] has shape \(10, 12\)"),
-        (np.full((50, 70), 2.0), "accepted are finite values in 0..1"),
-        (np.full((50, 70), np.nan), "accepted are finite values"),
+        (
+            np.zeros((10, 12), np.float32),
+            r"segmentation_maps\[0\]\[0\] must have the shape \(50, 70\) of its image, got \(10, 12\)",
+        ),
+        (np.full((50, 70), 2.0), r"finite float values in \[0, 1\]"),
+        (np.full((50, 70), np.nan), "finite float values"),
         (np.zeros((50, 70), np.int64), "dtype"),
-        ([np.zeros((50, 70)), np.zeros((50, 70))], "holds 2 images, but 1 are given"),
-        ([[]], "holds no map"),
+        ([np.zeros((50, 70)), np.zeros((50, 70))], "of 1 images, got 2"),
+        ([[]], "at least one map"),
         ([None], "NoneType"),
-        ([[[np.zeros((50, 70))]]], "is a list"),
-        (3, "is a int"),
+        ([[[np.zeros((50, 70))]]], "got list"),
+        (3, "got int"),
     ],
 )
 def test_maps_that_are_not_accepted(processor, maps: object, message: str) -> None:
@@ -277,5 +280,5 @@ def test_without_torchvision(tmp_path: Path) -> None:
     )
     assert set(inputs) == set(expected)
     for key, value in expected.items():
-        tolerance = GREY_LEVEL if key == "pixel_values" else 0
+        tolerance = GRAY_LEVEL if key == "pixel_values" else 0
         assert (value - inputs[key]).abs().max() <= tolerance, key

@@ -435,9 +435,17 @@ def test_what_a_trimap_knows_stays(masking_model):
     assert (masking_model(image, input_masks=rough).alphas - rough).abs().max() > 0.1
 
 
-def test_masks_must_fit_the_image(model):
-    with pytest.raises(ValueError, match=r"input_masks must have the size of pixel_values, \(44, 61\), got \(40, 61\)"):
-        model(torch.randn(1, 3, 44, 61), input_masks=torch.zeros(1, 1, 40, 61))
+@torch.no_grad()
+def test_masks_may_lack_the_padding(masking_model):
+    image, mask = torch.randn(1, 3, 44, 61), torch.rand(1, 1, 40, 50)
+    padded = torch.nn.functional.pad(mask, (0, 11, 0, 4), value=-1.0)
+    expected = masking_model(image, input_masks=padded).alphas
+    torch.testing.assert_close(masking_model(image, input_masks=mask).alphas, expected, rtol=0, atol=0)
+
+
+def test_masks_must_not_exceed_the_image(model):
+    with pytest.raises(ValueError, match=r"input_masks must not be larger than pixel_values, \(44, 61\), got \(45, 61\)"):
+        model(torch.randn(1, 3, 44, 61), input_masks=torch.zeros(1, 1, 45, 61))
 
 
 def test_unknown_pixels_have_no_loss(model):

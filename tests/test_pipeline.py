@@ -14,7 +14,7 @@ from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline
+from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_utils_fclm
 
 
 TOLERANCE = 3e-6  # float32 rounding: sums over other shapes run in another order
@@ -155,6 +155,20 @@ def test_objects_share_one_encoding(pipe: ReferringMattingPipeline, monkeypatch:
         torch.testing.assert_close(one["predicted_alpha"], other["predicted_alpha"], atol=TOLERANCE, rtol=0)
 
 
+def test_a_photo_is_opened_and_converted_once(
+    pipe: ReferringMattingPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("_decode", "_simplify_mode"):
+        function = getattr(image_utils_fclm, name)
+        monkeypatch.setattr(
+            image_utils_fclm, name, lambda *args, n=name, function=function: calls.append(n) or function(*args)
+        )
+    make_photo().convert("RGBA").save(tmp_path / "photo.png")
+    pipe(tmp_path / "photo.png", input_boxes=BOX)
+    assert calls == ["_decode", "_simplify_mode"]
+
+
 def test_only_pixels_are_cast(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = pipeline("referring-matting", model=tiny_model().bfloat16(), processor=tiny_processor(), device="cpu")
     forward, seen = pipe.model.forward, {}
@@ -203,18 +217,18 @@ def test_errors_name_the_culprit(pipe: ReferringMattingPipeline, tmp_path: Path)
             r"^inputs\[1\]: input_boxes.* outside the image",
         ),
         ({"image": photo, "boxes": [BOX]}, {}, r"Unknown keys \['boxes'\]"),
-        ({"text": "cat"}, {}, 'needs the key "image"'),
-        (photo, {"input_labels": [1]}, "input_labels is given without input_points"),
+        ({"text": "cat"}, {}, 'must have the key "image"'),
+        (photo, {"input_labels": [1]}, "input_labels must come with input_points"),
         (photo, {"text": ["a", "b"], "input_boxes": [BOX]}, "different numbers of objects"),
         (photo, {"input_boxes": [[[[BOX]]]]}, "must be 4 numbers"),
-        (photo, {"text": ""}, "is empty"),
+        (photo, {"text": ""}, "must not be empty"),
         (photo, {"objects_per_pass": 0}, "objects_per_pass must be at least 1"),
         (photo, {"objects_per_pass": "2"}, "objects_per_pass must be at least 1, got '2'"),
     ]:
         with pytest.raises(ValueError, match=problem):
             pipe(images, **prompts)
     for images, prompts, problem in [
-        (None, {}, "images is missing"),
+        (None, {}, "images must be an image"),
         (photo, {"boxes": [BOX]}, r"Unknown arguments \['boxes'\]"),
         ([photo, object()], {}, r"^inputs\[1\]: image must be"),
     ]:
@@ -223,7 +237,7 @@ def test_errors_name_the_culprit(pipe: ReferringMattingPipeline, tmp_path: Path)
 
 
 def test_round_trip(pipe: ReferringMattingPipeline, checkpoint: Path, tmp_path: Path) -> None:
-    """Weights to the bit, and without `custom_pipelines` in the config: that would ask for trust in remote code."""
+    """Weights are bit-exact, and without `custom_pipelines` in the config: that would ask for trust in remote code."""
     assert "custom_pipelines" not in json.loads((checkpoint / "config.json").read_text())
     first = pipeline("referring-matting", model=str(checkpoint), device="cpu")
     assert isinstance(first, ReferringMattingPipeline)

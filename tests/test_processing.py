@@ -116,6 +116,17 @@ def test_text(processor: FCLMProcessor, image: Image.Image) -> None:
     assert processor(both, text=["low", "low newer"], padding=False)["input_ids"].shape == expected["input_ids"].shape
 
 
+def test_more_prompts_for_the_same_images(processor: FCLMProcessor, image: Image.Image) -> None:
+    prompts = {"text": [["low", None]], "input_points": [[None, [[5, 6]]]], "input_boxes": [[[1, 2, 30, 40], None]]}
+    together = processor(image, **prompts)
+    later = processor.encode_prompts([SIZE], [(50, 100)], **prompts)
+    assert set(together) - set(later) == {"pixel_values", "pixel_mask", "original_sizes"}
+    assert all(torch.equal(together[name], value) for name, value in later.items())
+    assert processor.encode_prompts([SIZE], [(50, 100)]) == {}
+    with pytest.raises(ValueError, match="outside the image"):
+        processor.encode_prompts([SIZE], [(50, 100)], input_boxes=[[[0, 0, WIDTH + 1, 5]]])
+
+
 def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
     inputs = processor(image, text="low", input_boxes=[[[0, 0, 1, 1]]], return_tensors="np")
     assert {type(value) for value in inputs.values()} == {np.ndarray}
@@ -138,8 +149,8 @@ def test_labels_agree_with_the_prompts(processor: FCLMProcessor, image: Image.Im
     inputs = processor([image, image], text=[["low", "er"], "low"], segmentation_maps=[[alpha, alpha], alpha])
     assert inputs["labels"].shape == (2, 2, 64, 128)
     assert inputs["object_mask"].tolist() == [[True, True], [True, False]]
-    for text, told in (("low", "name 1 objects"), (None, "name 1 objects"), ([["a", "b", "c"]], "name 3 objects")):
-        with pytest.raises(ValueError, match=rf"segmentation_maps\[0\] .* holds 2 maps, .* {told}"):
+    for text, count in (("low", 1), (None, 1), ([["a", "b", "c"]], 3)):
+        with pytest.raises(ValueError, match=rf"segmentation_maps\[0\] .* each of the {count} objects .*, got 2"):
             processor(image, text=text, segmentation_maps=[[alpha, alpha]])
 
 
@@ -164,48 +175,48 @@ def test_prompts_refer_to_the_upright_image(processor: FCLMProcessor, image: Ima
 
 NAN, INF = float("nan"), float("inf")
 BAD_PROMPTS = [
-    ({"input_points": [[[[201, 5]]]]}, r"input_points\[0\]\[0\].*image 0, object 0.*point 0.*\[201, 5\].*x <= 200"),
+    ({"input_points": [[[[201, 5]]]]}, r"input_points\[0\]\[0\].*image 0, object 0.*point 0.*x <= 200.*\[201, 5\]"),
     ({"input_points": [[[[5, 5], [5, 100.5]]]]}, r"point 1,.*y <= 100"),
     ({"input_points": [[[[-0.1, 5]]]]}, "outside the image"),
-    ({"input_points": [[[[NAN, 5]]]]}, "NaN or infinite"),
-    ({"input_points": [[[[5, INF]]]]}, "NaN or infinite"),
-    ({"input_points": [[[[5, 10**400]]]]}, "NaN or infinite"),
+    ({"input_points": [[[[NAN, 5]]]]}, "NaN or infinity"),
+    ({"input_points": [[[[5, INF]]]]}, "NaN or infinity"),
+    ({"input_points": [[[[5, 10**400]]]]}, "NaN or infinity"),
     ({"input_points": [[[[5, 5, 5]]]]}, "must be 2 numbers"),
     ({"input_points": [[[["5", 5]]]]}, "must be 2 numbers"),
     ({"input_points": [[[[True, 5]]]]}, "must be 2 numbers"),
     ({"input_points": [[[5, 5]]]}, "must be 2 numbers.*image > object > point"),
-    ({"input_points": [[5, 5]]}, r"input_points\[0\]\[0\] .* is 5: accepted is image > object > point"),
-    ({"input_points": [5]}, "not a list of objects"),
-    ({"input_points": 5}, "input_points is 5"),
-    ({"input_points": {"x": 5}}, "input_points is {'x': 5}"),
-    ({"input_points": [[]]}, "holds no object"),
-    ({"input_points": [[[]]]}, "holds no point"),
-    ({"input_points": [[[[5, 5]]], [[[5, 5]]]]}, "holds prompts for 2 images, but there are 1 images"),
-    ({"input_labels": [[[1]]]}, "input_labels is given without input_points"),
-    ({"input_points": [[[[5, 5]]]], "input_labels": [[[2]]]}, r"input_labels\[0\]\[0\].*is 2, accepted are 1"),
-    ({"input_points": [[[[5, 5]]]], "input_labels": [[[NAN]]]}, "accepted are 1"),
-    ({"input_points": [[[[5, 5]]]], "input_labels": [[["1"]]]}, "accepted are 1"),
-    ({"input_points": [[[[5, 5]]]], "input_labels": [[1]]}, "accepted is image > object > point"),
-    ({"input_points": [[[[5, 5]]]], "input_labels": [[[1, 0]]]}, "holds 2 labels, but this object has 1 points"),
+    ({"input_points": [[5, 5]]}, r"input_points\[0\]\[0\] .* must be a list, got 5: expected image > object > point"),
+    ({"input_points": [5]}, "must be a list of objects, got 5"),
+    ({"input_points": 5}, "input_points must be a list, got 5"),
+    ({"input_points": {"x": 5}}, "input_points must be a list, got {'x': 5}"),
+    ({"input_points": [[]]}, "at least one object"),
+    ({"input_points": [[[]]]}, "at least one point"),
+    ({"input_points": [[[[5, 5]]], [[[5, 5]]]]}, "must hold prompts for 1 images, got 2"),
+    ({"input_labels": [[[1]]]}, "input_labels must come with input_points"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[2]]]}, r"input_labels\[0\]\[0\].*must be 1 .* or 0 .*, got 2"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[NAN]]]}, "must be 1 "),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[["1"]]]}, "must be 1 "),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[1]]}, "expected image > object > point"),
+    ({"input_points": [[[[5, 5]]]], "input_labels": [[[1, 0]]]}, "one label for each of 1 points, got 2"),
     ({"input_points": [[[[5, 5]]]], "input_labels": [[[1], [1]]]}, "1 in input_points, 2 in input_labels"),
     ({"input_points": [[None]], "input_labels": [[[1]]]}, "this object has no points"),
     ({"input_boxes": [[[0, 0, 201, 5]]]}, r"input_boxes\[0\]\[0\].*image 0, object 0.*outside the image.*<= 200"),
     ({"input_boxes": [[[-1, 0, 20, 5]]]}, "outside the image"),
     ({"input_boxes": [[[5, 5, 5, 9]]]}, "is empty"),
     ({"input_boxes": [[[5, 9, 8, 5]]]}, "is empty"),
-    ({"input_boxes": [[[NAN, 0, 1, 1]]]}, "NaN or infinite"),
+    ({"input_boxes": [[[NAN, 0, 1, 1]]]}, "NaN or infinity"),
     ({"input_boxes": [[0, 0, 1, 1]]}, "must be 4 numbers.*image > object"),
     ({"input_boxes": [[[0, 0, 1]]]}, "must be 4 numbers"),
     ({"input_boxes": [[[0, 0, 1, 1], [1, 1, 2, 2]]], "text": "low"}, "1 in text, 2 in input_boxes"),
-    ({"text": 5}, "text is 5"),
-    ({"text": [5]}, "not a list of objects"),
+    ({"text": 5}, "text must be a list, got 5"),
+    ({"text": [5]}, "must be a list of objects, got 5"),
     ({"text": [[5]]}, r"text\[0\]\[0\].*must be a str or None, got 5"),
-    ({"text": ""}, r"text\[0\]\[0\].*is empty"),
-    ({"text": [["low", " \n"]]}, r"text\[0\]\[1\].*object 1\) is empty"),
-    ({"text": ["low", "er"]}, r"text holds 2 texts, but there are 1 images.*\[\['low', 'er'\]\]"),
-    ({"text": []}, "text holds"),
-    ({"text": b"low"}, "text is b'low'"),
-    ({"text": "\ud800"}, r"text\[0\]\[0\].*no valid Unicode"),
+    ({"text": ""}, r"text\[0\]\[0\].*must not be empty"),
+    ({"text": [["low", " \n"]]}, r"text\[0\]\[1\].*object 1\) must not be empty"),
+    ({"text": ["low", "er"]}, r"text must hold texts for 1 images, got 2.*\[\['low', 'er'\]\]"),
+    ({"text": []}, "text must hold texts"),
+    ({"text": b"low"}, "text must be a list, got b'low'"),
+    ({"text": "\ud800"}, r"text\[0\]\[0\].*must be valid Unicode"),
 ]
 
 
@@ -216,9 +227,9 @@ def test_one_clear_error(processor: FCLMProcessor, image: Image.Image, prompts: 
 
 
 def test_nothing_to_process(processor: FCLMProcessor, image: Image.Image) -> None:
-    with pytest.raises(ValueError, match="Give images, text or both"):
+    with pytest.raises(ValueError, match="images or text must be given"):
         processor()
-    with pytest.raises(ValueError, match="input_boxes: given without images"):
+    with pytest.raises(ValueError, match="input_boxes must come with images"):
         processor(text="low", input_boxes=[[[0, 0, 1, 1]]])
 
 
@@ -254,7 +265,7 @@ def test_round_trip(processor: FCLMProcessor, image: Image.Image, tmp_path: Path
     auto = AutoProcessor.from_pretrained(tmp_path / "first")
     assert type(auto) is FCLMProcessor
     prompts = {"text": "low er", "input_points": [[[[5, 6]]]], "input_boxes": [[[1, 2, 30, 40]]]}
-    small = image.resize((80, 60))  # loading may pick the other backend, whose resampling differs by a grey level
+    small = image.resize((80, 60))  # loading may pick the other backend, whose resampling differs by a gray level
     for saved, again, photo in ((processor, loaded, small), (loaded, auto, image)):
         reference, inputs = saved(photo, **prompts), again(photo, **prompts)
         tolerance = 1e-6 if type(saved.image_processor) is not type(again.image_processor) else 0
@@ -308,11 +319,12 @@ def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict
     try:
         checked = check_prompts([SIZE], **prompts)
     except ValueError as error:
-        assert str(error).startswith(("text", "input_", "Image 0"))
+        assert str(error).startswith(("text", "input_", "Image 0"))  # noqa: PT017 - valid prompts raise nothing
         return
     data = pad_prompts(scale_prompts(checked, [SIZE], [(50, 100)]))
     for name, value in data.items():
-        assert value.shape[:2] == (1, checked.objects[0]) and value.float().isfinite().all(), name
+        assert value.shape[:2] == (1, checked.objects[0]), name
+        assert value.float().isfinite().all(), name
     assert ("input_points" in data) == (prompts.get("input_points") is not None)
     if "input_boxes" in data:
         boxes = data["input_boxes"]
@@ -323,17 +335,26 @@ def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict
 def test_masks_are_resized_and_padded(processor: FCLMProcessor, image: Image.Image) -> None:
     rough = np.zeros(SIZE, bool)
     rough[20:60, 100:] = True
-    inputs = processor([image, image.resize((50, 60))], input_masks=[[rough, None], None])
+    other = image.resize((50, 60))
+    inputs = processor([image, other], input_masks=[[rough, None], [np.ones((60, 50), bool)]])
     masks = inputs["input_masks"]
-    assert masks.shape == (2, 2, *inputs["pixel_values"].shape[-2:])
+    assert masks.shape == (2, 2, 60, 100)
     assert masks.dtype == torch.float32
-    assert (masks[0, 0, 11:29, 51:100] == 1).all()
-    assert (masks[0, 0, 31:50, :100] == 0).all()
+    assert (masks[0, 0, 11:29, 51:] == 1).all()
+    assert (masks[0, 0, 31:50] == 0).all()
     assert (masks[0, 0, 50:] == -1).all()
-    assert (masks[0, 0, :, 100:] == -1).all()
     assert (masks[0, 1] == -1).all()
-    assert (masks[1] == -1).all()
+    assert (masks[1, 0, :, :50] == 1).all()
+    assert (masks[1, 0, :, 50:] == -1).all()
+    assert (masks[1, 1] == -1).all()
     assert inputs["object_mask"].tolist() == [[True, True], [True, False]]
+
+
+def test_masks_of_images_processed_before(processor: FCLMProcessor, image: Image.Image) -> None:
+    mask = np.random.default_rng(0).random(SIZE, dtype=np.float32)
+    encoded = processor.encode_prompts([SIZE], [(50, 100)], input_masks=[[mask]])
+    torch.testing.assert_close(encoded["input_masks"], processor(image, input_masks=[[mask]])["input_masks"])
+    assert not processor.encode_prompts([SIZE], [(50, 100)], input_masks=[[None]])
 
 
 def test_a_trimap_stays_one(processor: FCLMProcessor, image: Image.Image) -> None:
@@ -362,11 +383,11 @@ def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([[np.zeros((5, 5), bool)]], r"input_masks\[0\]\[0\] \(image 0, object 0\) has shape \(5, 5\)"),
-        ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*float values in \[3, 3\]"),
-        ("mask.png", r"input_masks is 'mask.png'.*accepted is image > object > mask"),
-        (["mask.png"], r"input_masks\[0\] \(image 0\) is 'mask.png', not a list of objects"),
-        ([[]], r"input_masks\[0\] \(image 0\) holds no object"),
+        ([[np.zeros((5, 5), bool)]], r"input_masks\[0\]\[0\] \(image 0, object 0\) must have the shape \(100, 200\) of its image, got \(5, 5\)"),
+        ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*finite float values in \[0, 1\], got \[3, 3\]"),
+        ("mask.png", r"input_masks must be a list, got 'mask\.png': expected image > object > mask"),
+        (["mask.png"], r"input_masks\[0\] \(image 0\) must be a list of objects, got 'mask\.png'"),
+        ([[]], r"input_masks\[0\] \(image 0\) must hold at least one object"),
     ],
 )
 def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: object, message: str) -> None:
@@ -375,5 +396,5 @@ def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: obje
 
 
 def test_masks_need_images(processor: FCLMProcessor) -> None:
-    with pytest.raises(ValueError, match="input_masks: given without images"):
+    with pytest.raises(ValueError, match="input_masks must come with images"):
         processor(text="low", input_masks=[[np.zeros(SIZE, bool)]])

@@ -1,4 +1,4 @@
-"""Checkpoints that come with the package."""
+"""Checkpoints that ship with the package."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`fclm evaluate`: options of the command line to [`EvaluationOptions`], progress and table."""
+"""`fclm evaluate`: checkpoints, or mattes of other programs, measured on a benchmark."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -6,73 +6,90 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console import exit_on_error, make_progress
+
 
 if TYPE_CHECKING:
     from ..evaluation.samples import EvaluationSample
 
 
 def evaluate(
-    data: Annotated[str, typer.Argument(help="Folder of a benchmark, or data set on the Hub.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for results. An earlier run in it is continued.")],
+    data: Annotated[str, typer.Argument(help="Benchmark: a folder or a data set on the Hub.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Output folder. A previous run in it is continued.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Folder or Hub repository; repeat it for runs by several seeds. Default: fclm-lite."),
+        typer.Option(
+            help="Checkpoint: a folder or Hub repository. Repeat for runs with different seeds. Defaults to fclm-lite."
+        ),
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option(help="text, point, box, mask, trimap or none. Repeat it for several. Default: box."),
+        typer.Option(help="text, point, box, mask, trimap or none. Repeat for several kinds. Defaults to box."),
     ] = None,
     baseline: Annotated[
-        list[str] | None, typer.Option(help="box-as-mask, grabcut or closed-form, from the same boxes.")
+        list[str] | None,
+        typer.Option(help="box-as-mask, grabcut or closed-form, with the same boxes. Repeat for several."),
     ] = None,
     predictions: Annotated[
-        list[Path] | None, typer.Option(help="Folder of mattes of another program, to measure instead of a model.")
+        list[Path] | None, typer.Option(help="Folder of mattes of another program to evaluate instead of a model.")
     ] = None,
     layout: Annotated[
         str,
         typer.Option(help="refmatte-rw100, him2k, dis5k, alphamatting, dev-coco, dev-alphamatting, columns or auto."),
     ] = "auto",
-    split: Annotated[str | None, typer.Option(help="natural, DIS-VD, DIS-TE (all four), test, ...")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the benchmark: natural, DIS-VD, DIS-TE (all four), test, ...")
+    ] = None,
     column: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="ROLE=NAME", help="Column or subfolder for image, alpha, id, text, cls, box, point, trimap."
+            metavar="ROLE=NAME",
+            help="Column or subfolder of a role: image, alpha, id, text, cls, box, point or trimap. Repeatable.",
         ),
     ] = None,
-    config_name: Annotated[str | None, typer.Option(help="Configuration of the Hub data set.")] = None,
+    config_name: Annotated[str | None, typer.Option(help="Configuration of the data set on the Hub.")] = None,
     protocol: Annotated[
-        str, typer.Option(help="matting, instances, dichotomous, masks, or auto for the benchmark's own.")
+        str, typer.Option(help="matting, instances, dichotomous, masks, or auto for that of the benchmark.")
     ] = "auto",
     template: Annotated[
-        str, typer.Option(help="Text around a class name; expressions of the data set stay as they are.")
+        str, typer.Option(help="Text around a class name; expressions in the data set are used as they are.")
     ] = "a photo of {CLS}.",
-    point_rule: Annotated[str, typer.Option(help="Derived clicks: center of the box, or farthest inside.")] = "center",
-    known_words: Annotated[bool, typer.Option("--known-words", help="Leave out texts with unknown words.")] = False,
-    longest_edge: Annotated[int | None, typer.Option(help="Shrink images to it. Default: the processor's own.")] = None,
-    encoder_size: Annotated[str | None, typer.Option(help="Override the checkpoint's; a number or none.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many images.")] = None,
-    shard: Annotated[str, typer.Option(metavar="I/N", help="Every N-th image; N processes share one -o.")] = "1/1",
-    workers: Annotated[int, typer.Option(help="Processes that measure while the model works; 0 for none.")] = 1,
-    save_mattes: Annotated[bool, typer.Option("--save-mattes", help="Also write the mattes, 8-bit PNG.")] = False,
-    rows: Annotated[str, typer.Option(help="Table of single images: parquet or csv.")] = "parquet",
-    device: Annotated[str, typer.Option(help="cpu, cuda:0, mps, ...")] = "cpu",
+    point_rule: Annotated[
+        str, typer.Option(help="Clicks derived from the true mattes: center of the box, or farthest inside.")
+    ] = "center",
+    known_words: Annotated[
+        bool, typer.Option("--known-words", help="Skip texts with words that are not single tokens.")
+    ] = False,
+    longest_edge: Annotated[
+        int | None,
+        typer.Option(help="Longer side in pixels to shrink images to. Defaults to that of the processor."),
+    ] = None,
+    encoder_size: Annotated[
+        str | None, typer.Option(help="Override the checkpoint's encoder_size: a number of pixels or none.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of images.")] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Evaluate every N-th image only; N processes share the output folder.")
+    ] = "1/1",
+    workers: Annotated[int, typer.Option(help="Processes that compute metrics while the model runs; 0 for none.")] = 1,
+    save_mattes: Annotated[bool, typer.Option("--save-mattes", help="Also write the mattes as 8-bit PNG.")] = False,
+    rows: Annotated[str, typer.Option(help="Format of the table of single images: parquet or csv.")] = "parquet",
+    device: Annotated[str, typer.Option(help="Device of the model: cpu, cuda:0, mps, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of the model: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
-    """Measure checkpoints, or mattes that other programs made, as the field does.
+    """Evaluate checkpoints, or mattes of other programs, with the metrics of a benchmark.
 
-    -o gets summary.json and, per method and kind of prompt, a table of single images. A stopped run goes on.
+    The output folder receives summary.json and a table of single images for each method and kind of prompt. An
+    interrupted run continues where it stopped.
 
-    Predictions bear the names of the true mattes (GT01.png; the instances of a photo lie in a folder of its name) and
-    are of the photo's size. Missing ones count as empty, missing instances as missed.
+    Predictions have the names of the true mattes (GT01.png; the instances of a photo are in a folder of its name) and
+    the size of the photo. A missing matte counts as empty, a missing instance as missed.
     """
-    from transformers.utils import logging
+    with exit_on_error():
+        from ..checkpoints import LITE_CHECKPOINT
+        from ..evaluation import EvaluationOptions, summary
+        from ..evaluation import evaluate as run
 
-    from ..checkpoints import LITE_CHECKPOINT
-    from ..evaluation import EvaluationOptions, summary
-    from ..evaluation import evaluate as run
-
-    logging.disable_progress_bar()  # of loading the weights: ours counts images
-    try:
         options = EvaluationOptions(
             data=data,
             out=out,
@@ -99,11 +116,8 @@ def evaluate(
             dtype=dtype,
         )
         result = run(options, track_with_rich)
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
     if not result:
-        typer.echo("This shard is done; the last one writes the summary.")
+        typer.echo("This shard is done; the last one to finish writes the summary.")
         return
     print_table(*summary.make_table(result))
     for line in summary.list_remarks(result):
@@ -112,16 +126,18 @@ def evaluate(
 
 
 def parse_columns(pairs: list[str]) -> dict[str, str]:
+    """Parse ROLE=NAME pairs."""
     columns = {}
     for pair in pairs:
         role, separator, name = pair.partition("=")
         if not (role and separator and name) or role in columns:
-            raise ValueError(f"--column takes ROLE=NAME, each role once, got {pair!r}.")
+            raise ValueError(f"--column must be ROLE=NAME, each role once, got {pair!r}.")
         columns[role] = name
     return columns
 
 
 def parse_encoder_size(value: str) -> int | None:
+    """Parse a number of pixels or none."""
     if value.lower() == "none":
         return None
     if not value.isdigit() or not int(value):
@@ -130,24 +146,23 @@ def parse_encoder_size(value: str) -> int | None:
 
 
 def parse_shard(value: str) -> tuple[int, int]:
+    """Parse I/N."""
     first, _, of = value.partition("/")
     if not (first.isdigit() and of.isdigit()):
-        raise ValueError(f"--shard takes I/N, such as 1/2, got {value!r}.")
+        raise ValueError(f"--shard must be I/N, such as 1/2, got {value!r}.")
     return int(first), int(of)
 
 
 def track_with_rich(
     samples: Iterable["EvaluationSample"], description: str, total: int | None
 ) -> Iterator["EvaluationSample"]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    """Yield samples and show their progress on standard error."""
+    with make_progress() as progress:
         yield from progress.track(samples, total=total, description=description)
 
 
 def print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """Print a table on standard output."""
     from rich.console import Console
     from rich.table import Table
 
@@ -155,5 +170,5 @@ def print_table(header: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         table.add_row(*row)
     console = Console()
-    # not to be folded where it is piped into a file
+    # a table that is piped into a file is not wrapped to the width of the terminal
     console.print(table, soft_wrap=True) if console.is_terminal else Console(width=1000).print(table)

@@ -1,4 +1,4 @@
-"""Which images `fclm matte` reads and which files it writes: settled before any work."""
+"""Input and output files of `fclm matte`, planned before any work."""
 
 import glob
 import os
@@ -12,9 +12,6 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 
-INPUT_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 TRANSPARENT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
@@ -26,34 +23,46 @@ OPAQUE_FORMATS = {**TRANSPARENT_FORMATS, ".jpg": ("JPEG", {"quality": 95}), ".jp
 
 @dataclass(frozen=True)
 class Job:
-    """An image, and the files that its objects are written to."""
+    """An image and the files to write its objects to."""
 
     source: str | Path
     targets: list[Path]
 
 
 def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]) -> list[Job]:
-    """What is read and written: checked before any work, so that no input and no other output gets overwritten."""
+    """Return the jobs of a command; no output overwrites an input or another output.
+
+    Args:
+        images: Files, folders, patterns and URLs.
+        out: Output file or folder.
+        objects: Number of objects in each image.
+        formats: Suffixes that an output file may have.
+
+    Raises:
+        typer.BadParameter: If there is no image, or `out` is not suitable.
+    """
+    from ..image_utils_fclm import IMAGE_SUFFIXES
+
     images = [path for image in images for path in expand_pattern(image)]
     target, suffix = Path(out), Path(out).suffix.lower()
     alone = len(images) == 1 and not Path(images[0]).is_dir()
-    if suffix in INPUT_SUFFIXES | formats.keys() and not target.is_dir() and not out.endswith(("/", os.sep)):
+    if suffix in IMAGE_SUFFIXES | formats.keys() and not target.is_dir() and not out.endswith(("/", os.sep)):
         if not alone:
-            raise typer.BadParameter(f"-o {out} is a file, but several images need a folder.")
+            raise typer.BadParameter(f"-o must be a folder for several images, got the file {out}.")
         if suffix not in formats:
-            raise typer.BadParameter(f"-o {out}: accepted for this output are {', '.join(formats)}.")
+            raise typer.BadParameter(f"-o must end in one of {', '.join(formats)} for this output, got {out}.")
         found = [(source, target) for source, _ in find_images(images[0], target)]
     else:
         found = list(find_outputs(images, target))
     jobs = [Job(source, number_objects(path, objects)) for source, path in found]
     if not jobs:
-        raise typer.BadParameter(f"No image in {', '.join(images)}.")
+        raise typer.BadParameter(f"No image found in {', '.join(images)}.")
     sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
     writers: dict[Path, str | Path] = {}
     for job in jobs:
         for path in job.targets:
             if path.resolve() in sources:
-                raise typer.BadParameter(f"{path} is one of the inputs and would be overwritten: choose another -o.")
+                raise typer.BadParameter(f"{path} is an input and would be overwritten: choose another -o.")
             if path in writers:
                 raise typer.BadParameter(f"{writers[path]} and {job.source} would both be written to {path}.")
             writers[path] = job.source
@@ -62,24 +71,24 @@ def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]
 
 
 def expand_pattern(image: str) -> list[str]:
-    """What matches `image` where it is a pattern that no shell has expanded, else `image` itself."""
+    """Return the matches of a pattern that no shell has expanded, or else `image` itself."""
     if image.startswith(("http://", "https://")) or not glob.has_magic(image) or Path(image).exists():
         return [image]
-    return sorted(glob.glob(image, recursive=True)) or [image]
+    return sorted(glob.glob(image, recursive=True)) or [image]  # noqa: PTH207 - Path.glob takes no absolute patterns
 
 
 def check_folders(paths: Iterable[Path]) -> None:
-    """Folders that cannot be made or written to are found before the model is loaded, not after each image."""
+    """Raise an error if an output folder cannot be created or written to, before the model is loaded."""
     for folder in {path.parent for path in paths}:
         existing = next(each for each in (folder, *folder.parents) if each.exists())
         if not existing.is_dir():
-            raise typer.BadParameter(f"-o: {existing} is a file, not a folder.")
+            raise typer.BadParameter(f"-o must be in a folder, but {existing} is a file.")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise typer.BadParameter(f"-o: {existing} cannot be written to.")
+            raise typer.BadParameter(f"-o must be in a writable folder, but {existing} is read-only.")
 
 
 def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Each image with its place in the output folder; a.jpg beside a.png gives a.jpg.png and a.png.png."""
+    """Yield each image with its output file; a.jpg beside a.png becomes a.jpg.png and a.png.png."""
     several_folders = sum(Path(image).is_dir() for image in images) > 1
     found = []
     for image in images:
@@ -92,7 +101,9 @@ def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, 
 
 
 def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Images behind an argument, with their paths relative to it. Hidden files and earlier outputs are left out."""
+    """Yield the images behind an argument with their paths relative to it, without hidden files and earlier outputs."""
+    from ..image_utils_fclm import IMAGE_SUFFIXES
+
     if image.startswith(("http://", "https://")):
         yield image, Path(Path(unquote(urlsplit(image).path)).name or "image")
     elif not (root := Path(image)).is_dir():
@@ -103,12 +114,12 @@ def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
             relative = path.relative_to(root)
             hidden = any(part.startswith(".") for part in relative.parts)
             earlier = inside and out.resolve() in path.resolve().parents
-            if path.suffix.lower() in INPUT_SUFFIXES and path.is_file() and not hidden and not earlier:
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden and not earlier:
                 yield path, relative
 
 
 def number_objects(path: Path, objects: int) -> list[Path]:
-    """A file for each object: out.png, or out_1.png, out_2.png, ..."""
+    """Return a file for each object: out.png, or out_1.png, out_2.png, ..."""
     if objects == 1:
         return [path]
     return [path.with_name(f"{path.stem}_{number}{path.suffix}") for number in range(1, objects + 1)]

@@ -1,34 +1,43 @@
-"""`fclm train` and `examples/train_fclm.py`."""
+"""`fclm train`, also run by `examples/train_fclm.py`."""
 
 import signal
 import sys
 from collections.abc import Sequence
 
-from ..data import StreamError
-from ..training.arguments import parse_arguments
-
 
 def main(argv: Sequence[str], program: str = "fclm train") -> int:
-    """Trains; what prevents it becomes one line. Returns the exit code: 130 or 143 after SIGINT or SIGTERM."""
+    """Run `fclm train`; errors become a single line on standard error.
+
+    Args:
+        argv: The command line, without the name of the program.
+        program: Name of the program in `--help`.
+
+    Returns:
+        The exit code: 130 or 143 after SIGINT or SIGTERM, 1 after an error.
+    """
+    from ..data import StreamError
+    from ..training.arguments import parse_arguments
+
     try:
         arguments = parse_arguments(argv, program)
+        from ..training.checkpointing import SaveError
         from ..training.hub_upload import UploadError
-        from ..training.nonfinite import NonFiniteLossError
-        from ..training.trainer import SaveError, Trainer
+        from ..training.optimization import NonFiniteLossError
+        from ..training.trainer import Trainer
 
         trainer = Trainer(arguments)
     except (ImportError, OSError, StreamError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     try:
-        return exit_code(trainer.train())
+        return make_exit_code(trainer.train())
     except (NonFiniteLossError, OSError, SaveError, StreamError, UploadError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def exit_code(stop: int) -> int:
-    """What a shell expects of a process that a signal stopped."""
+def make_exit_code(stop: int) -> int:
+    """Return the exit code that a shell expects of a process stopped by the signal `stop`, or 0 for none."""
     return 128 + stop if stop in (signal.SIGINT, signal.SIGTERM) else 0
 
 

@@ -1,33 +1,36 @@
-"""Streamed data sources, composition of training images and pairs, simulated prompts."""
+"""Training data: sources on the Hub or on disk, composites and pairs with simulated prompts, resumable streams."""
 
-from .sources.folders import Backgrounds, Foreground, Foregrounds
-from .sources.invalid_samples import FaultCounter, FaultReason, FaultySampleError, StreamError, TooManyFaultsError
-from .sources.retry import Backoff, LostConnectionError
-from .sources.samples import Photo, Sample
+from ..utils.renaming import make_getattr
+from .sources.invalid_samples import (
+    InvalidReason,
+    InvalidSampleCounter,
+    InvalidSampleError,
+    StreamError,
+    TooManyInvalidSamplesError,
+)
+from .sources.retry import LostConnectionError, RetryPolicy
+from .sources.rows import Shard
 from .sources.source import Source, SourceConfig, open_source
 from .streaming.dataloader import StreamLoader
 from .streaming.dataset import BatchSettings, TrainingStream
 from .streaming.pair_stream import PairSettings, PairStream
-from .synthesis.batches import ComposedBatches, collate_prompts
-from .synthesis.composition import Composition, CompositionSettings, composite_objects
+from .synthesis.composition import Composite, Composition, CompositionSettings, composite_objects
 from .synthesis.pairs import Pair, PairComposition
-from .synthesis.prompts import PAPER_TEMPLATE, PromptSettings, sample_prompt, sample_prompts
-from .synthesis.strands import add_strands
+from .synthesis.procedural import add_hair
+from .synthesis.prompts import PAPER_TEMPLATE, PromptSettings, collate_prompts, sample_prompt, sample_prompts
+from .types import Foreground, Photo, Sample
 
 
 __all__ = [
     "PAPER_TEMPLATE",
-    "Backgrounds",
-    "Backoff",
     "BatchSettings",
-    "ComposedBatches",
+    "Composite",
     "Composition",
     "CompositionSettings",
-    "FaultCounter",
-    "FaultReason",
-    "FaultySampleError",
     "Foreground",
-    "Foregrounds",
+    "InvalidReason",
+    "InvalidSampleCounter",
+    "InvalidSampleError",
     "LostConnectionError",
     "Pair",
     "PairComposition",
@@ -35,17 +38,34 @@ __all__ = [
     "PairStream",
     "Photo",
     "PromptSettings",
+    "RetryPolicy",
     "Sample",
+    "Shard",
     "Source",
     "SourceConfig",
     "StreamError",
     "StreamLoader",
-    "TooManyFaultsError",
+    "TooManyInvalidSamplesError",
     "TrainingStream",
-    "add_strands",
+    "add_hair",
     "collate_prompts",
     "composite_objects",
     "open_source",
     "sample_prompt",
     "sample_prompts",
 ]
+
+_RENAMED = {
+    "Backoff": RetryPolicy,
+    "FaultCounter": InvalidSampleCounter,
+    "FaultReason": InvalidReason,
+    "FaultySampleError": InvalidSampleError,
+    "TooManyFaultsError": TooManyInvalidSamplesError,
+    "add_strands": add_hair,
+}
+_REMOVED = {
+    "Backgrounds": 'open the folder with open_source(SourceConfig(folder, "background")).',
+    "ComposedBatches": "read batches through StreamLoader(TrainingStream(...)); pixel_values_b are composites.",
+    "Foregrounds": 'open the folder with open_source(SourceConfig(folder, "rgba")).',
+}
+__getattr__ = make_getattr(__name__, _RENAMED, _REMOVED)

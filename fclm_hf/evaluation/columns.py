@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.sources.retry import Backoff, single_reads
+from ..data.sources.retry import ResumableReader, RetryPolicy, choose_retry_policy
 from .layouts import Benchmark, index_images
 from .samples import EvaluationSample, Target
 
@@ -68,12 +68,12 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
     """Open a data set of the Hub, or Parquet files, for streaming."""
     import datasets
 
-    backoff = Backoff(retries=0) if datasets.config.HF_HUB_OFFLINE else Backoff()
+    retry = choose_retry_policy()
     try:
-        stream = backoff.run(
+        stream = retry.run(
             lambda: datasets.load_dataset(data, config_name, split=split or "test", streaming=True), f"Opening {data}"
         )
-        features = stream.features or backoff.run(lambda: next(iter(stream.take(1)), {}), f"Reading {data}")
+        features = stream.features or retry.run(lambda: next(iter(stream.take(1)), {}), f"Reading {data}")
     except Exception as error:  # of the Hub, of the network, of the loader: many kinds
         raise ValueError(f"data: {data} cannot be opened: {error}") from error
     found = _match_columns(columns, features, data)
@@ -81,38 +81,17 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
         stream = stream.decode(False)
     info = stream.info.splits or {}
     length = info[stream.split].num_examples if stream.split in info else None
-    return Benchmark("columns", "matting", _TableSamples(_StreamedRows(stream, data, backoff), found, None), length)
+    return Benchmark("columns", "matting", _TableSamples(_StreamedRows(stream, data, retry), found, None), length)
 
 
 class _StreamedRows:
-    """Rows in their order, each exactly once; can be read several times.
+    """Rows of a stream in order, each exactly once whatever the connection does; can be read several times."""
 
-    A connection that drops is taken up again at the row that comes next. What `datasets` does by itself could lose the
-    rest of a file without a word, see [`single_reads`].
-    """
-
-    def __init__(self, stream: Any, label: str, backoff: Backoff) -> None:
-        self.stream, self.label, self.backoff = stream, label, backoff
+    def __init__(self, stream: Any, label: str, retry: RetryPolicy) -> None:
+        self.stream, self.label, self.retry = stream, label, retry
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        position, rows = None, None
-
-        def read() -> Mapping[str, Any] | None:
-            nonlocal position, rows
-            if rows is None:
-                self.stream.load_state_dict(position)
-                rows = iter(self.stream)
-            try:
-                with single_reads():
-                    row = next(rows, None)
-            except Exception:
-                rows = None
-                raise
-            position = self.stream.state_dict()
-            return row
-
-        while (row := self.backoff.run(read, f"Reading {self.label}")) is not None:
-            yield row
+        return iter(ResumableReader(self.stream, self.label, self.retry).read, None)
 
 
 class _TableSamples:

@@ -19,16 +19,6 @@ from .samples import EvaluationSample, read_matte
 
 PromptedTargets = dict[str, list[PromptedTarget]]  # by kind of prompt
 Mattes = Iterator[tuple[str, list[np.ndarray | None]]]
-PROMPT_KEYS = (
-    "input_points",
-    "input_labels",
-    "input_boxes",
-    "input_masks",
-    "input_ids",
-    "attention_mask",
-    "object_mask",
-)
-PIXELS_PER_PASS = 4 * 1024 * 1024  # objects x pixels of the model that are decoded at once, about 2 GB
 
 
 class CheckpointPredictor:
@@ -75,21 +65,21 @@ class CheckpointPredictor:
         if not any(prompted.values()):
             yield from ((prompt, []) for prompt in prompted)
             return
-        device, size = self.model.device, (image.height, image.width)
-        encoded = self.processor(images=image, **self.resize).to(device)
+        from ..pipeline_fclm import decode_alphas
+
+        size = (image.height, image.width)
+        encoded = self.processor(images=image, **self.resize).to(self.model.device)
         pixels = encoded["pixel_values"].to(self.model.dtype)
         embeddings = self.model.get_image_embeddings(pixels, encoded["pixel_mask"])
-        step = max(1, PIXELS_PER_PASS // (pixels.shape[-2] * pixels.shape[-1]))
+        resized_size = embeddings.image_sizes[0].tolist()
         for prompt, objects in prompted.items():
-            mattes: list[np.ndarray | None] = []
-            for start in range(0, len(objects), step):
-                given = _nest(prompt, objects[start : start + step])
-                inputs = self.processor(images=image, **given, **self.resize) if given else {}
-                inputs = {name: inputs[name].to(device) for name in PROMPT_KEYS if name in inputs}
-                outputs = self.model(image_embeddings=embeddings, **inputs)
-                alphas = self.processor.post_process_image_matting(outputs, target_sizes=[size])[0]["alpha"]
-                mattes.extend(alphas.float().cpu().numpy())
-            yield prompt, mattes
+            if not objects:
+                yield prompt, []
+                continue
+            inputs = self.processor.encode_prompts([size], [resized_size], **_nest(prompt, objects))
+            alphas = decode_alphas(self.model, embeddings, inputs)
+            result = self.processor.post_process_image_matting({"alphas": alphas[None]}, target_sizes=[size])[0]
+            yield prompt, list(result["alpha"].numpy())
 
 
 class BoxPredictor:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.files import write_bytes, write_json
+from ..utils.settings import find_changes
 
 
 ROW_FORMATS = ("parquet", "csv")
@@ -106,6 +107,5 @@ def check_settings(path: Path, settings: dict[str, Any], remedy: str) -> None:
         return
     before = json.loads(path.read_text())
     now = json.loads(json.dumps(settings))
-    if different := [name for name in now.keys() | before.keys() if now.get(name) != before.get(name)]:
-        changes = ", ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in sorted(different))
-        raise ValueError(f"{path.parent} holds results of other settings: {changes}. {remedy}")
+    if changes := list(find_changes(before, now)):
+        raise ValueError(f"{path.parent} holds results of other settings: {'; '.join(changes)}. {remedy}")

@@ -14,6 +14,7 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_N
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
+from ..utils.loading import load_complete
 
 
 CHECKPOINT_FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
@@ -107,9 +108,7 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCL
         >>> type(model).__name__, type(processor).__name__, model.training
         ('FCLMForImageMatting', 'FCLMProcessor', False)
     """
-    model, loading = FCLMForImageMatting.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
-    if missing := sorted(loading["missing_keys"]):
-        raise ValueError(f"checkpoint {folder} lacks {len(missing)} weights, the first is {missing[0]}.")
+    model = load_complete(FCLMForImageMatting, folder, "checkpoint", use_safetensors=True)
     return model.eval(), FCLMProcessor.from_pretrained(folder)
 
 

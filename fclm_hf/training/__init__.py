@@ -1,4 +1,8 @@
-"""The FCLM training method: Depth-Aware Distillation, Foreground Consistent Domain Adaptation, and the learner."""
+"""Training of FCLM: Depth-Aware Distillation and Foreground Consistent Domain Adaptation.
+
+[`ForegroundConsistentLearner`] computes the losses of a batch for a training loop of your own; `fclm train` runs
+[`~fclm_hf.training.trainer.Trainer`].
+"""
 
 from ..loss_fclm import coarse_mask_loss, laplacian_loss, matting_loss, segmentation_loss
 from .objective.adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gradient_reversal
@@ -7,7 +11,8 @@ from .objective.learner import ForegroundConsistentLearner
 from .objective.optimal_transport import foreground_transport_loss
 from .objective.settings import TrainingSettings
 from .objective.token_exchange import exchange_tokens
-from .presets import SEEDS, TrainingPreset, load_preset, make_optimizer
+from .optimization import make_optimizer
+from .pretrained import SEEDS, TrainingPreset, load_preset
 
 
 __all__ = [

@@ -1,10 +1,11 @@
-"""What a training run is asked to do: dataclasses that a YAML file and flags fill, checked before any heavy work."""
+"""Arguments of a training run: dataclasses filled from a YAML file and flags, checked before any heavy work."""
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -14,239 +15,452 @@ from ..configuration_fclm import FCLMConfig
 from ..data import PAPER_TEMPLATE, BatchSettings, CompositionSettings, PairSettings, PromptSettings, SourceConfig
 from ..hub.checkpoints import check_repo_id
 from .objective.settings import TrainingSettings
-from .parsing import build_dataclass, refuse_unknown
+from .parsing import build_dataclass, check_known, list_renamed, rename_fields
 
 
 USAGE = "%(prog)s CONFIG.yaml [--field value ...] [--field.key value ...]"
-RESERVED_SETTINGS = ("image_mean", "image_std")  # the processor's
+RESERVED_SETTINGS = ("image_mean", "image_std")  # set from the image processor
+# fields that hold the fields of other dataclasses, as a mapping or a list of mappings
+_NESTED = {
+    "settings": TrainingSettings,
+    "composition": CompositionSettings,
+    "prompts": PromptSettings,
+    "sources": SourceConfig,
+    "backgrounds": SourceConfig,
+    "validation": SourceConfig,
+    "validation_backgrounds": SourceConfig,
+}
 
 
-def _describe(text: str, **kwargs: Any) -> Any:
-    return field(metadata={"help": text}, **kwargs)
-
-
-def _read_mapping(value: Any, name: str) -> Any:
-    """What a field holds that is a mapping, or on the command line its text."""
+def _parse_yaml(value: Any, name: str) -> Any:
+    """Return the value of a field that may be YAML text, as it is on the command line."""
     try:
         return yaml.safe_load(value) if isinstance(value, str) else value
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} cannot be read as YAML: {error}") from error
+        raise ValueError(f"{name} cannot be parsed as YAML: {error}") from error
 
 
-def _require(arguments: Any, least: float, *names: str) -> None:
+def _check_minimum(arguments: Any, minimum: float, *names: str) -> None:
+    """Raise a `ValueError` unless each of the named fields is `None` or a finite number of at least `minimum`."""
     for name in names:
         value = getattr(arguments, name)
-        if value is not None and not least <= value < float("inf"):
-            raise ValueError(f"{name} must be at least {least:g}, got {value}.")
+        if value is not None and not minimum <= value < float("inf"):
+            raise ValueError(f"{name} must be at least {minimum:g}, got {value}.")
 
 
 @dataclass
 class ModelArguments:
-    """The student, its teacher and the objective."""
+    """Student, teacher and training objective; each field is described by its help text in `fclm train --help`."""
 
-    model: str = _describe(
-        "matting-small or dis-base (the paper's), lite, or a checkpoint of FCLM: folder or Hub id.", default="lite"
+    _argument_group_name = "model"
+
+    model: str = field(
+        default="lite",
+        metadata={
+            "help": "Model to start from: 'matting-small' or 'dis-base' (the paper's models), 'lite', or the "
+            "folder or Hub id of an FCLM checkpoint."
+        },
     )
-    backbone: str | None = _describe("DINOv2 that the paper's presets start from. Default: theirs.", default=None)
-    text_encoder: str | None = _describe("CLIP that they start from. Default: theirs.", default=None)
-    teacher: str | None = _describe("Depth-Anything. Default: V2 Large.", default=None)
-    tokenizer: str | None = _describe("Of lite. Default: the embedded checkpoint's.", default=None)
-    pretrained: bool = _describe("lite starts from ImageNet weights.", default=True)
-    config: dict | str | None = _describe("Fields of FCLMConfig to change.", default_factory=dict)
-    settings: dict | str | None = _describe(
-        "Fields of TrainingSettings: --settings.distillation none.", default_factory=dict
+    backbone: str | None = field(
+        default=None,
+        metadata={"help": "DINOv2 checkpoint for the backbone of the paper's models. Default: the official one."},
     )
-    freeze_stages: int = _describe("Stages of lite's encoder that keep their weights, besides the stem.", default=0)
-    encoder_sizes: list[int] = _describe("Sides of the encoder's canvas, drawn anew each step.", default_factory=list)
+    text_encoder: str | None = field(
+        default=None,
+        metadata={"help": "CLIP checkpoint for the text encoder of the paper's models. Default: the official one."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "Depth Anything checkpoint that serves as the teacher. Default: Depth Anything V2 Large."},
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of the lite model. Default: the one of the embedded checkpoint."}
+    )
+    pretrained: bool = field(
+        default=True, metadata={"help": "Initialize the backbone of the lite model with ImageNet weights."}
+    )
+    config: dict | str | None = field(
+        default_factory=dict,
+        metadata={"help": "Fields of FCLMConfig to override, for example --config.decoder_layers 1."},
+    )
+    settings: dict | str | None = field(
+        default_factory=dict,
+        metadata={"help": "Fields of TrainingSettings to override, for example --settings.distillation none."},
+    )
+    freeze_stages: int = field(
+        default=0,
+        metadata={
+            "help": "Number of backbone stages of the lite model to freeze, in addition to the stem; 0 freezes nothing."
+        },
+    )
+    encoder_sizes: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Side lengths of the padded encoder input in pixels, one of which is drawn at each step. "
+            "Default: the encoder_size of the model."
+        },
+    )
 
     def __post_init__(self) -> None:
-        self.config = _read_mapping(self.config, "config")
+        self.config = _parse_yaml(self.config, "config")
         if not isinstance(self.config, dict):
             raise ValueError(f"config must be a mapping, got {self.config!r}.")
-        refuse_unknown(self.config, [each.name for each in fields(FCLMConfig)], "config")
-        settings = _read_mapping(self.settings, "settings")
+        check_known(self.config, [each.name for each in fields(FCLMConfig)], "config")
+        settings = _parse_yaml(self.settings, "settings")
         self.settings = build_dataclass(TrainingSettings, settings, "settings", RESERVED_SETTINGS)
-        _require(self, 0, "freeze_stages")
+        _check_minimum(self, 0, "freeze_stages")
         if any(size < 1 for size in self.encoder_sizes):
             raise ValueError(f"encoder_sizes must be positive, got {self.encoder_sizes}.")
 
 
 @dataclass
 class DataArguments:
-    """What it learns from and is measured on."""
+    """Training and validation data; each field is described by its help text in `fclm train --help`."""
 
-    sources: list[str] = _describe("Mappings of SourceConfig's fields: objects and photos.", default_factory=list)
-    backgrounds: list[str] = _describe("The same, of kind background.", default_factory=list)
-    validation: list[str] = _describe("Held-out sources, as sources.", default_factory=list)
-    validation_backgrounds: list[str] = _describe("Default: backgrounds.", default_factory=list)
-    validation_batches: int = _describe("Batches per process, drawn once and kept.", default=8)
-    composition: dict | str | None = _describe(
-        "Fields of CompositionSettings: --composition.size 512.", default_factory=dict
+    _argument_group_name = "data"
+    RENAMED: ClassVar[dict[str, str]] = {
+        "automatic": "empty_prompt_prob",
+        "whole_photo": "whole_photo_prob",
+        "max_fault_share": "max_invalid_fraction",
+        "num_workers": "dataloader_num_workers",
+        "prefetch_factor": "dataloader_prefetch_factor",
+    }
+
+    sources: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Data sets of objects and photos, each a mapping of SourceConfig fields."},
     )
-    prompts: dict | str | None = _describe(
-        "Fields of PromptSettings.", default_factory=lambda: {"templates": [PAPER_TEMPLATE]}
+    backgrounds: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Data sets of backgrounds, each a mapping of SourceConfig fields with kind: background."},
     )
-    prompts_per_image: int = _describe("Prompts for each pair.", default=3)
-    automatic: float = _describe("Share of prompts that are empty.", default=0.2)
-    whole_photo: float = _describe("How often a photo is shown whole instead of a part of it.", default=0.3)
-    max_fault_share: float = _describe("Training stops when more of the samples are faulty.", default=0.05)
-    num_workers: int = _describe("Processes that compose pairs, per training process.", default=1)
-    prefetch_factor: int = _describe("Batches that each makes ahead.", default=2)
+    validation: list[str] = field(
+        default_factory=list, metadata={"help": "Held-out data sets, in the format of sources."}
+    )
+    validation_backgrounds: list[str] = field(
+        default_factory=list, metadata={"help": "Backgrounds for validation. Default: the training backgrounds."}
+    )
+    validation_batches: int = field(
+        default=8, metadata={"help": "Validation batches per process, composed once before training starts."}
+    )
+    composition: dict | str | None = field(
+        default_factory=dict,
+        metadata={"help": "Fields of CompositionSettings to override, for example --composition.size 512."},
+    )
+    prompts: dict | str | None = field(
+        default_factory=lambda: {"templates": [PAPER_TEMPLATE]},
+        metadata={"help": "Fields of PromptSettings to override."},
+    )
+    prompts_per_image: int = field(default=3, metadata={"help": "Prompts per pair of images."})
+    empty_prompt_prob: float = field(
+        default=0.2,
+        metadata={"help": "Probability that a prompt is empty, which asks for everything in the foreground."},
+    )
+    whole_photo_prob: float = field(
+        default=0.3, metadata={"help": "Probability that a photo is used in full instead of a random crop of it."}
+    )
+    max_invalid_fraction: float = field(
+        default=0.05, metadata={"help": "Training stops when a larger fraction of the samples is invalid."}
+    )
+    dataloader_num_workers: int = field(default=1, metadata={"help": "Data loading workers per training process."})
+    dataloader_prefetch_factor: int = field(
+        default=2, metadata={"help": "Batches that each worker prepares in advance."}
+    )
 
     def __post_init__(self) -> None:
         for name in ("sources", "backgrounds", "validation", "validation_backgrounds"):
-            values = [_read_mapping(value, name) for value in getattr(self, name)]
+            values = [_parse_yaml(value, name) for value in getattr(self, name)]
             setattr(self, name, [build_dataclass(SourceConfig, each, f"{name}[{i}]") for i, each in enumerate(values)])
         if not self.sources or not self.backgrounds:
             raise ValueError("sources and backgrounds must each name at least one data set.")
-        composition = _read_mapping(self.composition, "composition")
-        self.composition = build_dataclass(CompositionSettings, composition, "composition")
-        self.prompts = build_dataclass(PromptSettings, _read_mapping(self.prompts, "prompts"), "prompts")
-        _require(self, 1, "validation_batches", "prompts_per_image", "prefetch_factor")
-        _require(self, 0, "num_workers", "automatic", "whole_photo", "max_fault_share")
-        for name in ("automatic", "whole_photo", "max_fault_share"):
-            if getattr(self, name) > 1:
-                raise ValueError(f"{name} is a share in [0, 1], got {getattr(self, name)}.")
+        for name in ("composition", "prompts"):
+            values = _parse_yaml(getattr(self, name), name)
+            setattr(self, name, build_dataclass(_NESTED[name], values, name))
+        _check_minimum(self, 1, "validation_batches", "prompts_per_image", "dataloader_prefetch_factor")
+        _check_minimum(self, 0, "dataloader_num_workers")
+        for name in ("empty_prompt_prob", "whole_photo_prob", "max_invalid_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
 
     def make_pair_settings(self, seed: int) -> PairSettings:
-        return PairSettings(self.composition, self.whole_photo, seed, self.max_fault_share)
+        """Return the settings of the pairs (A, B)."""
+        return PairSettings(self.composition, self.whole_photo_prob, seed, self.max_invalid_fraction)
 
     def make_batch_settings(self, batch_size: int) -> BatchSettings:
-        return BatchSettings(batch_size, self.prompts_per_image, self.automatic, self.prompts)
+        """Return the settings of the batches."""
+        return BatchSettings(batch_size, self.prompts_per_image, self.empty_prompt_prob, self.prompts)
 
 
 @dataclass
 class RunArguments:
-    """How it learns, and what is kept."""
+    """Optimization, logging and saving; each field is described by its help text in `fclm train --help`.
 
-    output_dir: str = _describe("Folder of the run.", default="")
-    max_steps: int = _describe("Updates of the weights.", default=10_000)
-    batch_size: int = _describe("Pairs per process and forward pass.", default=8)
-    gradient_accumulation_steps: int = _describe("Batches per step.", default=1)
-    learning_rate: float = _describe("Of all but the encoder.", default=1e-5)
-    encoder_factor: float = _describe("The encoder's rate over the others'.", default=1.0)
-    weight_decay: float = _describe("AdamW's, on matrices and on all of the encoder.", default=0.01)
-    adam_beta2: float = _describe("AdamW's.", default=0.999)
-    schedule: Literal["constant", "cosine"] = _describe("Constant is the paper's.", default="constant")
-    warmup_steps: int = _describe("Steps over which the rate rises from 0.", default=0)
-    max_grad_norm: float = _describe("Gradients are clipped to it; 0 for not.", default=1.0)
-    mixed_precision: Literal["no", "fp16", "bf16"] = _describe("Of autocast.", default="no")
-    gradient_checkpointing: bool = _describe("Compute activations again to save memory.", default=False)
-    ema_decay: float = _describe("Of the averaged weights that are measured and saved; 0 for none.", default=0.0)
-    seed: int = _describe("The same seed gives the same run.", default=0)
-    threads: int | None = _describe("Of torch on a CPU. Default: its own choice.", default=None)
-    log_steps: int = _describe("Losses are means over so many steps.", default=20)
-    eval_steps: int = _describe("Steps between validations.", default=1000)
-    save_steps: int = _describe("Steps between checkpoints.", default=500)
-    save_total_limit: int = _describe("Checkpoints to resume from that are kept.", default=2)
-    save_dtype: Literal["float32", "float16"] = _describe("Of the weights in best/ and last/.", default="float32")
-    trackers: list[str] = _describe("tensorboard, trackio, wandb, ... where installed.", default_factory=list)
-    resume_from_checkpoint: str | None = _describe(
-        "latest (begins anew where there is none), or a file in checkpoints/.", default=None
+    Fields that `transformers.TrainingArguments` has too have the same name here.
+    """
+
+    _argument_group_name = "run"
+    RENAMED: ClassVar[dict[str, str]] = {
+        "batch_size": "per_device_train_batch_size",
+        "encoder_factor": "backbone_lr_multiplier",
+        "schedule": "lr_scheduler_type",
+        "gradient_checkpointing": "activation_checkpointing",
+        "log_steps": "logging_steps",
+        "trackers": "report_to",
+        "hub_private": "hub_private_repo",
+    }
+
+    output_dir: str = field(metadata={"help": "Output folder of the run. Required."})
+    max_steps: int = field(default=10_000, metadata={"help": "Total number of optimizer steps."})
+    per_device_train_batch_size: int = field(
+        default=8, metadata={"help": "Pairs of images per process and forward pass."}
     )
-    push_to_hub: bool = _describe("Upload the best weights (without validation, the last) at the end.", default=False)
-    push_steps: int = _describe("Also upload every so many steps; 0 for not.", default=0)
-    hub_model_id: str | None = _describe("name or namespace/name. Default: the name of output_dir.", default=None)
-    hub_private: bool = _describe("Hide a new repository from others.", default=False)
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches per optimizer step."})
+    learning_rate: float = field(
+        default=1e-5, metadata={"help": "Peak learning rate of all parameters except the backbone."}
+    )
+    backbone_lr_multiplier: float = field(
+        default=1.0, metadata={"help": "Learning rate of the backbone as a multiple of learning_rate."}
+    )
+    weight_decay: float = field(
+        default=0.01,
+        metadata={
+            "help": "AdamW weight decay of the backbone and of all other matrices; biases and norms outside the "
+            "backbone have none."
+        },
+    )
+    adam_beta2: float = field(default=0.999, metadata={"help": "AdamW beta2."})
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = field(
+        default="constant", metadata={"help": "Learning rate schedule; 'constant' is the paper's."}
+    )
+    warmup_steps: int = field(default=0, metadata={"help": "Steps of linear warmup from 0 to the peak learning rate."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Maximum gradient norm; 0 disables clipping."})
+    mixed_precision: Literal["no", "fp16", "bf16"] = field(default="no", metadata={"help": "Precision of autocast."})
+    activation_checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
+    )
+    ema_decay: float = field(
+        default=0.0,
+        metadata={
+            "help": "Decay of the exponential moving average of the weights, which is what is validated and "
+            "saved; 0 disables it."
+        },
+    )
+    seed: int = field(
+        default=0, metadata={"help": "Random seed; a run with the same seed and arguments gives the same result."}
+    )
+    threads: int | None = field(default=None, metadata={"help": "PyTorch threads on a CPU. Default: PyTorch's choice."})
+    logging_steps: int = field(
+        default=20, metadata={"help": "Steps between two log entries; losses are averaged over them."}
+    )
+    eval_steps: int = field(default=1000, metadata={"help": "Steps between two validations."})
+    save_steps: int = field(default=500, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int = field(
+        default=2,
+        metadata={"help": "Number of checkpoints to keep; older ones are deleted. best/ and last/ are always kept."},
+    )
+    save_dtype: Literal["float32", "float16"] = field(
+        default="float32", metadata={"help": "Data type of the weights in best/ and last/."}
+    )
+    report_to: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Trackers to log to besides history.jsonl: tensorboard, trackio, wandb, ..., 'all' that are "
+            "installed, or 'none'."
+        },
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "Checkpoint to resume from: a file in checkpoints/, or 'latest', which starts from scratch if "
+            "there is none."
+        },
+    )
+    push_to_hub: bool = field(
+        default=False, metadata={"help": "Upload the best weights at the end, or the last ones without validation."}
+    )
+    push_steps: int = field(default=0, metadata={"help": "Steps between uploads during training; 0 disables them."})
+    hub_model_id: str | None = field(
+        default=None,
+        metadata={"help": "Hub repository to upload to: name or namespace/name. Default: the name of output_dir."},
+    )
+    hub_private_repo: bool = field(default=False, metadata={"help": "Make a newly created Hub repository private."})
 
     def __post_init__(self) -> None:
         if not self.output_dir:
-            raise ValueError("output_dir must name the folder of the run.")
+            raise ValueError("output_dir must name the output folder of the run, got an empty string.")
         if Path(self.output_dir).exists() and not Path(self.output_dir).is_dir():
-            raise ValueError(f"output_dir must be a folder, {self.output_dir} is a file.")
-        _require(self, 1, "max_steps", "batch_size", "gradient_accumulation_steps", "threads", "log_steps")
-        _require(self, 1, "eval_steps", "save_steps", "save_total_limit")
-        _require(self, 0, "learning_rate", "encoder_factor", "weight_decay", "warmup_steps", "max_grad_norm", "seed")
-        _require(self, 0, "ema_decay", "adam_beta2", "push_steps")
+            raise ValueError(f"output_dir must be a folder, got the file {self.output_dir}.")
+        _check_minimum(self, 1, "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "threads")
+        _check_minimum(self, 1, "logging_steps", "eval_steps", "save_steps", "save_total_limit")
+        _check_minimum(self, 0, "learning_rate", "backbone_lr_multiplier", "weight_decay", "warmup_steps", "seed")
+        _check_minimum(self, 0, "max_grad_norm", "ema_decay", "adam_beta2", "push_steps")
         for name in ("ema_decay", "adam_beta2"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be below 1, got {getattr(self, name)}.")
-        installed = [str(each) for each in get_available_trackers()]
-        for name in self.trackers:
-            refuse_unknown([name], LOGGER_TYPE_TO_CLASS, "trackers")
-            if name not in installed:
-                raise ValueError(f"trackers: {name} is not installed.")
+                raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
+        self._check_trackers()
         if self.push_to_hub or self.push_steps:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir).resolve().name
             check_repo_id(self.hub_model_id, "hub_model_id is not accepted")
 
+    def _check_trackers(self) -> None:
+        """Resolve 'all' and 'none', and check that the trackers are installed."""
+        installed = [str(each) for each in get_available_trackers()]
+        if self.report_to in (["all"], ["none"]):
+            self.report_to = installed if self.report_to == ["all"] else []
+        for name in self.report_to:
+            check_known([name], LOGGER_TYPE_TO_CLASS, "report_to")
+            if name not in installed:
+                raise ValueError(f"report_to must name installed trackers, {name} is not installed.")
+
 
 @dataclass
 class Arguments:
-    """All of a run, with what is needed to write it down."""
+    """All arguments of a run.
+
+    Args:
+        model: Student, teacher and objective.
+        data: Training and validation data.
+        run: Optimization, logging and saving.
+    """
 
     model: ModelArguments
     data: DataArguments
     run: RunArguments
 
     def to_dict(self) -> dict[str, Any]:
-        """Field to value, as plain numbers, strings, lists and dicts."""
+        """Return all fields by name, as plain numbers, strings, lists and dicts."""
         plain = json.loads(json.dumps({**asdict(self.model), **asdict(self.data), **asdict(self.run)}))
         for name in RESERVED_SETTINGS:
             plain["settings"].pop(name)
         return plain
 
     def to_yaml(self) -> str:
+        """Return all fields as a YAML file that `fclm train` accepts."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Appends default values to help texts where there is a value to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Return the help text of an argument."""
+        if isinstance(action, argparse._StoreFalseAction):  # added by transformers for each flag that is on by default
+            return f"Same as --{action.dest} false."
+        return super()._get_help_string(action) if action.default or action.default in (0, False) else action.help
+
+
 class _Parser(HfArgumentParser):
+    """Parser that raises an exception instead of exiting."""
+
     def error(self, message: str) -> None:
+        """Raise a `ValueError`."""
         raise ValueError(message)
 
 
-def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Arguments:
-    """Arguments of a run.
+def rename_all_fields(values: Mapping[str, Any], place: str, warn: bool = True) -> dict[str, Any]:
+    """Return arguments with the new names of renamed fields, also inside of mappings such as `composition`.
 
     Args:
-        argv: optionally a YAML file of `field: value`, then flags, which win: `--field value ...`; `--field.key value`
-            changes one key of a mapping.
-        program: its name in `--help`.
+        values: Values by field name, old or new.
+        place: What the error and the warnings call `values`.
+        warn: Whether to warn about old names.
 
     Raises:
-        ValueError: one line that names the field, what is wrong with it and what is accepted.
-        OSError: there is no such file.
+        ValueError: If a field is given under both names.
     """
-    argv = list(argv)
-    parser = _Parser((ModelArguments, DataArguments, RunArguments), prog=program, usage=USAGE, allow_abbrev=False)
+    values = rename_fields(values, list_renamed(ModelArguments, DataArguments, RunArguments), place, warn)
+
+    def rename_nested(value: Any, renamed: dict[str, str], name: str) -> Any:
+        if isinstance(value, list):
+            return [rename_nested(each, renamed, f"{name}[{index}]") for index, each in enumerate(value)]
+        return rename_fields(value, renamed, f"{place}: {name}", warn) if isinstance(value, dict) else value
+
+    for name, kind in _NESTED.items():
+        if name in values:
+            values[name] = rename_nested(values[name], list_renamed(kind), name)
+    return values
+
+
+def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Arguments:
+    """Parse the command line of a run.
+
+    Args:
+        argv: Optionally a YAML file of `field: value`, then flags, which take precedence: `--field value ...`, or
+            `--field.key value` for one key of a mapping. Old names of renamed fields are accepted with a warning.
+        program: Name of the program in `--help`.
+
+    Returns:
+        The checked arguments.
+
+    Raises:
+        ValueError: If an argument is unknown, missing or not accepted. The message is one line and names the field.
+        OSError: If the YAML file does not exist.
+    """
+    parser = _Parser(
+        (ModelArguments, DataArguments, RunArguments),
+        prog=program,
+        usage=USAGE,
+        allow_abbrev=False,
+        formatter_class=_HelpFormatter,
+    )
     names = [action.dest for action in parser._actions if action.dest != "help"]
-    config: dict[str, Any] = {}
-    if argv and not argv[0].startswith("-"):
-        path = argv.pop(0)
-        config = _read_mapping(Path(path).read_text(encoding="utf-8"), path)
-        if not isinstance(config, dict):
-            raise ValueError(f"{path} must hold a mapping of fields to values.")
-        refuse_unknown(config, names, path)
-    flags = _take_keys(argv, config)
-    # YAML goes through the parser too, which checks it as it does flags
+    argv = list(argv)
+    config = _read_config(argv.pop(0), names) if argv and not argv[0].startswith("-") else {}
+    flags, nested = _split_flags(argv)
+    for section, values in rename_all_fields(nested, program).items():
+        if not isinstance(config.setdefault(section, {}), dict):
+            raise ValueError(f"--{section}.{next(iter(values))}: {section} is not a mapping.")
+        config[section].update(values)
+    # the values of the YAML file go through the parser too, which checks them like flags
     parsed = parser.parse_args_into_dataclasses(
-        [*_make_flags(config), *flags], return_remaining_strings=True, look_for_args_file=False
+        [*_make_flags(config), *_rename_flags(flags, program)], return_remaining_strings=True, look_for_args_file=False
     )
     for word in parsed[3]:
         if word.startswith("-"):
-            refuse_unknown([word.lstrip("-").partition("=")[0]], names, program)
-        raise ValueError(f"{program} does not know what {word!r} belongs to.")
+            check_known([word.lstrip("-").partition("=")[0]], names, program)
+        raise ValueError(f"{program} does not take {word!r} without a flag in front of it.")
     return Arguments(*parsed[:3])
 
 
-def _take_keys(argv: list[str], config: dict[str, Any]) -> list[str]:
-    """Moves `--field.key value` and `--field.key=value` into `config`; returns the other words."""
-    rest = []
+def _read_config(path: str, names: list[str]) -> dict[str, Any]:
+    """Return the content of a YAML file, with the new names of renamed fields."""
+    config = _parse_yaml(Path(path).read_text(encoding="utf-8"), path)
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a mapping of fields to values.")
+    config = rename_all_fields(config, path)
+    check_known(config, names, path)
+    return config
+
+
+def _split_flags(argv: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """Split off `--field.key value` and `--field.key=value`: return the other words, and values by field and key."""
+    rest, nested = [], {}
     words = iter(argv)
     for word in words:
         name, is_joined, value = word.partition("=")
-        if not (name.startswith("--") and "." in name):
+        if name.startswith("--") and "." in name:
+            section, _, key = name[2:].partition(".")
+            nested.setdefault(section, {})[key] = _parse_yaml(value if is_joined else next(words, None), name)
+        else:
             rest.append(word)
-            continue
-        section, _, key = name[2:].partition(".")
-        mapping = config.setdefault(section, {})
-        if not isinstance(mapping, dict):
-            raise ValueError(f"{name}: {section} is not a mapping.")
-        mapping[key] = _read_mapping(value if is_joined else next(words, None), name)
-    return rest
+    return rest, nested
+
+
+def _rename_flags(argv: list[str], program: str) -> list[str]:
+    """Return the command line with the new names of renamed flags."""
+    renamed = list_renamed(ModelArguments, DataArguments, RunArguments)
+    flags = [word.partition("=")[0][2:].replace("-", "_") if word.startswith("--") else "" for word in argv]
+    given = {flag: None for flag in flags if flag in renamed or flag in renamed.values()}
+    rename_fields(given, renamed, program)  # warns, and refuses a flag that is given under both names
+    return [
+        f"--{renamed[flag]}{word[2 + len(flag) :]}" if flag in renamed else word
+        for flag, word in zip(flags, argv, strict=True)
+    ]
 
 
 def _make_flags(config: dict[str, Any]) -> list[str]:
+    """Return the command line that gives the values of a YAML file."""
+
     def write(value: Any) -> str:
         return value if isinstance(value, str) else json.dumps(value)
 
@@ -259,4 +473,4 @@ def _make_flags(config: dict[str, Any]) -> list[str]:
     return flags
 
 
-__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments", "parse_arguments"]
+__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments", "parse_arguments", "rename_all_fields"]

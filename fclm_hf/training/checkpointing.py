@@ -1,97 +1,146 @@
-"""Checkpoints to resume from and weights to use, whole or not at all."""
+"""Checkpoints to resume from, bit-exact, and weights to use; all are written atomically."""
 
+import pickle
 import random
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
+from ..utils.settings import find_changes
+from .arguments import Arguments, rename_all_fields
+from .objective.learner import ForegroundConsistentLearner
 
 
-_NAME = re.compile(r"step-(\d+)\.pt")
+# may differ in a resumed run: they change what is written where and how often, but not what is learned
+FREE_ARGUMENTS = (
+    "output_dir",
+    "resume_from_checkpoint",
+    "dataloader_prefetch_factor",
+    "threads",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "save_total_limit",
+    "save_dtype",
+    "report_to",
+    "push_to_hub",
+    "push_steps",
+    "hub_model_id",
+    "hub_private_repo",
+)
+_FILE_NAME = re.compile(r"step-(\d+)\.pt")
 
 
-def capture_rng() -> dict[str, Any]:
-    """State of all that is random in this process, as plain numbers and tensors."""
-    name, keys, *rest = np.random.get_state()
-    state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
+class SaveError(RuntimeError):
+    """Raised when a checkpoint cannot be written."""
 
 
-def restore_rng(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+class Stateful(Protocol):
+    """A part of a run that has a state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Restore a state."""
 
 
-def _save_state(state: dict[str, Any], path: Path) -> None:
-    try:
-        with path.open("wb") as file:
-            torch.save(state, file)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):  # what the file said; torch's own words do not tell
-            raise error.__context__ from None
-        raise
+class AuxiliaryState:
+    """State of a learner without its student and teacher.
+
+    Args:
+        learner: The learner.
+    """
+
+    def __init__(self, learner: ForegroundConsistentLearner) -> None:
+        self.state_dict = learner.auxiliary_state_dict
+        self.load_state_dict = learner.load_auxiliary_state_dict
 
 
 class CheckpointFolder:
-    """The states of a run, `step-<number>.pt` each.
+    """Folder of the checkpoints of a run, `step-<number>.pt` each.
 
     Args:
-        path: the folder.
-        limit: how many are kept; older ones go once a new one is complete, and so do those of later steps, which a run
-            leaves behind that goes on from an earlier one.
+        path: The folder.
+        limit: Number of checkpoints to keep. Once a new one is complete, older ones are deleted, and so are those of
+            later steps, which remain when a run is resumed from an earlier step.
     """
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit = path, limit
 
     def list_steps(self) -> list[int]:
+        """Return the steps that have a checkpoint, in ascending order."""
         names = self.path.iterdir() if self.path.is_dir() else ()
-        return sorted(int(match[1]) for each in names if (match := _NAME.fullmatch(each.name)))
+        return sorted(int(match[1]) for each in names if (match := _FILE_NAME.fullmatch(each.name)))
 
     def find(self, name: str) -> Path | None:
-        """The file that `--resume_from_checkpoint` names; None for "latest" where there is none.
+        """Return the file that `--resume_from_checkpoint` names, or `None` for "latest" if there is none.
 
         Raises:
-            ValueError: there is no such file.
+            ValueError: If the file does not exist.
         """
         if name == "latest":
             steps = self.list_steps()
-            return self._name(steps[-1]) if steps else None
+            return self._make_path(steps[-1]) if steps else None
         if not Path(name).is_file():
-            raise ValueError(f"resume_from_checkpoint must be latest or a file in {self.path}, got {name}.")
+            raise ValueError(f"resume_from_checkpoint must be 'latest' or a file in {self.path}, got {name}.")
         return Path(name)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Raises:
-        OSError: it could not be written; what was there before is untouched.
+        """Write a checkpoint, then delete those that are no longer kept.
+
+        Args:
+            step: Number of the step.
+            state: Tensors and plain values, which `torch.load(weights_only=True)` can read.
+
+        Raises:
+            OSError: If it cannot be written. The checkpoints from before remain.
         """
-        with write_atomically(self._name(step)) as path:
+        with write_atomically(self._make_path(step)) as path:
             _save_state(state, path)
         steps = self.list_steps()
         kept = [each for each in steps if each <= step][-self.limit :]
         for each in set(steps) - set(kept):
-            self._name(each).unlink()
+            self._make_path(each).unlink()
 
-    def _name(self, step: int) -> Path:
+    def _make_path(self, step: int) -> Path:
+        """Return the path of the checkpoint of a step."""
         return self.path / f"step-{step:08d}.pt"
 
 
+def _save_state(state: dict[str, Any], path: Path) -> None:
+    """Save with `torch.save`, whose own errors hide what the file system reported."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
 def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path, dtype: torch.dtype) -> None:
-    """What `from_pretrained` loads, each file whole at any time. With float16 the file is half as large, but for the
-    matrix that encodes coordinates; the config says fp32, so the weights load as fp32.
+    """Save a checkpoint for `from_pretrained`; each of its files is replaced atomically.
+
+    In float16 the file is half as large. The matrix that encodes coordinates stays in float32, and since the config
+    says float32, the weights load as float32.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        folder: Folder of the checkpoint.
+        dtype: Data type of the weights in the file.
     """
     weights = {
         name: value.to(dtype) if value.is_floating_point() and "fourier_matrix" not in name else value
@@ -107,4 +156,160 @@ def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: P
     flush_to_disk(folder)
 
 
-__all__ = ["CheckpointFolder", "capture_rng", "restore_rng", "save_weights"]
+def capture_rng() -> dict[str, Any]:
+    """Return the states of the random number generators of this process, as plain values and tensors."""
+    name, keys, *rest = np.random.get_state()
+    state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Restore the states that [`capture_rng`] returned."""
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def gather_state(shared: Mapping[str, Stateful | None], own: Mapping[str, Stateful]) -> dict[str, Any]:
+    """Gather the state of a run. Every process must call it.
+
+    Args:
+        shared: Parts that are the same in all processes; `None` for those that the run does not have.
+        own: Parts that each process has for itself. The states of its random number generators are saved with them.
+
+    Returns:
+        The state of each shared part by name, and under "processes" a list with the other states of each process.
+    """
+    process = {"rng": capture_rng(), **{name: part.state_dict() for name, part in own.items()}}
+    states = {name: None if part is None else part.state_dict() for name, part in shared.items()}
+    return {**states, "processes": gather_object([process])}
+
+
+def restore_state(
+    state: Mapping[str, Any],
+    shared: Mapping[str, Stateful | None],
+    own: Mapping[str, Stateful],
+    accelerator: Accelerator,
+) -> None:
+    """Restore the state of a run.
+
+    Args:
+        state: What [`gather_state`] returned.
+        shared: The same parts as there.
+        own: The same parts as there.
+        accelerator: Accelerator of this process.
+
+    Raises:
+        ValueError: If the number of processes has changed.
+    """
+    count = len(state["processes"])
+    if count != accelerator.num_processes:
+        raise ValueError(
+            f"The checkpoint must be resumed with as many processes as it was saved with, {count}, got"
+            f" {accelerator.num_processes}."
+        )
+    for name, part in shared.items():
+        if part is not None:
+            part.load_state_dict(state[name])
+    process = state["processes"][accelerator.process_index]
+    for name, part in own.items():
+        part.load_state_dict(process[name])
+    restore_rng(process["rng"])
+
+
+def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Path | None:
+    """Return the checkpoint that a run resumes from, or `None` if it starts from scratch.
+
+    Args:
+        checkpoints: Checkpoints of the output folder.
+        arguments: Arguments of the run.
+
+    Raises:
+        ValueError: If the folder holds a run that is not to be resumed, if the checkpoint does not exist, or if it
+            belongs to a run with other arguments.
+    """
+    name = arguments.run.resume_from_checkpoint
+    if name is None:
+        if checkpoints.list_steps():
+            raise ValueError(
+                f"{checkpoints.path.parent} already holds a run: add --resume_from_checkpoint latest, or choose another"
+                " output_dir."
+            )
+        return None
+    path = checkpoints.find(name)
+    if path is not None:
+        state = read_checkpoint(path, mmap=True)
+        before = rename_all_fields(state.get("arguments", {}), str(path), warn=False)
+        check_same_arguments(before, select_fixed(arguments), path, state["step"])
+    return path
+
+
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint; no code in it is executed.
+
+    Args:
+        path: The file.
+        mmap: Whether to read tensors only when they are accessed.
+
+    Raises:
+        ValueError: If the file is not a checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return {**state, "step": int(state["step"])}
+    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"resume_from_checkpoint must be a checkpoint of fclm train, got {path}.") from error
+
+
+def select_fixed(arguments: Arguments) -> dict[str, Any]:
+    """Return the arguments that a resumed run must keep, as plain values by name."""
+    return {name: value for name, value in arguments.to_dict().items() if name not in FREE_ARGUMENTS}
+
+
+def check_same_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, step: int) -> None:
+    """Check that a resumed run has the arguments that it started with, as far as they change the result.
+
+    With a constant learning rate `max_steps` may differ. It sets the schedule of the gradient reversal: from the
+    checkpoint on, the run trains like one of the new length.
+
+    Args:
+        before: What [`select_fixed`] returned when the checkpoint was saved.
+        now: What it returns now.
+        path: The checkpoint.
+        step: Its step.
+
+    Raises:
+        ValueError: If arguments differ. The message names them with both values.
+    """
+    free = ["max_steps"] if now["lr_scheduler_type"] == "constant" else []
+    kept = [name for name in now if name in before and name not in free]
+    changes = [text for name in kept for text in find_changes(before[name], now[name], name)]
+    if changes:
+        raise ValueError(
+            f"{path} can only be resumed with the arguments of its run, but {'; '.join(changes)}. To use its weights in"
+            f" another run, start one with --model {path.parents[1] / 'last'} and another output_dir."
+        )
+    if now["max_steps"] < step:
+        raise ValueError(f"max_steps must be at least {step}, the step of {path}, got {now['max_steps']}.")
+
+
+__all__ = [
+    "AuxiliaryState",
+    "CheckpointFolder",
+    "SaveError",
+    "Stateful",
+    "capture_rng",
+    "check_same_arguments",
+    "choose_checkpoint",
+    "gather_state",
+    "read_checkpoint",
+    "restore_rng",
+    "restore_state",
+    "save_weights",
+    "select_fixed",
+]

@@ -1,4 +1,4 @@
-"""Batches of a stream for the learner, and the position behind the last step."""
+"""Batches for the learner, and the position in the stream after the last finished step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,18 +11,31 @@ from ..data import SourceConfig, StreamLoader, TrainingStream, open_source
 from .arguments import Arguments
 
 
-def open_feed(
+def open_batches(
     foregrounds: Sequence[SourceConfig],
     backgrounds: Sequence[SourceConfig],
     arguments: Arguments,
     accelerator: Accelerator,
     num_workers: int,
-) -> "BatchFeed":
-    """The batches of this process. They need [`BatchFeed.set_processor`] before they are read: a processor comes with the
-    model, which takes longer to load than a wrong source takes to find.
+) -> "BatchReader":
+    """Open the data sources of this process.
+
+    [`BatchReader.set_processor`] must be called before the first batch is read. The processor comes with the model, and
+    a wrong source should be reported before a model is loaded.
+
+    Args:
+        foregrounds: Sources of objects and photos.
+        backgrounds: Sources of backgrounds.
+        arguments: Arguments of the run.
+        accelerator: Accelerator of this process.
+        num_workers: Worker processes; 0 loads the data in this process.
+
+    Returns:
+        The reader.
 
     Raises:
-        ValueError, LostConnectionError: see [`open_source`].
+        ValueError: If a source does not exist or lacks a column, see [`open_source`].
+        LostConnectionError: If the Hub cannot be reached.
     """
     data, run = arguments.data, arguments.run
     stream = TrainingStream(
@@ -30,19 +43,19 @@ def open_feed(
         [open_source(config) for config in backgrounds],
         tokenizer=None,
         pairs=data.make_pair_settings(run.seed),
-        batches=data.make_batch_settings(run.batch_size),
+        batches=data.make_batch_settings(run.per_device_train_batch_size),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    return BatchFeed(StreamLoader(stream, num_workers, data.prefetch_factor), accelerator.device)
+    return BatchReader(StreamLoader(stream, num_workers, data.dataloader_prefetch_factor), accelerator.device)
 
 
-class BatchFeed:
-    """Reads what a step needs. Batches of a step that is given up do not count as read.
+class BatchReader:
+    """Reads the batches of each step. Its state is the position after the last finished step.
 
     Args:
-        loader: this process's.
-        device: where the tensors go.
+        loader: Loader of this process.
+        device: Device of the tensors.
     """
 
     def __init__(self, loader: StreamLoader, device: torch.device | str) -> None:
@@ -51,43 +64,56 @@ class BatchFeed:
         self._position = loader.state_dict()
 
     def set_processor(self, tokenizer: CLIPTokenizer, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Tokenizer, and mean and standard deviation of the pixels; the stream's images are in [-1, 1]."""
-        self.loader.stream.tokenizer = tokenizer
-        self.mean, self.std = (torch.tensor(x, device=self.device).view(3, 1, 1) for x in (mean, std))
+        """Set how texts are tokenized and images normalized.
+
+        Args:
+            tokenizer: Tokenizer of the model.
+            mean: Mean of each channel, for pixels in [0, 1].
+            std: Standard deviation of each channel.
+        """
+        stream = self.loader.stream
+        stream.tokenizer, stream.image_mean, stream.image_std = tokenizer, mean, std
 
     def read(self, count: int) -> list[dict[str, Any]]:
-        """Raises:
-        StreamError: see [`StreamLoader`].
+        """Return the next batches.
+
+        Args:
+            count: Number of batches.
+
+        Returns:
+            The batches, on the device and normalized.
+
+        Raises:
+            StreamError: If the data becomes unavailable, see [`StreamLoader`].
         """
         if self._batches is None:
             self._batches = iter(self.loader)
         return [self._prepare(next(self._batches)) for _ in range(count)]
 
     def close(self) -> None:
-        """Ends the workers, and reading ahead: a thread of Arrow that outlives the interpreter aborts the process."""
+        """Stop the workers and the prefetching. An Arrow thread that outlives the interpreter aborts the process."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
     def finish_step(self) -> None:
-        """What has been read was used."""
+        """Mark the batches read so far as consumed."""
         self._position = self.loader.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last finished step."""
         return self._position
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position that [`~BatchReader.state_dict`] returned."""
         self.loader.load_state_dict(state)
         self._position = state
 
     def _prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
-        batch = {
+        """Move a batch to the device."""
+        return {
             name: value.to(self.device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
         }
-        inside = batch["pixel_mask"][:, None]
-        for name in ("pixel_values_a", "pixel_values_b"):
-            batch[name] = ((batch[name] + 1) / 2 - self.mean) / self.std * inside
-        return batch
 
 
-__all__ = ["BatchFeed", "open_feed"]
+__all__ = ["BatchReader", "open_batches"]

@@ -1,82 +1,124 @@
-"""Optimiser, learning rates, averaged weights, and one update of the weights."""
+"""Optimizer, learning rates, averaged weights, and one optimizer step."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from accelerate.utils import broadcast
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_scheduler
 
-from .arguments import RunArguments
+from ..utils.files import write_json
+from .distributed import agree
 from .objective.learner import ForegroundConsistentLearner
-from .objective.settings import PROMPT_KEYS
+from .objective.settings import PROMPT_INPUTS
 
 
+if TYPE_CHECKING:
+    from .arguments import RunArguments
+
+LEARNING_RATE = 1e-5  # the paper's
 Losses = dict[str, torch.Tensor]
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]
+
+
+class NonFiniteLossError(RuntimeError):
+    """Raised when the loss becomes NaN or infinite."""
+
+
+def make_optimizer(model: nn.Module, learning_rate: float = LEARNING_RATE) -> torch.optim.AdamW:
+    """Create the optimizer of the paper for a training loop of your own: AdamW at a constant learning rate of 1e-5.
+
+    Args:
+        model: Model or learner; its frozen parameters are left out.
+        learning_rate: Learning rate.
+
+    Returns:
+        The optimizer.
+
+    Example:
+        >>> from torch import nn
+        >>> from fclm_hf.training import make_optimizer
+        >>> make_optimizer(nn.Linear(2, 1)).defaults["lr"]
+        1e-05
+    """
+    return torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=learning_rate)
 
 
 def freeze_unused(learner: ForegroundConsistentLearner) -> None:
-    """Parameters that no loss reaches take no gradient, or several processes would wait for theirs: DINOv2's mask token,
-    and what reads text and masks where the prompts are of another kind.
+    """Freeze the parameters that no loss reaches, or several processes would wait for their gradients.
+
+    These are the mask token of DINOv2 and, if the prompts include no text or no masks, everything that reads them.
     """
     model = learner.student.model
     for name, parameter in model.backbone.named_parameters():
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)
-    if "input_ids" not in PROMPT_KEYS[learner.settings.prompts]:
+    if "input_ids" not in PROMPT_INPUTS[learner.settings.prompts]:
         model.freeze_text_encoder()
         model.prompt_encoder.text_projection.requires_grad_(False)
-    if "input_masks" not in PROMPT_KEYS[learner.settings.prompts]:
+    if "input_masks" not in PROMPT_INPUTS[learner.settings.prompts]:
         model.prompt_encoder.freeze_masks()
 
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, encoder_factor: float = 1.0, weight_decay: float = 0.01
-) -> list[dict]:
-    """What is not frozen, as groups of AdamW: the encoder, the others' matrices, and their vectors without decay."""
-    encoder, decayed, plain = [], [], []
+    model: nn.Module, learning_rate: float, backbone_lr_multiplier: float = 1.0, weight_decay: float = 0.01
+) -> list[dict[str, Any]]:
+    """Return the trainable parameters as parameter groups of AdamW.
+
+    Args:
+        model: Model or learner.
+        learning_rate: Learning rate of all parameters except the backbone.
+        backbone_lr_multiplier: Learning rate of the backbone as a multiple of `learning_rate`.
+        weight_decay: Weight decay of the backbone and of all other matrices.
+
+    Returns:
+        Three groups: the backbone, the other matrices, and the other vectors, which have no weight decay.
+    """
+    backbone, decayed, plain = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = encoder if "model.backbone." in name else decayed if parameter.dim() > 1 else plain
+            group = backbone if "model.backbone." in name else decayed if parameter.dim() > 1 else plain
             group.append(parameter)
     return [
-        {"params": encoder, "lr": learning_rate * encoder_factor, "weight_decay": weight_decay},
+        {"params": backbone, "lr": learning_rate * backbone_lr_multiplier, "weight_decay": weight_decay},
         {"params": decayed, "lr": learning_rate, "weight_decay": weight_decay},
         {"params": plain, "lr": learning_rate, "weight_decay": 0.0},
     ]
 
 
-def make_optimization(model: nn.Module, arguments: RunArguments) -> tuple[torch.optim.AdamW, LRScheduler]:
-    """AdamW and its learning rates, one value per step of the run."""
-    groups = parameter_groups(model, arguments.learning_rate, arguments.encoder_factor, arguments.weight_decay)
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, arguments.adam_beta2))
-    name = "constant_with_warmup" if arguments.schedule == "constant" else arguments.schedule
-    return optimizer, get_scheduler(name, optimizer, arguments.warmup_steps, arguments.max_steps)
+def make_optimization(model: nn.Module, run: "RunArguments") -> tuple[torch.optim.AdamW, LRScheduler]:
+    """Create AdamW and the learning rate scheduler of a run, which is stepped once per optimizer step.
+
+    Args:
+        model: Model or learner.
+        run: Arguments of the run.
+
+    Returns:
+        The optimizer and the scheduler.
+    """
+    groups = parameter_groups(model, run.learning_rate, run.backbone_lr_multiplier, run.weight_decay)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, run.adam_beta2))
+    name = "constant_with_warmup" if run.lr_scheduler_type == "constant" else run.lr_scheduler_type
+    return optimizer, get_scheduler(name, optimizer, run.warmup_steps, run.max_steps)
 
 
 def average_weights(student: nn.Module, decay: float) -> AveragedModel | None:
-    """An exponential moving average of the student's weights and buffers; None for decay 0."""
+    """Create an exponential moving average of the weights and buffers of a model, or `None` if `decay` is 0."""
     if not decay:
         return None
     averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     return averaged.requires_grad_(False)
 
 
-def share_statistics(student: nn.Module) -> None:
-    """All processes take the first one's statistics of batch norms, which each gathers from its own images."""
-    for buffer in student.buffers():
-        buffer.copy_(broadcast(buffer.clone()))
-
-
-def mean_losses(taken: Sequence[Losses]) -> dict[str, float]:
-    """The mean of each loss over the batches of a step, with one wait for the device."""
-    stacked = torch.stack([torch.stack([*losses.values()]).float() for losses in taken])
-    return dict(zip(taken[0], stacked.mean(0).tolist(), strict=True))
+def mean_losses(losses: Sequence[Losses]) -> dict[str, float]:
+    """Return the mean of each loss over the batches of a step, with a single synchronization of the device."""
+    stacked = torch.stack([torch.stack([*each.values()]).float() for each in losses])
+    return dict(zip(losses[0], stacked.mean(0).tolist(), strict=True))
 
 
 def take_step(
@@ -86,11 +128,19 @@ def take_step(
     batches: Sequence[Batch],
     max_grad_norm: float,
 ) -> list[Losses]:
-    """One update from as many batches as gradients are accumulated over. Under fp16 an overflow skips the update, which
-    `optimizer.step_was_skipped` tells, and lowers the scale of the loss.
+    """Take one optimizer step, with the gradients accumulated over the batches.
+
+    In fp16 an overflow skips the step, which `optimizer.step_was_skipped` tells, and lowers the loss scale.
+
+    Args:
+        accelerator: Accelerator of this process.
+        learner: The prepared learner.
+        optimizer: The prepared optimizer.
+        batches: As many batches as gradients are accumulated over.
+        max_grad_norm: Maximum gradient norm; 0 disables clipping.
 
     Returns:
-        The losses of each batch.
+        The losses of each batch by name, as scalar tensors without gradient.
     """
     taken: list[Losses] = []
     for batch in batches:
@@ -106,12 +156,47 @@ def take_step(
     return taken
 
 
+def check_losses(
+    losses: Sequence[Losses], batches: Sequence[Mapping[str, Any]], step: int, folder: Path, accelerator: Accelerator
+) -> None:
+    """Check that the losses of a step are finite in all processes. Every process must call it.
+
+    In fp16 a loss may overflow because of its scale: it counts only once the scale has fallen below 1.
+
+    Args:
+        losses: The losses of each batch.
+        batches: The batches.
+        step: Number of the step, for the error.
+        folder: Folder for a file that names the samples of the first bad batch.
+        accelerator: Accelerator of this process.
+
+    Raises:
+        NonFiniteLossError: If a loss is NaN or infinite in any process.
+    """
+    scaler = accelerator.scaler
+    is_tolerated = scaler is not None and scaler.get_scale() >= 1
+    finite = torch.isfinite(torch.stack([each["loss"] for each in losses]))
+    is_bad = not is_tolerated and not bool(finite.all())
+    if not agree(accelerator, int(is_bad)):
+        return
+    if not is_bad:
+        raise NonFiniteLossError(f"The loss of step {step} is not finite in another process.")
+    first = finite.tolist().index(False)
+    values, keys = {name: str(value.item()) for name, value in losses[first].items()}, batches[first]["sample_keys"]
+    path = folder / f"nonfinite-step-{step}-process-{accelerator.process_index}.json"
+    write_json(path, {"step": step, "losses": values, "sample_keys": keys})
+    raise NonFiniteLossError(f"The loss of step {step} is {values['loss']}. Its samples are listed in {path}: {keys}")
+
+
 __all__ = [
+    "LEARNING_RATE",
+    "NonFiniteLossError",
     "average_weights",
+    "check_losses",
     "freeze_unused",
     "make_optimization",
+    "make_optimizer",
     "mean_losses",
     "parameter_groups",
-    "share_statistics",
     "take_step",
 ]

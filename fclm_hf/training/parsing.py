@@ -1,43 +1,92 @@
-"""Dataclasses from the mappings of a YAML file, with errors that name the field."""
+"""Dataclasses from the mappings of a YAML file: checked types, renamed fields, errors that name the field."""
 
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..utils.renaming import warn_renamed
 
 
 Kind = TypeVar("Kind")
 _NUMBERS = (int, float, str)  # YAML reads 1e-5 as a string
 
 
-def refuse_unknown(names: Collection[str], accepted: Collection[str], place: str) -> None:
-    """Raises:
-    ValueError: one of `names` is not accepted; says which is nearest, or all that are.
+def check_known(names: Collection[str], accepted: Collection[str], place: str) -> None:
+    """Check that every name is accepted.
+
+    Args:
+        names: Names that were given.
+        accepted: Names that exist.
+        place: What the error calls the place where they were given.
+
+    Raises:
+        ValueError: If a name is unknown. The error suggests the closest accepted name, or lists all of them.
     """
     for name in names:
         if name not in accepted:
-            near = get_close_matches(str(name), accepted, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(sorted(accepted))}."
+            close = get_close_matches(str(name), accepted, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"accepted are {', '.join(sorted(accepted))}."
             raise ValueError(f"{place} does not take {name!r}: {hint}")
 
 
-def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collection[str] = ()) -> Kind:
-    """An instance of a dataclass.
+def list_renamed(*kinds: type) -> dict[str, str]:
+    """Return the old names of the fields of some dataclasses, mapped to the new ones.
+
+    A dataclass declares them as `RENAMED: ClassVar[dict[str, str]] = {"old": "new"}`. Old names are
+    accepted for one release.
+    """
+    return {old: new for kind in kinds for old, new in getattr(kind, "RENAMED", {}).items()}
+
+
+def rename_fields(
+    values: Mapping[str, Any], renamed: Mapping[str, str], place: str, warn: bool = True
+) -> dict[str, Any]:
+    """Return `values` with the new names of renamed fields.
 
     Args:
-        kind: the dataclass.
-        values: field to value, as YAML gives them: lists stand for tuples, integers for floats.
-        place: how errors call it.
-        reserved: fields that are set elsewhere.
+        values: Values by field name, old or new.
+        renamed: Old names mapped to new ones, see [`list_renamed`].
+        place: What the error and the warning call `values`.
+        warn: Whether to warn about old names; what a program saved needs no warning.
 
     Raises:
-        ValueError: not a mapping, a field that is unknown or missing, or a value of another type.
+        ValueError: If a field is given under both names.
+    """
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        new = renamed.get(name, name)
+        if new in result:
+            raise ValueError(f"{place}: {new} is given twice, once under its old name.")
+        if new != name and warn:
+            warn_renamed(f"{place}: {name}", new)
+        result[new] = value
+    return result
+
+
+def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collection[str] = ()) -> Kind:
+    """Build an instance of a dataclass from a mapping.
+
+    Args:
+        kind: The dataclass.
+        values: Values by field name as YAML yields them: lists stand for tuples, integers for floats. Old names of
+            renamed fields are accepted with a warning.
+        place: What errors call `values`.
+        reserved: Fields that `values` may not set.
+
+    Returns:
+        The instance.
+
+    Raises:
+        ValueError: If `values` is not a mapping, if a field is unknown or missing, or if a value has the wrong type.
     """
     if not isinstance(values, dict):
         raise ValueError(f"{place} must be a mapping, got {values!r}.")
+    values = rename_fields(values, list_renamed(kind), place)
     known = {field.name: field for field in fields(kind) if field.init and field.name not in reserved}
-    refuse_unknown(values, known, place)
+    check_known(values, known, place)
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{place} lacks {name!r}.")
@@ -46,25 +95,29 @@ def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collect
 
 
 def convert(value: Any, hint: Any, place: str) -> Any:
-    """`value` as the type that a field wants.
+    """Convert a value that YAML yields to the type of a field.
+
+    Args:
+        value: The value.
+        hint: Type hint of the field: a union, list, tuple, dict or plain type.
+        place: What the error calls the field.
+
+    Returns:
+        The converted value.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: If the value does not have the type.
     """
     origin, inner = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, types.UnionType):
         for option in inner:
-            try:
+            with suppress(ValueError):
                 return convert(value, option, place)
-            except ValueError:
-                continue
     elif origin is Any or (origin in (str, int, bool, types.NoneType) and type(value) is origin):
         return value
     elif origin is float and type(value) in _NUMBERS:
-        try:
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
     elif origin is dict and isinstance(value, dict):
         return {key: convert(each, inner[1], f"{place}.{key}") for key, each in value.items()}
     elif origin in (list, tuple) and isinstance(value, (list, tuple)):
@@ -73,3 +126,6 @@ def convert(value: Any, hint: Any, place: str) -> Any:
             return origin(convert(each, item, place) for each, item in zip(value, items, strict=True))
     wanted = hint if inner else getattr(hint, "__name__", hint)
     raise ValueError(f"{place} must be {wanted}, got {value!r}.")
+
+
+__all__ = ["build_dataclass", "check_known", "convert", "list_renamed", "rename_fields"]

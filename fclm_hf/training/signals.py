@@ -1,23 +1,20 @@
-"""Ctrl-C and SIGTERM ask a run to stop at the next step; processes agree on what happens."""
+"""SIGINT (Ctrl-C) and SIGTERM, which stop a run after the current step."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import torch
-from accelerate import Accelerator
-
 
 class Interruption(BaseException):
-    """A signal came while nothing would be lost by stopping at once."""
+    """Raised by a signal that arrives inside of [`StopSignals.waiting`]."""
 
 
 class StopSignals:
-    """Catches SIGINT and SIGTERM inside a `with` statement. The second one does what it always does.
+    """Context manager that records SIGINT and SIGTERM; a second signal has its usual effect.
 
     Attributes:
-        received: number of the signal, 0 for none.
+        received: Number of the signal that arrived, 0 if there was none.
     """
 
     def __init__(self) -> None:
@@ -35,6 +32,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        """Record a signal, restore its usual handler, and end a wait."""
         self.received = number
         signal.signal(number, self._before[number])
         if self._is_waiting:
@@ -42,7 +40,7 @@ class StopSignals:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """What is done inside may be given up when a signal comes."""
+        """Abandon the work inside of the block as soon as a signal arrives."""
         self._is_waiting = True
         try:
             yield
@@ -52,11 +50,4 @@ class StopSignals:
             self._is_waiting = False
 
 
-def agree(accelerator: Accelerator, code: int) -> int:
-    """The largest code of all processes, so that all do the same."""
-    if accelerator.num_processes == 1:
-        return code
-    return int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
-
-
-__all__ = ["Interruption", "StopSignals", "agree"]
+__all__ = ["Interruption", "StopSignals"]

@@ -1,4 +1,4 @@
-"""The curve of a run: means over steps, a file of JSON lines, and trackers that are installed."""
+"""Logging of a run: means over steps, throughput, a file of JSON lines, pictures for trackers."""
 
 import json
 from pathlib import Path
@@ -11,37 +11,42 @@ from PIL import Image
 from ..utils.files import write_atomically, write_bytes
 
 
-class Meter:
-    """Means of what was added since the last [`Meter.take`]."""
+class RunningMean:
+    """Mean of each named value since the last [`~RunningMean.take`]."""
 
     def __init__(self) -> None:
         self._count, self._sums = 0, {}
 
     def add(self, values: dict[str, float]) -> None:
+        """Add the values of one step."""
         self._count += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
 
     def take(self) -> dict[str, float]:
+        """Return the means by name and start over."""
         means = {name: value / self._count for name, value in self._sums.items()}
         self._count, self._sums = 0, {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the sums."""
         return {"count": self._count, "sums": dict(self._sums)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what [`~RunningMean.state_dict`] returned."""
         self._count, self._sums = state["count"], dict(state["sums"])
 
 
-class Pace:
-    """How fast a run goes.
+class Throughput:
+    """Speed of a run, and the fraction of the time spent waiting for data.
 
     Args:
-        samples_per_step: of all processes.
+        samples_per_step: Samples per optimizer step, over all processes.
 
     Attributes:
-        worked, waited: seconds spent on steps and on waiting for their data, in all.
+        worked: Seconds spent on optimizer steps so far.
+        waited: Seconds spent waiting for data so far.
     """
 
     def __init__(self, samples_per_step: int) -> None:
@@ -51,11 +56,12 @@ class Pace:
         self._taken = 0, 0.0, 0.0
 
     def finish_step(self, seconds: float) -> None:
+        """Count a step that took `seconds`, without the wait for its data."""
         self._steps += 1
         self.worked += seconds
 
     def take(self) -> dict[str, float]:
-        """Samples per second, and the share of the time that was waited for data, since the last call."""
+        """Return the samples per second and the fraction of the time spent waiting for data, since the last call."""
         now = self._steps, self.worked, self.waited
         steps, worked, waited = (new - old for new, old in zip(now, self._taken, strict=True))
         self._taken = now
@@ -64,7 +70,7 @@ class Pace:
 
     @property
     def data_wait(self) -> float:
-        """Share in [0, 1] of all the time that was waited for data."""
+        """Fraction of the total time spent waiting for data, in [0, 1]."""
         return self.waited / max(self.worked + self.waited, 1e-9)
 
     def __str__(self) -> str:
@@ -72,7 +78,11 @@ class Pace:
 
 
 class HistoryTracker(GeneralTracker):
-    """`history.jsonl`, a line per entry, and the latest picture of the validation mattes."""
+    """Tracker that writes `history.jsonl`, one line per entry, and the latest picture of the validation mattes.
+
+    Args:
+        folder: Output folder of the run.
+    """
 
     name = "history"
     requires_logging_directory = True
@@ -83,11 +93,12 @@ class HistoryTracker(GeneralTracker):
 
     @property
     def tracker(self) -> Path:
+        """The file, which Accelerate calls the tracker."""
         return self.folder / "history.jsonl"
 
     @on_main_process
     def rewind(self, step: int) -> None:
-        """Drops what is behind `step`, and a line that a killed run left unfinished."""
+        """Drop the entries after `step`, and an unfinished line that a killed run left behind."""
         if not self.tracker.is_file():
             return
         lines = [line for line in self.tracker.read_text().splitlines(keepends=True) if line.endswith("}\n")]
@@ -96,18 +107,26 @@ class HistoryTracker(GeneralTracker):
 
     @on_main_process
     def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        """Append a line."""
         with self.tracker.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
     @on_main_process
     def log_images(self, values: dict[str, np.ndarray], step: int | None = None, **_: Any) -> None:
+        """Replace the pictures; each value is a uint8 array of shape `(1, height, width, 3)`."""
         for name, images in values.items():
             with write_atomically(self.folder / f"{name}.png") as path:
                 Image.fromarray(images[0]).save(path)
 
 
 def log_picture(trackers: list[GeneralTracker], picture: np.ndarray, step: int) -> None:
-    """Hands a picture, uint8 (height, width, 3), to the trackers that take pictures."""
+    """Log a picture with the trackers that support it.
+
+    Args:
+        trackers: Active trackers.
+        picture: uint8 array of shape `(height, width, 3)`.
+        step: Current step.
+    """
     for tracker in trackers:
         if tracker.name == "trackio":
             import trackio
@@ -118,4 +137,4 @@ def log_picture(trackers: list[GeneralTracker], picture: np.ndarray, step: int) 
             tracker.log_images({"validation": picture[None]}, step=step, **options)
 
 
-__all__ = ["HistoryTracker", "Meter", "Pace", "log_picture"]
+__all__ = ["HistoryTracker", "RunningMean", "Throughput", "log_picture"]

@@ -1,4 +1,4 @@
-"""The training loop: learner, stream and optimiser on Accelerate, resumable to the bit."""
+"""The trainer: learner, data stream and optimizer on Accelerate, with bit-exact resumption."""
 
 import gc
 import time
@@ -11,132 +11,147 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
+from torch import nn
 from tqdm import tqdm
 
 from ..data import StreamError
 from ..utils.files import remove_unfinished, write_bytes
 from .arguments import Arguments
-from .checkpointing import CheckpointFolder, save_weights
-from .dataloading import open_feed
-from .hub_upload import create_repository, upload
-from .nonfinite import check_losses
-from .objective.learner import ForegroundConsistentLearner
-from .optimization import (
-    Batch,
-    average_weights,
-    freeze_unused,
-    make_optimization,
-    mean_losses,
-    share_statistics,
-    take_step,
-)
-from .pretrained import build_starting_point
-from .resuming import (
-    Auxiliary,
+from .checkpointing import (
+    AuxiliaryState,
+    CheckpointFolder,
+    SaveError,
     Stateful,
     choose_checkpoint,
     gather_state,
     read_checkpoint,
     restore_state,
-    select_lasting,
+    save_weights,
+    select_fixed,
 )
-from .signals import StopSignals, agree
-from .tracking import HistoryTracker, Meter, Pace, log_picture
+from .dataloading import open_batches
+from .distributed import agree, broadcast_buffers
+from .hub_upload import create_repository, upload
+from .objective.learner import ForegroundConsistentLearner
+from .optimization import Batch, average_weights, check_losses, freeze_unused, make_optimization, mean_losses, take_step
+from .pretrained import build_starting_point
+from .signals import StopSignals
+from .tracking import HistoryTracker, RunningMean, Throughput, log_picture
 from .validation import validate
 
 
-_STREAM_FAILED = 1000  # above all signals
-
-
-class SaveError(RuntimeError):
-    """A checkpoint could not be written."""
+_STREAM_FAILED = 1000  # larger than the number of any signal, so that it wins in `agree`
 
 
 class Trainer:
-    """A run. Everything that can be wrong with the arguments is found when it is made.
+    """Trainer of a run. Creating it checks all arguments, loads model and data, and restores the checkpoint if any.
+
+    Args:
+        arguments: Arguments of the run.
+
+    Attributes:
+        student: The model that is trained.
+        step: Number of optimizer steps taken.
+        best: Lowest validation error so far (`mad`, or `mae` for segmentation).
 
     Raises:
-        ValueError, OSError, ImportError: an argument, a source or a checkpoint that cannot be used.
+        ValueError: If an argument, a source or a checkpoint is not accepted.
+        OSError: If a source or a checkpoint is unavailable.
+        ImportError: If a tracker or an optional dependency is not installed.
     """
 
     def __init__(self, arguments: Arguments) -> None:
         run = arguments.run
         self.arguments, self.folder = arguments, Path(run.output_dir)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", run.save_total_limit)
-        self.resumed_from = choose_checkpoint(self.checkpoints, arguments)
-        self.history = HistoryTracker(self.folder)
-        self.accelerator = Accelerator(
-            mixed_precision=run.mixed_precision,
-            gradient_accumulation_steps=run.gradient_accumulation_steps,
-            log_with=[self.history, *run.trackers],
-            project_dir=self.folder,
-        )
-        if run.mixed_precision != "no" and not self.accelerator.native_amp:  # Accelerate would go on in fp32
-            raise ValueError(f"mixed_precision {run.mixed_precision} needs a GPU: take bf16 or no.")
+        checkpoint = choose_checkpoint(self.checkpoints, arguments)
+        self.accelerator = self._create_accelerator()
         self.is_main = self.accelerator.is_main_process
         if run.threads:
             torch.set_num_threads(run.threads)
         cv2.setNumThreads(1)
         set_seed(run.seed)
-        self._build()
+        self._open_data_and_model()
+        self._prepare_learner()
         if self.is_main:
             self._prepare_folder()
         set_seed(run.seed, device_specific=True)
-        if self.resumed_from is not None:
-            self._restore(self.resumed_from)
+        if checkpoint is not None:
+            self._restore(checkpoint)
         self.accelerator.wait_for_everyone()
 
-    def _build(self) -> None:
-        model, data, run = self.arguments.model, self.arguments.data, self.arguments.run
-        feeds = [open_feed(data.sources, data.backgrounds, self.arguments, self.accelerator, data.num_workers)]
+    def _create_accelerator(self) -> Accelerator:
+        """Create the accelerator with its trackers."""
+        run = self.arguments.run
+        self.history = HistoryTracker(self.folder)
+        accelerator = Accelerator(
+            mixed_precision=run.mixed_precision,
+            gradient_accumulation_steps=run.gradient_accumulation_steps,
+            log_with=[self.history, *run.report_to],
+            project_dir=self.folder,
+        )
+        if run.mixed_precision != "no" and not accelerator.native_amp:  # Accelerate would continue in fp32
+            raise ValueError(f"mixed_precision {run.mixed_precision!r} requires a GPU: use 'bf16' or 'no'.")
+        return accelerator
+
+    def _open_data_and_model(self) -> None:
+        """Open the data before the model is loaded, as a wrong source should be reported early."""
+        data, workers = self.arguments.data, self.arguments.data.dataloader_num_workers
+        readers = [open_batches(data.sources, data.backgrounds, self.arguments, self.accelerator, workers)]
         if data.validation:
             backgrounds = data.validation_backgrounds or data.backgrounds
-            feeds.append(open_feed(data.validation, backgrounds, self.arguments, self.accelerator, num_workers=0))
-        parts = build_starting_point(model)
-        self.processor, self.settings, self.student = parts.processor, parts.settings, parts.student
-        for feed in feeds:
-            feed.set_processor(self.processor.tokenizer, self.settings.image_mean, self.settings.image_std)
-        self.feed, *held_out = feeds
-        self.validation = [batch for feed in held_out for batch in feed.read(data.validation_batches)]
-        for feed in held_out:
-            feed.close()
+            readers.append(open_batches(data.validation, backgrounds, self.arguments, self.accelerator, num_workers=0))
+        self.preset = build_starting_point(self.arguments.model)
+        tokenizer, settings = self.preset.processor.tokenizer, self.preset.settings
+        for reader in readers:
+            reader.set_processor(tokenizer, settings.image_mean, settings.image_std)
+        self.reader, *held_out = readers
+        self.validation = [batch for reader in held_out for batch in reader.read(data.validation_batches)]
+        for reader in held_out:
+            reader.close()
 
-        if run.gradient_checkpointing:
-            self.student.gradient_checkpointing_enable()
+    def _prepare_learner(self) -> None:
+        """Prepare learner, optimizer, scheduler, averaged weights and counters."""
+        run, preset = self.arguments.run, self.preset
+        self.student = preset.student
+        if run.activation_checkpointing:
+            self.student.activation_checkpointing_enable()
         if self.student.config.backbone_config.model_type == "timm_backbone":
             self.student.to(memory_format=torch.channels_last)
-        learner = ForegroundConsistentLearner(self.student.train(), parts.teacher, self.settings)
+        learner = ForegroundConsistentLearner(self.student.train(), preset.teacher, preset.settings)
         freeze_unused(learner)
-        optimizer, self.schedule = make_optimization(learner, run)
+        optimizer, self.scheduler = make_optimization(learner, run)
         self.learner, self.optimizer = self.accelerator.prepare(learner, optimizer)
-        self.averaged = average_weights(self.student, run.ema_decay)  # prepare() made it the same in all processes
+        # after prepare(), which gives all processes the same weights
+        self.averaged = average_weights(self.student, run.ema_decay)
         self.encoder_size = self.student.config.encoder_size
-        self.meter, self.step, self.best = Meter(), 0, float("inf")
-        self.pace = Pace(run.batch_size * run.gradient_accumulation_steps * self.accelerator.num_processes)
+        self.losses, self.step, self.best = RunningMean(), 0, float("inf")
+        batch_size = run.per_device_train_batch_size * run.gradient_accumulation_steps
+        self.throughput = Throughput(batch_size * self.accelerator.num_processes)
 
     def _prepare_folder(self) -> None:
-        run = self.arguments.run
+        """Create the output folder and, if the run uploads, the Hub repository."""
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
         write_bytes(self.folder / "arguments.yaml", self.arguments.to_yaml().encode())
-        create_repository(run)
+        create_repository(self.arguments.run)
 
     @property
-    def model(self) -> torch.nn.Module:
-        """What is measured and saved."""
+    def model(self) -> nn.Module:
+        """The model that is validated and saved: the averaged one if `ema_decay` is set."""
         return self.student if self.averaged is None else self.averaged.module
 
     def train(self) -> int:
-        """Runs to the last step, or until a signal. It can be called once.
+        """Train to the last step or until a signal arrives. It can be called only once.
 
         Returns:
-            0, or the number of the signal that stopped it; a checkpoint of the last step is written in both cases.
+            0, or the number of the signal that stopped the run; a checkpoint of the last step is saved in both cases.
 
         Raises:
-            StreamError: the data cannot be had any more; a checkpoint has been written.
-            NonFiniteLossError: the batch's sample keys are in `nonfinite-*.json`.
-            SaveError: a checkpoint could not be written; the one before is still there.
-            UploadError: the upload at the end failed.
+            StreamError: If the data becomes unavailable. A checkpoint has been saved.
+            NonFiniteLossError: If the loss becomes NaN or infinite. `nonfinite-*.json` names the samples.
+            SaveError: If a checkpoint cannot be saved. The previous one remains.
+            UploadError: If the upload at the end fails.
         """
         run = self.arguments.run
         self.history.rewind(self.step)
@@ -152,83 +167,100 @@ class Trainer:
         return stop
 
     def _run(self, signals: StopSignals, bar: tqdm) -> int:
-        run = self.arguments.run
-        while self.step < run.max_steps:
-            batches, failure = self._read(signals)
+        """Take the remaining steps; return the number of the signal that ended them, or 0."""
+        while self.step < self.arguments.run.max_steps:
+            batches, failure = self._read_batches(signals)
             if stop := agree(self.accelerator, _STREAM_FAILED if failure else signals.received):
-                self._save()
+                self._save_checkpoint()
                 if stop == _STREAM_FAILED:
-                    raise failure or StreamError("The data of another process cannot be had any more.")
+                    raise failure or StreamError("The data of another process is unavailable.")
                 return stop
             losses = self._take_step(batches)
             bar.update()
-            bar.set_postfix(loss=f"{losses['loss']:.4f}", data_wait=f"{self.pace.data_wait:.0%}")
-            if self.step % run.log_steps == 0:
-                self._log()
-            if self.validation and self._is_due(run.eval_steps):
-                self._validate()
-            if self._is_due(run.save_steps):
-                self._save()
-            if run.push_steps and self.step % run.push_steps == 0:
-                self._push(required=False)
+            bar.set_postfix(loss=f"{losses['loss']:.4f}", data_wait=f"{self.throughput.data_wait:.0%}")
+            self._log_and_save()
         return 0
 
-    def _read(self, signals: StopSignals) -> tuple[list[Batch], StreamError | None]:
-        """The batches of a step, which a signal ends the wait for, or the error that ends the run."""
-        batches, failure, begun = [], None, time.perf_counter()
+    def _read_batches(self, signals: StopSignals) -> tuple[list[Batch], StreamError | None]:
+        """Read the batches of a step; a signal ends the wait. Returns the error, if any, that ends the run."""
+        batches, failure, start = [], None, time.perf_counter()
         if not signals.received:
             with signals.waiting():
                 try:
-                    batches = self.feed.read(self.arguments.run.gradient_accumulation_steps)
+                    batches = self.reader.read(self.arguments.run.gradient_accumulation_steps)
                 except StreamError as error:
                     failure = error
-        self.pace.waited += time.perf_counter() - begun
+        self.throughput.waited += time.perf_counter() - start
         return batches, failure
 
     def _take_step(self, batches: list[Batch]) -> dict[str, float]:
-        run, sizes = self.arguments.run, self.arguments.model.encoder_sizes
-        begun = time.perf_counter()
-        self.accelerator.unwrap_model(self.learner).set_progress(self.step / run.max_steps)
-        if sizes:
-            self.student.config.encoder_size = int(np.random.default_rng([run.seed, self.step]).choice(sizes))
+        """Take an optimizer step, update everything that follows it, and return the mean losses."""
+        run, start = self.arguments.run, time.perf_counter()
+        self._set_schedules()
         taken = take_step(self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm)
         self.student.config.encoder_size = self.encoder_size
         check_losses(taken, batches, self.step + 1, self.folder, self.accelerator)
         if not self.optimizer.step_was_skipped:
-            self.schedule.step()
-            share_statistics(self.student)
+            self.scheduler.step()
+            broadcast_buffers(self.student)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.student)
-        self.feed.finish_step()
+        self.reader.finish_step()
         self.step += 1
         losses = mean_losses(taken)
-        self.meter.add(losses)
-        self.pace.finish_step(time.perf_counter() - begun)
+        self.losses.add(losses)
+        self.throughput.finish_step(time.perf_counter() - start)
         return losses
 
+    def _set_schedules(self) -> None:
+        """Set what depends on the number of the step: progress of the training and size of the encoder input."""
+        run, sizes = self.arguments.run, self.arguments.model.encoder_sizes
+        self.accelerator.unwrap_model(self.learner).set_progress(self.step / run.max_steps)
+        if sizes:
+            self.student.config.encoder_size = int(np.random.default_rng([run.seed, self.step]).choice(sizes))
+
+    def _log_and_save(self) -> None:
+        """Do everything that is due after the step."""
+        run = self.arguments.run
+        if self.step % run.logging_steps == 0:
+            self._log()
+        if self.validation and self._is_due(run.eval_steps):
+            self._validate()
+        if self._is_due(run.save_steps):
+            self._save_checkpoint()
+        if run.push_steps and self.step % run.push_steps == 0:
+            self._push(required=False)
+
+    def _is_due(self, every: int) -> bool:
+        """Return whether something is due that happens every so many steps and after the last one."""
+        return self.step % every == 0 or self.step == self.arguments.run.max_steps
+
     def _log(self) -> None:
-        means = gather_object([self.meter.take()])
+        """Log losses, learning rates and throughput."""
+        means = gather_object([self.losses.take()])
         losses = {f"train/{name}": sum(each[name] for each in means) / len(means) for name in means[0]}
         rates = {
             f"learning_rate/{name}": group["lr"]
             for name, group in zip(("encoder", "decoder"), self.optimizer.param_groups, strict=False)
         }
-        self.accelerator.log({**losses, **rates, **self.pace.take()}, step=self.step)
+        self.accelerator.log({**losses, **rates, **self.throughput.take()}, step=self.step)
 
     def _validate(self) -> None:
-        measures, picture = validate(self.model, self.validation, self.settings, self.accelerator)
-        self.accelerator.log({f"validation/{name}": value for name, value in measures.items()}, step=self.step)
+        """Log metrics and a picture, and save the weights if they are the best so far."""
+        metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
+        self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=self.step)
         log_picture(self.accelerator.trackers if self.is_main else [], picture, self.step)
-        error = measures.get("mad", measures.get("mae"))
+        error = metrics.get("mad", metrics.get("mae"))
         if error < self.best:
             self.best = error
             self._write(lambda: self._save_weights("best"))
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
+        """Save the weights in last/ and a checkpoint to resume from."""
         state = {
             "step": self.step,
             "best": self.best,
-            "arguments": select_lasting(self.arguments),
+            "arguments": select_fixed(self.arguments),
             **gather_state(self._shared_parts(), self._own_parts()),
         }
 
@@ -239,29 +271,33 @@ class Trainer:
         self._write(save)
 
     def _shared_parts(self) -> dict[str, Stateful | None]:
+        """Return the parts of the state that are the same in all processes; the names are keys of the checkpoint."""
         return {
             "student": self.student,
-            "auxiliary": Auxiliary(self.accelerator.unwrap_model(self.learner)),
+            "auxiliary": AuxiliaryState(self.accelerator.unwrap_model(self.learner)),
             "averaged": self.averaged,
             "optimizer": self.optimizer,
-            "schedule": self.schedule,
+            "schedule": self.scheduler,
             "scaler": self.accelerator.scaler,
         }
 
     def _own_parts(self) -> dict[str, Stateful]:
-        return {"stream": self.feed, "meter": self.meter}
+        """Return the parts of the state that each process has for itself; the names are keys of the checkpoint."""
+        return {"stream": self.reader, "meter": self.losses}
 
     def _restore(self, path: Path) -> None:
+        """Restore the state of a checkpoint."""
         state = read_checkpoint(path)
         restore_state(state, self._shared_parts(), self._own_parts(), self.accelerator)
         self.step, self.best = state["step"], state["best"]
 
     def _save_weights(self, name: str) -> None:
+        """Save the model and its processor in a folder for `from_pretrained`."""
         dtype = getattr(torch, self.arguments.run.save_dtype)
-        save_weights(self.model, self.processor, self.folder / name, dtype)
+        save_weights(self.model, self.preset.processor, self.folder / name, dtype)
 
     def _write(self, write: Callable[[], None]) -> None:
-        """The first process writes; if it cannot, all end with the same error."""
+        """Write in the main process; if that fails, all processes raise the same error."""
         failure = None
         if self.is_main:
             try:
@@ -269,29 +305,28 @@ class Trainer:
             except (OSError, SafetensorError) as error:
                 failure = error
         if agree(self.accelerator, int(failure is not None)):
-            steps = self.checkpoints.list_steps()
-            kept = f"That of step {steps[-1]} is whole: --resume_from_checkpoint latest goes on there." if steps else ""
-            raise SaveError(f"Step {self.step} could not be saved in {self.folder}: {failure}. {kept}") from failure
+            message = f"Step {self.step} could not be saved in {self.folder}: {failure}."
+            if steps := self.checkpoints.list_steps():
+                message += f" --resume_from_checkpoint latest resumes from step {steps[-1]}."
+            raise SaveError(message) from failure
 
     def _push(self, required: bool) -> None:
-        """Uploads the best weights, without validation the last."""
+        """Upload the best weights, or the last ones without validation."""
         folder = self.folder / ("best" if self.best < float("inf") else "last")
         if self.is_main and folder.is_dir():
             upload(folder, self.arguments.run, self.step, required)
 
     def _close(self) -> None:
-        """Lets go of all that has threads of its own, while there is an interpreter for them to call: a thread of Arrow or
-        of a process group that wants it later aborts the process.
+        """Release everything that has threads of its own before the interpreter exits.
+
+        A thread of Arrow or of a process group that calls the interpreter afterwards aborts the process.
         """
-        self.accelerator.print(f"Step {self.step}. {self.pace}. {self.feed.loader.faults}.")
-        self.feed.close()
-        self.learner = self.optimizer = self.schedule = None
+        self.accelerator.print(f"Step {self.step}. {self.throughput}. {self.reader.loader.invalid_samples}.")
+        self.reader.close()
+        self.learner = self.optimizer = self.scheduler = None
         self.accelerator.free_memory()
         gc.collect()
         self.accelerator.end_training()
 
-    def _is_due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.arguments.run.max_steps
 
-
-__all__ = ["SaveError", "Trainer"]
+__all__ = ["Trainer"]

@@ -1,4 +1,4 @@
-"""Measures and pictures of a model on fixed samples of held-out sources."""
+"""Metrics and a picture of a model on fixed batches of held-out data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +10,10 @@ from accelerate.utils import gather_object
 
 from ..metrics import DichotomousMetrics, MattingMetrics
 from ..modeling_fclm import FCLMForImageMatting
-from .objective.settings import PROMPT_KEYS, TrainingSettings
+from .objective.settings import PROMPT_INPUTS, TrainingSettings
 
 
-ROWS = 4
+_PICTURE_ROWS = 4
 
 
 @torch.no_grad()
@@ -23,10 +23,17 @@ def validate(
     settings: TrainingSettings,
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measures of the vanilla images (B) of all processes, and a picture: a row each of image, matte and true alpha.
+    """Compute the metrics of a model on the vanilla images (B) of all processes. Every process must call it.
+
+    Args:
+        model: The model; it is switched to evaluation mode and back.
+        batches: Batches of this process.
+        settings: Settings of the training objective, which name the prompts and the normalization of the images.
+        accelerator: Accelerator of this process.
 
     Returns:
-        The measures by name, and the picture, uint8 (height, width, 3).
+        The metrics by name, and a picture (uint8 array of shape `(height, width, 3)`) of the first images of this
+        process, one per row: image, predicted matte, true matte.
     """
     metrics = DichotomousMetrics() if model.config.task == "segmentation" else MattingMetrics()
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (settings.image_mean, settings.image_std))
@@ -34,7 +41,7 @@ def validate(
     was_training = model.training
     model.eval()
     for batch in batches:
-        names = ("pixel_mask", *PROMPT_KEYS[settings.prompts])
+        names = ("pixel_mask", *PROMPT_INPUTS[settings.prompts])
         prompts = {name: batch[name] for name in names if name in batch}
         with accelerator.autocast():
             alphas = model(pixel_values=batch["pixel_values_b"], **prompts).alphas.float().cpu().numpy()
@@ -44,7 +51,7 @@ def validate(
             height, width = int(mask[:, 0].sum()), int(mask[0].sum())
             for matte, label in zip(alphas[index], labels[index], strict=True):
                 metrics.update(matte[:height, :width], label[:height, :width])
-            if len(rows) < ROWS:
+            if len(rows) < _PICTURE_ROWS:
                 image = (batch["pixel_values_b"][index].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
                 mattes = [np.repeat(each[index, 0, ..., None], 3, axis=-1) for each in (alphas, labels)]
                 rows.append(np.rint(np.concatenate([image, *mattes], axis=1) * 255).astype(np.uint8))

@@ -56,9 +56,9 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     data = write_folders(tmp_path / "data")
     for words, message in (
         (["--model", "nowhere"], "nowhere"),
-        (["--column", "image"], "--column takes ROLE=NAME"),
+        (["--column", "image"], "--column must be ROLE=NAME"),
         (["--layout", "dis"], "layout must be one of"),
-        (["--shard", "2"], "--shard takes I/N"),
+        (["--shard", "2"], "--shard must be I/N"),
         (["--encoder-size", "big"], "--encoder-size must be"),
     ):
         code, output = call(data, "-o", tmp_path / "out", *words)
@@ -75,7 +75,7 @@ def test_parsers() -> None:
     assert parse_encoder_size("none") is None
     assert parse_shard("2/3") == (2, 3)
     for parse, bad in ((parse_columns, ["image=a", "image=b"]), (parse_encoder_size, "0"), (parse_shard, "a/b")):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=r"^--(column|encoder-size|shard) must be .*, got "):
             parse(bad)
 
 

@@ -245,7 +245,7 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path, checkpoints: li
     predictions = tmp_path / "mine"
     write_folders(predictions, alpha=".")
     run(data, out, predictions=[predictions], limit=2)
-    with pytest.raises(ValueError, match="other settings: point was 'center', is 'inside'"):
+    with pytest.raises(ValueError, match="other settings: point was 'center' and is 'inside'"):
         run(data, out, predictions=[predictions], point="inside")
     Image.fromarray(np.uint8(255 * disc((48, 64), (9, 9), 3))).save(predictions / "p1.png")
     with pytest.raises(ValueError, match=r"fingerprint was.*Delete .*mine to measure it from scratch"):

@@ -184,7 +184,7 @@ def test_dropped_connections_lose_no_row() -> None:
     """Every third read fails, in the middle of files too."""
     from datasets import Dataset
 
-    from fclm_hf.data.sources.retry import Backoff, LostConnectionError
+    from fclm_hf.data.sources.retry import RetryPolicy, LostConnectionError
     from fclm_hf.evaluation.columns import _StreamedRows
 
     failing = {"reads": 0, "every": 3}
@@ -196,7 +196,7 @@ def test_dropped_connections_lose_no_row() -> None:
         return row
 
     stream = Dataset.from_list([{"id": number} for number in range(20)]).to_iterable_dataset(num_shards=4).map(drop)
-    rows = _StreamedRows(stream, "stream", Backoff(sleep=lambda seconds: None))
+    rows = _StreamedRows(stream, "stream", RetryPolicy(sleep=lambda seconds: None))
     for _ in range(2):
         assert [row["id"] for row in rows] == list(range(20))
     failing["every"] = 1

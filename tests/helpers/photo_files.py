@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 
 def make_photo(width: int = 50, height: int = 40, seed: int = 0) -> Image.Image:
-    """A bright disc on a noisy dark ground."""
+    """Return a photo of a bright disc on a dark, noisy background."""
     rows, columns = np.mgrid[:height, :width]
     disc = np.hypot(rows - height / 2, columns - width / 3) < min(height, width) / 4
     noise = np.random.default_rng(seed).integers(0, 60, (height, width, 3))
@@ -21,11 +21,11 @@ def make_photo(width: int = 50, height: int = 40, seed: int = 0) -> Image.Image:
 
 
 def write_awkward_photos(folder: Path) -> dict[str, tuple[int, int]]:
-    """Writes one file of each kind; returns their upright sizes (width, height)."""
+    """Write one file of each kind and return their upright sizes (width, height)."""
     folder.mkdir(parents=True, exist_ok=True)
     photo = make_photo()
     exif = Image.Exif()
-    exif[274] = 6  # turn by a quarter
+    exif[274] = 6  # a quarter turn
     photo.save(folder / "rotated.jpg", exif=exif)
     photo.convert("CMYK").save(folder / "cmyk.jpg")
     Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
@@ -53,7 +53,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """The address of a server of the folder's files on the loopback device; names with "slow" take 2 seconds."""
+    """Serve the files of a folder on the loopback device and yield the address; names with "slow" take 2 seconds."""
     handler = functools.partial(_Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

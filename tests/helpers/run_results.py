@@ -1,4 +1,4 @@
-"""What a run left behind, and whether two runs left the same."""
+"""Results of a run, and their comparison between two runs."""
 
 import json
 from pathlib import Path

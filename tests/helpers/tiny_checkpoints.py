@@ -1,4 +1,4 @@
-"""What the paper's models start from: folders of small models of the same classes, as the Hub holds them."""
+"""Small checkpoints of the classes that the paper's models start from, as on the Hub."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ DECODER = {"hidden_size": 32, "decoder_attention_heads": 2, "decoder_layers": 1,
 
 
 def save_checkpoints(folder: Path) -> dict[str, str]:
-    """A bare DINOv2, a whole CLIP with its tokenizer, a Depth-Anything: argument of `load_preset` to folder."""
+    """Save a DINOv2, a CLIP with its tokenizer and a Depth Anything; return arguments of `load_preset`."""
     torch.manual_seed(2)
     dinov2 = Dinov2Config(image_size=28, hidden_size=32, num_hidden_layers=8, num_attention_heads=2, mlp_ratio=2)
     Dinov2Model(dinov2).save_pretrained(folder / "backbone")

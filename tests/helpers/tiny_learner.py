@@ -1,4 +1,4 @@
-"""A learner and a batch of pairs, small and random."""
+"""A small random learner and a batch of pairs."""
 
 import torch
 from tiny_model import tiny_model, tiny_teacher
@@ -7,7 +7,7 @@ from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
 
 
 def make_batch(height: int = 48, width: int = 64) -> dict[str, torch.Tensor]:
-    """Two pairs with two objects each, the second image narrower, with a prompt of every kind."""
+    """Return two pairs with two objects each and prompts of every kind; the second pair is narrower."""
     labels = torch.zeros(2, 2, height, width)
     labels[:, 0, 5:30, 4:25], labels[:, 1, 20:40, 28:40] = 1.0, 0.7
     masks = torch.full_like(labels, -1.0)

@@ -1,4 +1,4 @@
-"""A tiny run: model, data and YAML, and the processes that train."""
+"""A tiny training run: model, data, YAML file, and the processes that train."""
 
 import contextlib
 import multiprocessing
@@ -23,12 +23,12 @@ from training_sets import background_rows, cutout_rows, write_parquet
 
 # imports what training needs once, for all runs
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["fclm_hf.training.trainer", "fclm_hf.training.lite", "fclm_hf.cli.train"])
+FORKS.set_forkserver_preload(["fclm_hf.training.trainer", "fclm_hf.cli.train"])
 TIMEOUT = 900
 
 
 def write_run(folder: Path, **fields) -> Path:
-    """The YAML file of a run of a tiny model on 40 cut-outs."""
+    """Write the model, data and YAML file of a run of a tiny model on 40 cutouts; return the YAML file."""
     write_parquet(folder / "cutouts", cutout_rows(40), files=2)
     write_parquet(folder / "backgrounds", background_rows(12))
     tiny_model().save_pretrained(folder / "start")
@@ -44,12 +44,12 @@ def write_run(folder: Path, **fields) -> Path:
         "validation_batches": 1,
         "composition": {"size": 32},
         "prompts_per_image": 2,
-        "num_workers": 0,
+        "dataloader_num_workers": 0,
         "max_steps": 12,
-        "batch_size": 2,
+        "per_device_train_batch_size": 2,
         "learning_rate": "1e-3",
         "ema_decay": 0.9,
-        "log_steps": 2,
+        "logging_steps": 2,
         "eval_steps": 6,
         "save_steps": 2,
         "threads": 1,
@@ -60,20 +60,20 @@ def write_run(folder: Path, **fields) -> Path:
 
 
 def forget_accelerator() -> None:
-    """Settings of Accelerate are of a whole process: another run in this one may have others."""
+    """Reset the process-wide settings of Accelerate, so that another run in this process can have others."""
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
 
 class Run:
-    """
-    Training in processes of its own, begun at once.
+    """Training in processes of its own, which start at once.
 
     Args:
-        config, out: the YAML file and the folder of the run.
-        flags: further flags.
-        processes: how many train together.
-        prepare: called in each of them before.
+        config: YAML file of the run.
+        out: Output folder of the run.
+        *flags: Further flags.
+        processes: Number of processes that train together.
+        prepare: Called in each of them first.
     """
 
     def __init__(
@@ -104,18 +104,18 @@ class Run:
         return self.log.read_text()
 
     def finish(self) -> str:
-        """Waits for its end, which must be a good one; returns what it printed."""
+        """Wait until it ends, which it must do without an error; return its output."""
         assert self.wait() == {0}, self.output
         return self.output
 
     def wait(self) -> set[int]:
-        """Waits for its end; returns the exit codes."""
+        """Wait until it ends; return the exit codes."""
         for process in self.processes:
             process.join(TIMEOUT)
         return {process.exitcode for process in self.processes}
 
     def end(self, number: int) -> set[int]:
-        """Sends a signal to its processes, with SIGKILL also to their workers; returns the exit codes."""
+        """Send a signal to its processes, with SIGKILL also to their workers; return the exit codes."""
         targets = [psutil.Process(process.pid) for process in self.processes]
         if number == signal.SIGKILL:
             targets += [child for target in targets for child in target.children(recursive=True)]
@@ -150,7 +150,7 @@ def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Ca
 
 
 def launch(script: Path, config: Path, out: Path, processes: int) -> str:
-    """Runs a script in several processes, as torchrun does; returns what they printed."""
+    """Run a script in several processes, as torchrun does; return their output."""
     # on a CPU `accelerate launch` starts several processes through MPI only
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}

@@ -21,7 +21,7 @@ def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 
 def make_cutout(number: int, side: int = 16) -> Image.Image:
-    """A disc in a colour that tells its number, 0 to 65,535."""
+    """A disc in a color that tells its number, 0 to 65,535."""
     rows, columns = np.mgrid[:side, :side]
     pixels = np.zeros((side, side, 4), np.uint8)
     pixels[..., :3] = number % 256, number // 256, 128

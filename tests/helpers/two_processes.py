@@ -1,4 +1,4 @@
-"""Run in several processes: trains and leaves the weights of each; what a process group had running is gone."""
+"""Script for several processes: train, save the weights of each, and check that no thread of the group remains."""
 
 import os
 import sys
@@ -20,4 +20,4 @@ assert any("gloo" in name for name in list_threads())
 trainer.train()
 assert not [name for name in list_threads() if "gloo" in name]
 weights = {"begun": begun, "student": trainer.student.state_dict(), "averaged": trainer.averaged.state_dict()}
-torch.save({**weights, "rank": trainer.feed.loader.stream.rank}, trainer.folder / f"weights-{os.environ['RANK']}.pt")
+torch.save({**weights, "rank": trainer.reader.loader.stream.rank}, trainer.folder / f"weights-{os.environ['RANK']}.pt")

@@ -17,7 +17,19 @@ from fclm_hf.hub import push_checkpoint, remote_code
 
 FILES = remote_code.find_runtime_files()
 NAMES = {file.stem for file in FILES}
-STANDARD = {"base64", "binascii", "collections", "dataclasses", "io", "itertools", "math", "os", "typing", "warnings"}
+STANDARD = {
+    "base64",
+    "binascii",
+    "collections",
+    "dataclasses",
+    "io",
+    "itertools",
+    "math",
+    "os",
+    "pathlib",
+    "typing",
+    "warnings",
+}
 NOT_NEEDED = ("accelerate", "cv2", "datasets", "fclm_hf", "pymatting", "requests", "scipy", "timm", "torchvision")
 EVERYWHERE = STANDARD | {"PIL", "huggingface_hub", "numpy", "torch", "transformers"}
 

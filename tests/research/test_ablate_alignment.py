@@ -18,7 +18,7 @@ def ablation(monkeypatch):
     import ablate_alignment
 
     yield ablate_alignment
-    for name in ("ablate_alignment", "evaluate_real_photos", "train_lite"):
+    for name in ("ablate_alignment", "evaluate_real_photos", "training_set"):
         sys.modules.pop(name, None)
 
 

@@ -141,5 +141,7 @@ def test_broken_files_give_one_clear_error(arguments, tmp_path):
     broken.mkdir()
     for name in ("foregrounds.json", "backgrounds.json"):
         (broken / name).write_bytes((data / name).read_bytes())
+    for path in data.glob("object_*.png"):
+        (broken / path.name).write_bytes(path.read_bytes())
     with pytest.raises(SystemExit, match="error: .*photo_"):
         run(arguments, data=str(broken))

@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_model import tiny_model, tiny_tokenizer
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
-from fclm_hf.training.lite import LOGITS_PER_MATCH, build_lite, load_imagenet_weights
+from fclm_hf.training.imagenet import LOGITS_PER_MATCH, load_imagenet_weights
+from fclm_hf.training.pretrained import build_lite
 
 
 timm = pytest.importorskip("timm")

@@ -1,5 +1,6 @@
-"""Going on with other arguments, from earlier steps, in used folders and on a full disk."""
+"""Resuming with other arguments, from earlier steps, in used folders and on a full disk."""
 
+import re
 import resource
 from pathlib import Path
 
@@ -10,8 +11,7 @@ from training_runs import write_run
 
 from fclm_hf.cli.train import main
 from fclm_hf.training.arguments import parse_arguments
-from fclm_hf.training.checkpointing import CheckpointFolder
-from fclm_hf.training.resuming import refuse_other_arguments, select_lasting
+from fclm_hf.training.checkpointing import CheckpointFolder, check_same_arguments, select_fixed
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["--batch_size", "3"], "batch_size was 2 and is 3"),
+        (["--per_device_train_batch_size", "3"], "per_device_train_batch_size was 2 and is 3"),
         (["--seed", "7"], "seed was 0 and is 7"),
-        (["--num_workers", "2"], "num_workers was 0 and is 2"),
+        (["--dataloader_num_workers", "2"], "dataloader_num_workers was 0 and is 2"),
         (["--learning_rate", "1e-4"], "learning_rate was 0.001 and is 0.0001"),
-        (["--schedule", "cosine"], "schedule was 'constant' and is 'cosine'"),
+        (["--lr_scheduler_type", "cosine"], "lr_scheduler_type was 'constant' and is 'cosine'"),
         (["--settings.alignment", "none"], "settings.alignment was 'full' and is 'none'"),
         (["--composition.size", "64"], "composition.size was 32 and is 64"),
         (["--encoder_sizes", "28"], "encoder_sizes was [28, 56] and is [28]"),
@@ -38,47 +38,52 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
         (["--ema_decay", "0", "--adam_beta2", "0.9"], "adam_beta2 was 0.999 and is 0.9; ema_decay was 0.9 and is 0.0"),
     ],
 )
-def test_what_must_not_differ(config, flags, told):
-    before, now = (select_lasting(parse_arguments([str(config), "--output_dir", "RUN", *more])) for more in ([], flags))
+def test_resuming_refuses_other_arguments(config, flags, told):
+    before, now = (select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *more])) for more in ([], flags))
     path = Path("RUN/checkpoints/step-00000004.pt")
-    with pytest.raises(ValueError) as error:
-        refuse_other_arguments(before, now, path, 4)
+    start = re.escape(f"{path} can only be resumed with the arguments of its run, but ")
+    with pytest.raises(ValueError, match=f"^{start}") as error:
+        check_same_arguments(before, now, path, 4)
     assert all(part in str(error.value) for part in told.split("; "))
-    assert str(error.value).startswith(f"{path} goes on to the bit only with the arguments of its run, but ")
     assert "--model RUN/last" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_what_may_differ(config):
-    flags = "--save_steps 9 --log_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --prefetch_factor 9"
-    flags += (
-        " --save_dtype float16 --push_steps 9 --hub_model_id a/b --hub_private true --resume_from_checkpoint latest"
-    )
-    before = select_lasting(parse_arguments([str(config), "--output_dir", "RUN"]))
+def test_resuming_accepts_other_output_arguments(config):
+    flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
+    flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
+    flags += " --report_to none --resume_from_checkpoint latest"
+    before = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     path = Path("RUN/checkpoints/step-00000004.pt")
-    refuse_other_arguments(
-        before, select_lasting(parse_arguments([str(config), "--output_dir", "B", *flags.split()])), path, 4
+    check_same_arguments(
+        before, select_fixed(parse_arguments([str(config), "--output_dir", "B", *flags.split()])), path, 4
     )
-    longer = select_lasting(parse_arguments([str(config), "--output_dir", "RUN", "--max_steps", "50"]))
-    refuse_other_arguments(before, longer, path, 4)
-    cosine = [{**each, "schedule": "cosine"} for each in (before, longer)]
+    longer = select_fixed(parse_arguments([str(config), "--output_dir", "RUN", "--max_steps", "50"]))
+    check_same_arguments(before, longer, path, 4)
+    cosine = [{**each, "lr_scheduler_type": "cosine"} for each in (before, longer)]
     with pytest.raises(ValueError, match="max_steps was 12 and is 50"):
-        refuse_other_arguments(*cosine, path, 4)
-    with pytest.raises(ValueError, match=r"max_steps is 3, but RUN.* is of step 4\."):
-        refuse_other_arguments(before, {**before, "max_steps": 3}, path, 4)
+        check_same_arguments(*cosine, path, 4)
+    with pytest.raises(ValueError, match=r"max_steps must be at least 4, the step of RUN.*, got 3\."):
+        check_same_arguments(before, {**before, "max_steps": 3}, path, 4)
 
 
-def test_a_folder_that_is_used(config, tmp_path, capsys):
+def test_a_used_folder_and_resume_from_checkpoint(config, tmp_path, capsys):
     out = tmp_path / "out"
     words = [str(config), "--output_dir", str(out), "--max_steps", "2"]
-    assert main([*words, "--resume_from_checkpoint", "latest"]) == 0  # there is none: begins anew
+    assert main([*words, "--resume_from_checkpoint", "latest"]) == 0  # there is none: starts from scratch
     before = (out / "checkpoints" / "step-00000002.pt").read_bytes()
     capsys.readouterr()
     for flags, told in (
-        ([], f"{out} holds a run: add --resume_from_checkpoint latest, or choose another."),
-        (["--resume_from_checkpoint", "latest", "--batch_size", "3"], "but batch_size was 2 and is 3."),
-        (["--resume_from_checkpoint", str(out / "last" / "config.json")], "config.json is no checkpoint of fclm train"),
-        (["--resume_from_checkpoint", str(out / "last")], "resume_from_checkpoint must be latest or a file in"),
+        ([], f"{out} already holds a run: add --resume_from_checkpoint latest, or choose another output_dir."),
+        (
+            ["--resume_from_checkpoint", "latest", "--per_device_train_batch_size", "3"],
+            "but per_device_train_batch_size was 2 and is 3.",
+        ),
+        (
+            ["--resume_from_checkpoint", str(out / "last" / "config.json")],
+            f"resume_from_checkpoint must be a checkpoint of fclm train, got {out / 'last' / 'config.json'}.",
+        ),
+        (["--resume_from_checkpoint", str(out / "last")], "resume_from_checkpoint must be 'latest' or a file in"),
     ):
         assert main([*words, *flags]) == 1
         error = capsys.readouterr().err.strip()
@@ -91,7 +96,7 @@ def test_a_folder_that_is_used(config, tmp_path, capsys):
     )
 
 
-def test_only_the_newest_of_this_run_are_kept(tmp_path):
+def test_save_total_limit_keeps_the_newest_of_this_run(tmp_path):
     folder = CheckpointFolder(tmp_path / "checkpoints", limit=2)
     for step, kept in ((2, [2]), (4, [2, 4]), (6, [4, 6]), (5, [4, 5]), (7, [5, 7])):  # 5: a run that went on from 4
         folder.save(step, {"step": step})
@@ -99,7 +104,7 @@ def test_only_the_newest_of_this_run_are_kept(tmp_path):
     assert folder.find("latest").name == "step-00000007.pt"
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(config, tmp_path, capsys):
+def test_resume_after_a_full_disk(config, tmp_path, capsys):
     out, whole = tmp_path / "out", tmp_path / "whole"
     # without the adversarial loss nothing depends on the length of a run at a constant rate
     words = [str(config), "--settings.alignment", "transport", "--resume_from_checkpoint", "latest", "--output_dir"]
@@ -116,8 +121,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(config, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert code == 1
     assert error == (
-        f"Step 4 could not be saved in {out}: [Errno 27] File too large. That of step 2 is whole:"
-        " --resume_from_checkpoint latest goes on there."
+        f"Step 4 could not be saved in {out}: [Errno 27] File too large."
+        " --resume_from_checkpoint latest resumes from step 2."
     )
     assert first.read_bytes() == content
     assert not list(out.rglob(".unfinished-*"))
@@ -126,9 +131,12 @@ def test_a_full_disk_leaves_the_checkpoint_before(config, tmp_path, capsys):
     assert read_curve(whole) == read_curve(out)
 
 
-def test_a_checkpoint_of_other_processes(config, tmp_path, capsys):
+def test_resuming_refuses_another_number_of_processes(config, tmp_path, capsys):
     state = {"step": 1, "arguments": {}, "processes": [{}, {}]}
     path = tmp_path / "step-00000001.pt"
     torch.save(state, path)
     assert main([str(config), "--output_dir", str(tmp_path / "out"), "--resume_from_checkpoint", str(path)]) == 1
-    assert "The checkpoint is of a run with 2 processes, this one has 1." in capsys.readouterr().err
+    assert (
+        "The checkpoint must be resumed with as many processes as it was saved with, 2, got 1."
+        in capsys.readouterr().err
+    )

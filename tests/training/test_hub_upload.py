@@ -39,7 +39,7 @@ def test_a_push_that_fails_does_not_stop_training(hub, tmp_path, monkeypatch, ca
     with caplog.at_level(logging.WARNING):
         assert main([str(config), "--output_dir", str(out), "--push_steps", "1", "--push_to_hub", "true"]) == 0
     assert calls == ["Step 1", "Step 2", "Step 3", "Step 4", "Step 4"]
-    assert "The push of step 2 failed, training goes on" in caplog.text
+    assert "The upload at step 2 failed, training continues" in caplog.text
     # the last push had nothing new to bring
     assert list_titles(hub, "tester/my-run") == ["Step 4", "Step 3", "Step 1", "initial commit"]
     weights = load(read_files(hub, "tester/my-run")["model.safetensors"])
@@ -51,7 +51,7 @@ def test_a_push_that_fails_does_not_stop_training(hub, tmp_path, monkeypatch, ca
 def test_the_best_weights_are_pushed_at_the_end(hub, tmp_path, capsys):
     config = write_run(tmp_path, max_steps=2, eval_steps=1)
     words = [str(config), "--push_to_hub", "true", "--hub_model_id"]
-    assert main([*words, "tester/cats", "--output_dir", str(tmp_path / "out"), "--hub_private", "true"]) == 0
+    assert main([*words, "tester/cats", "--output_dir", str(tmp_path / "out"), "--hub_private_repo", "true"]) == 0
     assert hub.storage.repositories["model", "tester/cats"].private
     files = read_files(hub, "tester/cats")
     assert files["model.safetensors"] == (tmp_path / "out" / "best" / "model.safetensors").read_bytes()
@@ -69,6 +69,6 @@ def test_a_push_at_the_end_that_fails_is_one_line(hub, tmp_path, monkeypatch, ca
     with hub.failing(error=1.0, status=500, only="preupload|commit|whoami"):
         assert main([str(config), "--output_dir", str(out), "--push_to_hub", "true"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("The run is complete, its upload failed: Server error '500 Internal Server Error'")
-    assert error.endswith(f"Later: fclm push {out / 'last'} out")
+    assert error.startswith("Training is complete, but the upload failed: Server error '500 Internal Server Error'")
+    assert error.endswith(f"To retry: fclm push {out / 'last'} out")
     assert (out / "checkpoints" / "step-00000001.pt").is_file()

@@ -1,4 +1,4 @@
-"""Killed at any moment in mid-training, a run goes on to the bit."""
+"""A run that is killed at any moment of training resumes bit-exactly."""
 
 import json
 import random
@@ -31,7 +31,8 @@ def kill_while_training(run: Run, rng: random.Random) -> bool:
     begun, steps = find_resumed(run.out), rng.randint(1, 4)
     wait_until(lambda: begun + steps <= read_step(run.out) <= STEPS, run)
     time.sleep(rng.uniform(0, 0.3))
-    assert run.is_alive and read_step(run.out) < STEPS, run.output
+    assert run.is_alive, run.output
+    assert read_step(run.out) < STEPS, run.output
     assert -signal.SIGKILL in run.end(signal.SIGKILL)
     return read_step(run.out) >= begun + steps
 
@@ -47,8 +48,10 @@ def kill_while_saving(run: Run, rng: random.Random) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 2)])
-def test_twenty_kills(tmp_path, processes, workers):
-    config = write_run(tmp_path, num_workers=workers, max_steps=STEPS, save_steps=2, log_steps=1, eval_steps=10)
+def test_resume_after_twenty_kills(tmp_path, processes, workers):
+    config = write_run(
+        tmp_path, dataloader_num_workers=workers, max_steps=STEPS, save_steps=2, logging_steps=1, eval_steps=10
+    )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     Run(config, whole, processes=processes).finish()
     rng, kills = random.Random(0), {kill_while_training: 0, kill_while_saving: 0}

@@ -1,4 +1,4 @@
-"""Options of the loop, end to end on the tiny model: rates, precision, memory, trackers."""
+"""Options of the trainer, end to end on the tiny model: learning rates, precision, memory, trackers."""
 
 import json
 import math
@@ -29,7 +29,7 @@ def train(tmp_path: Path) -> Train:
         folder = tmp_path / name
         folder.mkdir()
         forget_accelerator()
-        config = write_run(folder, **{"validation": [], "log_steps": 1, "max_steps": 2, **fields})
+        config = write_run(folder, **{"validation": [], "logging_steps": 1, "max_steps": 2, **fields})
         assert main([str(config), "--output_dir", str(folder / "out"), *flags]) == 0
         return [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
 
@@ -40,9 +40,9 @@ def take(history: list[dict], name: str) -> list[float]:
     return [line[name] for line in history]
 
 
-def test_warm_up_cosine_and_a_rate_of_its_own_for_the_encoder(train):
+def test_warmup_cosine_and_backbone_learning_rate(train):
     flags = [
-        "--schedule",
+        "--lr_scheduler_type",
         "cosine",
         "--warmup_steps",
         "2",
@@ -50,7 +50,7 @@ def test_warm_up_cosine_and_a_rate_of_its_own_for_the_encoder(train):
         "6",
         "--learning_rate",
         "1e-3",
-        "--encoder_factor",
+        "--backbone_lr_multiplier",
         "0.2",
     ]
     history = train("cosine", *flags)
@@ -62,8 +62,8 @@ def test_warm_up_cosine_and_a_rate_of_its_own_for_the_encoder(train):
     assert take(constant, "learning_rate/decoder") == pytest.approx([5e-4, 1e-3, 1e-3])
 
 
-def test_checkpointing_of_activations_changes_no_loss(train):
-    plain, checkpointed = train("plain"), train("checkpointed", "--gradient_checkpointing", "true")
+def test_activation_checkpointing_changes_no_loss(train):
+    plain, checkpointed = train("plain"), train("checkpointed", "--activation_checkpointing", "true")
     for name in ("train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot"):
         assert take(checkpointed, name) == pytest.approx(take(plain, name), rel=1e-5)
 
@@ -86,7 +86,7 @@ class HalfOnCpu(Accelerator):
 def test_fp16(train, tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path, validation=[])
     assert main([str(config), "--output_dir", str(tmp_path / "out"), "--mixed_precision", "fp16"]) == 1
-    assert "mixed_precision fp16 needs a GPU: take bf16 or no." in capsys.readouterr().err
+    assert "mixed_precision 'fp16' requires a GPU: use 'bf16' or 'no'." in capsys.readouterr().err
 
     plain = train("plain")
     monkeypatch.setattr(trainer, "Accelerator", HalfOnCpu)
@@ -103,7 +103,7 @@ def test_every_parameter_that_trains_gets_a_gradient(tmp_path, prompts):
     config = write_run(tmp_path, validation=[])
     flags = ["--settings.prompts", prompts]
     trainer = Trainer(parse_arguments([str(config), "--output_dir", str(tmp_path / "out"), *flags]))
-    (batch,) = trainer.feed.read(1)
+    (batch,) = trainer.reader.read(1)
     trainer.learner(batch)["loss"].backward()
     lacking = [name for name, each in trainer.learner.named_parameters() if each.requires_grad and each.grad is None]
     assert not lacking
@@ -116,7 +116,7 @@ def test_what_arrives_at_tensorboard(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     sources = [{"path": str(tmp_path / "board" / "cutouts"), "kind": "rgba"}]
-    history = train("board", "--trackers", "tensorboard", "--eval_steps", "2", validation=sources)
+    history = train("board", "--report_to", "tensorboard", "--eval_steps", "2", validation=sources)
     events = EventAccumulator(str(next((tmp_path / "board" / "out").rglob("events.out*")).parent))
     events.Reload()
     names = {"train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot", "train/domain_accuracy"}

@@ -1,4 +1,4 @@
-"""The training loop: resumed equals never stopped, signals, faults, several processes."""
+"""The trainer: resumed runs equal uninterrupted ones, signals, several processes."""
 
 import signal
 
@@ -10,7 +10,7 @@ from tiny_checkpoints import DECODER, save_checkpoints
 from training_runs import Run, launch, wait_until, write_run
 
 
-def test_a_killed_run_goes_on_to_the_bit(tmp_path):
+def test_a_killed_run_resumes_bit_exactly(tmp_path):
     config = write_run(tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     output = Run(config, whole).finish()
@@ -50,12 +50,12 @@ def test_two_processes_end_with_equal_weights(tmp_path):
         ["--settings.prompts", "box"],
         ["--settings.prompts", "text"],
         ["--settings.alignment", "none"],
-        ["--gradient_checkpointing", "true", "--mixed_precision", "bf16"],
+        ["--activation_checkpointing", "true", "--mixed_precision", "bf16"],
         ["--encoder_sizes", "56", "--model", "matting-small"],
     ],
 )
 def test_two_processes_whatever_is_trained(tmp_path, flags):
-    config = write_run(tmp_path, max_steps=3, log_steps=1)
+    config = write_run(tmp_path, max_steps=3, logging_steps=1)
     if "matting-small" in flags:  # its encoder has a mask token that nothing uses
         parts = save_checkpoints(tmp_path / "checkpoints")
         flags = [*flags, *(word for name, folder in parts.items() for word in (f"--{name}", folder))]
@@ -66,8 +66,8 @@ def test_two_processes_whatever_is_trained(tmp_path, flags):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_run_goes_on(tmp_path):
-    config = write_run(tmp_path, num_workers=2)
+def test_sigterm_saves_and_the_run_resumes(tmp_path):
+    config = write_run(tmp_path, dataloader_num_workers=2)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     Run(config, whole).finish()
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):

@@ -4,9 +4,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 
+from ...utils.renaming import rename_arguments, warn_renamed
 
-class FaultReason(str, Enum):
-    """Why a sample is skipped; the value is how reports call it."""
+
+class InvalidReason(str, Enum):
+    """Reasons to skip a sample; the value is what reports show.
+
+    Example:
+        >>> from fclm_hf.data import InvalidReason
+        >>> InvalidReason.EMPTY_ALPHA.value
+        'alpha is 0 everywhere'
+    """
 
     MISSING = "missing image"
     EMPTY_FILE = "file of zero bytes"
@@ -21,30 +29,68 @@ class FaultReason(str, Enum):
     TOO_SMALL = "nothing left at the training size"
 
 
-class FaultySampleError(ValueError):
-    """One sample cannot be used, for a `reason`; the others can."""
+class InvalidSampleError(ValueError):
+    """Raised when one sample cannot be used, while the others can.
 
-    def __init__(self, reason: FaultReason, detail: str = ""):
+    Args:
+        reason: Why it cannot be used.
+        detail: What exactly is wrong, for the message.
+
+    Example:
+        >>> from fclm_hf.data import InvalidReason, InvalidSampleError
+        >>> str(InvalidSampleError(InvalidReason.ZERO_SIZE, "0 x 24"))
+        'size of zero: 0 x 24'
+    """
+
+    def __init__(self, reason: InvalidReason, detail: str = ""):
         super().__init__(f"{reason.value}{': ' if detail else ''}{detail}")
         self.reason = reason
 
 
 class StreamError(RuntimeError):
-    """The training data cannot be had at all: too many faults, a connection that stays down, a source without rows."""
+    """Raised when the training data is unavailable as a whole.
+
+    Too many samples are invalid, a connection stays down, or a source has no rows.
+
+    Example:
+        >>> from fclm_hf.data import LostConnectionError, StreamError, TooManyInvalidSamplesError
+        >>> issubclass(LostConnectionError, StreamError), issubclass(TooManyInvalidSamplesError, StreamError)
+        (True, True)
+    """
 
 
-class TooManyFaultsError(StreamError):
-    """More than the accepted share of the samples is faulty."""
+class TooManyInvalidSamplesError(StreamError):
+    """Raised when more than the accepted fraction of the samples is invalid.
+
+    Example:
+        >>> from fclm_hf.data import InvalidSampleCounter, TooManyInvalidSamplesError
+        >>> counter = InvalidSampleCounter(used=1, reasons={"not an image": 1}, examples={"not an image": "set:7"})
+        >>> try:
+        ...     counter.check(max_fraction=0.05, min_count=2)
+        ... except TooManyInvalidSamplesError as error:
+        ...     print(error)
+        1 of 2 samples skipped; 1 x not an image, such as set:7. ...
+    """
 
 
 @dataclass
-class FaultCounter:
-    """How many samples were used and how many skipped, by reason. Counters of workers and processes add up.
+class InvalidSampleCounter:
+    """Number of samples used, and skipped by reason. Counters of workers and processes can be merged.
 
-    Attributes:
-        used: samples that could be used.
-        reasons: value of a [`FaultReason`] to the number of samples skipped for it.
-        examples: value of a [`FaultReason`] to the first sample skipped for it.
+    Args:
+        used: Number of samples that were used.
+        reasons: Value of an [`InvalidReason`] to the number of samples skipped for it.
+        examples: Value of an [`InvalidReason`] to the first sample skipped for it.
+
+    Example:
+        >>> from fclm_hf.data import InvalidReason, InvalidSampleCounter, InvalidSampleError
+        >>> counter = InvalidSampleCounter()
+        >>> counter.count_used()
+        >>> counter.count_invalid(InvalidSampleError(InvalidReason.NOT_AN_IMAGE), "photos:3")
+        >>> print(counter)
+        1 of 2 samples skipped; 1 x not an image, such as photos:3 (not an image)
+        >>> counter.fraction
+        0.5
     """
 
     used: int = 0
@@ -53,45 +99,66 @@ class FaultCounter:
 
     @property
     def skipped(self) -> int:
+        """Number of samples that were skipped."""
         return sum(self.reasons.values())
 
     @property
-    def share(self) -> float:
-        """Skipped samples as a share of all, in [0, 1]."""
+    def fraction(self) -> float:
+        """Skipped samples as a fraction of all, in [0, 1]."""
         return self.skipped / max(self.used + self.skipped, 1)
 
-    def count_use(self) -> None:
+    def count_used(self) -> None:
+        """Count one sample as used."""
         self.used += 1
 
-    def count_fault(self, error: FaultySampleError, sample: str, was_used: bool = False) -> None:
-        """Counts `sample` as skipped; `was_used`: it has been counted as used before."""
+    def count_invalid(self, error: InvalidSampleError, sample: str, was_used: bool = False) -> None:
+        """Count one sample as skipped.
+
+        Args:
+            error: Why it is skipped.
+            sample: Key of the sample.
+            was_used: Whether the sample has been counted as used before.
+        """
         self.used -= was_used
         reason = error.reason.value
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.examples.setdefault(reason, f"{sample} ({error})")
 
-    def check(self, max_share: float, min_count: int) -> None:
-        """Raises [`TooManyFaultsError`] when at least `min_count` samples were seen and over `max_share` skipped."""
-        if self.used + self.skipped >= min_count and self.share > max_share:
-            raise TooManyFaultsError(
-                f"{self}. That is a share of {self.share:.1%}, accepted are {max_share:.1%}: mend the data, or raise"
-                " max_fault_share."
+    @rename_arguments({"max_share": "max_fraction"})
+    def check(self, max_fraction: float, min_count: int) -> None:
+        """Check that few enough samples are invalid.
+
+        Args:
+            max_fraction: Largest accepted fraction of skipped samples, in [0, 1].
+            min_count: Number of samples, used or skipped, below which any fraction is accepted.
+
+        Raises:
+            TooManyInvalidSamplesError: More than `max_fraction` of the samples were skipped.
+        """
+        if self.used + self.skipped >= min_count and self.fraction > max_fraction:
+            raise TooManyInvalidSamplesError(
+                f"{self}. The fraction of invalid samples must be at most {max_fraction:.1%}, got {self.fraction:.1%}:"
+                " fix the data, or raise max_invalid_fraction."
             )
 
     def state_dict(self) -> dict[str, object]:
+        """Return the counts as plain numbers, strings and dicts."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, object]) -> None:
+        """Replace the counts by those that [`state_dict`] returned."""
         self.used, self.reasons, self.examples = state["used"], dict(state["reasons"]), dict(state["examples"])
 
     @classmethod
-    def from_state_dict(cls, state: dict[str, object]) -> "FaultCounter":
+    def from_state_dict(cls, state: dict[str, object]) -> "InvalidSampleCounter":
+        """Return a counter with the counts that [`state_dict`] returned."""
         counter = cls()
         counter.load_state_dict(state)
         return counter
 
     @classmethod
-    def merge(cls, counters: Iterable["FaultCounter"]) -> "FaultCounter":
+    def merge(cls, counters: Iterable["InvalidSampleCounter"]) -> "InvalidSampleCounter":
+        """Return a counter with the sums of all counts."""
         total = cls()
         for counter in counters:
             total.used += counter.used
@@ -105,3 +172,19 @@ class FaultCounter:
         for reason, count in sorted(self.reasons.items(), key=lambda item: -item[1]):
             text += f"; {count} x {reason}, such as {self.examples[reason]}"
         return text
+
+    @property
+    def share(self) -> float:
+        """Deprecated name of `fraction`."""
+        warn_renamed("InvalidSampleCounter.share", "fraction")
+        return self.fraction
+
+    def count_use(self) -> None:
+        """Count one sample as used; deprecated name of `count_used`."""
+        warn_renamed("InvalidSampleCounter.count_use", "count_used")
+        self.count_used()
+
+    def count_fault(self, error: InvalidSampleError, sample: str, was_used: bool = False) -> None:
+        """Count one sample as skipped; deprecated name of `count_invalid`."""
+        warn_renamed("InvalidSampleCounter.count_fault", "count_invalid")
+        self.count_invalid(error, sample, was_used)

@@ -1,4 +1,13 @@
-"""Endless rows of one source: split among consumers, shuffled, and resumable at any row."""
+"""Endless rows of one source: split among workers, shuffled in blocks, and resumable at any row.
+
+Three layers, each of which knows only the one below:
+
+1. [`~fclm_hf.data.sources.retry.ResumableReader`] reads the rows of one epoch in order.
+2. [`OrderedRows`] chains epochs and looks up the role of each column. Its state is the epoch and the position in it.
+3. [`ShuffledRows`] shuffles blocks of consecutive rows. A block is first *filled* row by row, then *served* in random
+   order while the next one is filled. Its state is where the served block begins, its number, and how many of its rows
+   are done, so resuming reads one block again. A shuffle buffer would lose what it holds.
+"""
 
 import math
 from dataclasses import dataclass, field
@@ -9,159 +18,189 @@ import numpy as np
 from datasets.distributed import split_dataset_by_node
 
 from .invalid_samples import StreamError
-from .retry import Backoff, single_reads
+from .retry import ResumableReader, RetryPolicy
 from .source import Source
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of every source that one worker of one process reads: part `index` of `count`."""
+class Shard:
+    """The part of every source that one worker of one process reads.
+
+    Args:
+        index: Number of the part, from 0.
+        count: Number of parts.
+
+    Example:
+        >>> from fclm_hf.data import Shard
+        >>> rank, worker, num_workers, world_size = 1, 0, 2, 4
+        >>> Shard(rank * num_workers + worker, world_size * num_workers)
+        Shard(index=2, count=8)
+    """
 
     index: int = 0
     count: int = 1
 
 
-def split_rows(dataset: datasets.IterableDataset, share: Share) -> datasets.IterableDataset:
-    """The rows of one share: every row is in exactly one.
+def split_rows(dataset: datasets.IterableDataset, shard: Shard) -> datasets.IterableDataset:
+    """Return the rows of one shard; every row is in exactly one.
 
-    Consumers are split over as many groups of files as divide evenly; in a group each takes one row out of as many as
-    there are members. With as many files as consumers, or a multiple, no file is read twice; with one file all read it.
+    Shards are divided over as many groups of files as divide evenly; within a group each shard takes one row out of as
+    many as the group has shards. With as many files as shards, or a multiple, no file is read twice; with one file
+    every shard reads it.
     """
-    groups = math.gcd(dataset.num_shards, share.count)
-    dataset = dataset.shard(num_shards=groups, index=share.index % groups)
-    return split_dataset_by_node(dataset, rank=share.index // groups, world_size=share.count // groups)
+    groups = math.gcd(dataset.num_shards, shard.count)
+    dataset = dataset.shard(num_shards=groups, index=shard.index % groups)
+    return split_dataset_by_node(dataset, rank=shard.index // groups, world_size=shard.count // groups)
 
 
 class OrderedRows:
-    """Rows of a share, epoch after epoch, each epoch with the files in another order.
+    """Rows of a shard, epoch after epoch, each epoch with the files in another order.
 
-    A connection that drops is taken up again at the row that comes next.
+    Args:
+        source: The source to read.
+        shard: The part of it to read.
+        seed: Seed of the order of files.
+        retry: How reads are repeated when the connection fails.
     """
 
-    def __init__(self, source: Source, share: Share, seed: int, backoff: Backoff):
+    def __init__(self, source: Source, shard: Shard, seed: int, retry: RetryPolicy):
         self._source = source
-        self._dataset = split_rows(source.dataset, share)  # a copy: its epoch is not shared with other workers
+        self._dataset = split_rows(source.dataset, shard)  # a copy: its epoch is not shared with other workers
         self._seed = seed
-        self._backoff = backoff
-        self.epoch = 0
-        self._position: dict[str, Any] | None = None
-        self._iterator = None
+        self._retry = retry
+        self._reader: ResumableReader | None = None
+        self._start_epoch(0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "position": self._position}
+        """Return the epoch and the position behind the last row that was read."""
+        return {"epoch": self.epoch, "position": self._reader.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self._position = state["epoch"], state["position"]
-        self._iterator = None
+        """Continue at a position that [`state_dict`] returned."""
+        self._start_epoch(state["epoch"], state["position"])
 
     def read(self) -> dict[str, Any] | None:
-        """The next row of the epoch by role; None once at its end, after which the next epoch begins."""
-        while True:
-            row = self._backoff.run(self._read, f"Reading {self._source.config.label}")
-            if row is None:
-                self.epoch, self._position, self._iterator = self.epoch + 1, None, None
-                return None
+        """Return the next row of the epoch by role, or None once at its end; then the next epoch begins."""
+        while (row := self._reader.read()) is not None:
             if self._source.accepts(row):
                 return self._source.read_roles(row)
+        self._start_epoch(self.epoch + 1)
+        return None
 
-    def _read(self) -> dict[str, Any] | None:
-        if self._iterator is None:
-            # `datasets` orders files by its epoch; 0 would leave them as they are
-            self._dataset.set_epoch(1 + int(np.random.default_rng([self._seed, self.epoch]).integers(2**31)))
-            self._dataset.load_state_dict(self._position)
-            # not iter(dataset), which would split the rows among the workers of a DataLoader once more
-            self._iterator = self._dataset.iter(batch_size=1)
-        try:
-            with single_reads():
-                row = next(self._iterator, None)
-        except BaseException as error:
-            self._iterator = None  # begins again at the last known position
-            if isinstance(error, FileNotFoundError) and "://" in str(error):
-                # it was there when the source was opened: `datasets` says so too when it cannot ask
-                raise ConnectionError(str(error)) from error
-            raise
-        self._position = self._dataset.state_dict()
-        return None if row is None else {name: values[0] for name, values in row.items()}
+    def _start_epoch(self, epoch: int, position: dict[str, Any] | None = None) -> None:
+        self.epoch = epoch
+        # `datasets` orders files by its own epoch number; 0 would leave them as they are
+        self._dataset.set_epoch(1 + int(np.random.default_rng([self._seed, epoch]).integers(2**31)))
+        self._reader = ResumableReader(self._dataset, self._source.config.label, self._retry, position)
 
 
 @dataclass
 class Block:
-    """Rows that are shuffled together, and the state of the reader where they begin."""
+    """Consecutive rows of one epoch that are shuffled together.
+
+    Attributes:
+        start: State of [`OrderedRows`] before the first row.
+        rows: The rows, by role.
+        num_bytes: Size of all images and strings in `rows`.
+        is_full: Whether no row may be added.
+    """
 
     start: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
-    size: int = 0
+    num_bytes: int = 0
     is_full: bool = False
 
 
 class ShuffledRows:
-    """Rows in blocks, each in a random order. Blocks end with their epoch, so an epoch holds every row once.
+    """Rows in blocks, each in a random order.
 
-    While a block is handed out the next one is read row by row, so that reading does not come in bursts. The position
-    is where the block begins and how many of its rows are done: to resume, the block is read again. A shuffle buffer
-    would lose what it holds.
+    A block ends with its epoch at the latest, so an epoch holds every row once. While a block is served, each step
+    adds a row to the next one, so that reading does not come in bursts.
+
+    Args:
+        source: The source to read.
+        shard: The part of it to read.
+        seed: Seed of the order of files and rows.
+        retry: How reads are repeated when the connection fails.
     """
 
-    def __init__(self, source: Source, share: Share, seed: int, backoff: Backoff):
+    def __init__(self, source: Source, shard: Shard, seed: int, retry: RetryPolicy):
         self._config = source.config
-        self._rows = OrderedRows(source, share, seed, backoff)
-        self._seed = [seed, share.index]
-        self._begin(blocks=0, done=0)
-
-    def _begin(self, blocks: int, done: int) -> None:
-        self._blocks, self._done = blocks, done
-        self._block: Block | None = None
-        self._ahead = Block(self._rows.state_dict())
+        self._reader = OrderedRows(source, shard, seed, retry)
+        self._seed = [seed, shard.index]
+        self._restart(number=0, done=0)
 
     def state_dict(self) -> dict[str, Any]:
-        start = self._ahead.start if self._block is None else self._block.start
-        return {"start": start, "blocks": self._blocks, "done": self._done}
+        """Return where the served block starts, its number, and how many of its rows are done."""
+        block = self._filling if self._serving is None else self._serving
+        return {"start": block.start, "blocks": self._number, "done": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rows.load_state_dict(state["start"])
-        self._begin(state["blocks"], state["done"])
+        """Continue at a row that [`state_dict`] stood for."""
+        self._reader.load_state_dict(state["start"])
+        self._restart(state["blocks"], state["done"])
 
     def peek(self) -> tuple[int, dict[str, Any]]:
-        """Epoch and row that come next."""
-        if self._block is None:
-            self._start_block()
-        return self._block.start["epoch"], self._block.rows[self._order[self._done]]
+        """Return the epoch and the values by role of the next row, without moving on.
+
+        Raises:
+            StreamError: The shard has no rows, or the connection stays down.
+        """
+        if self._serving is None:
+            self._serve_next_block()
+        return self._serving.start["epoch"], self._serving.rows[self._order[self._done]]
 
     def advance(self) -> None:
-        """Goes on to the next row."""
-        self._grow(self._ahead)
+        """Move on to the next row."""
+        self._add_row(self._filling)
         self._done += 1
-        if self._done == len(self._block.rows):
-            self._block, self._blocks, self._done = None, self._blocks + 1, 0
+        if self._done == len(self._serving.rows):
+            self._serving, self._number, self._done = None, self._number + 1, 0
 
-    def _start_block(self) -> None:
-        block = self._ahead
+    def _restart(self, number: int, done: int) -> None:
+        """Fill the block of this `number` from where the reader is; `done` of its rows have been served."""
+        self._number, self._done = number, done
+        self._serving: Block | None = None
+        self._filling = Block(self._reader.state_dict())
+
+    def _serve_next_block(self) -> None:
+        """Fill the block that is being filled to its end, shuffle it, and begin the one behind it."""
+        block = self._filling
         while not block.is_full:
-            self._grow(block)
+            self._add_row(block)
         if not block.rows:
             raise StreamError(
                 f"{self._config.label} has no rows for one of the worker processes: it is empty, keep leaves nothing"
                 " over, or there are more worker processes than rows."
             )
-        self._order = np.random.default_rng([*self._seed, self._blocks]).permutation(len(block.rows))
-        self._block, self._ahead = block, Block(self._rows.state_dict())
+        self._order = np.random.default_rng([*self._seed, self._number]).permutation(len(block.rows))
+        self._serving, self._filling = block, Block(self._reader.state_dict())
 
-    def _grow(self, block: Block) -> None:
+    def _add_row(self, block: Block) -> None:
+        """Add the next row to a block unless it is full."""
         if block.is_full:
             return
-        row = self._rows.read()
+        row = self._reader.read()
         if row is None:
-            # an epoch may end just where a block does
-            block.is_full = bool(block.rows) or block.start["position"] is None
-            block.start = block.start if block.rows else self._rows.state_dict()
+            self._end_epoch(block)
             return
         block.rows.append(row)
-        block.size += _count_bytes(row)
-        megabytes = self._config.shuffle_megabytes
-        block.is_full = len(block.rows) >= self._config.shuffle_rows or block.size >= megabytes * 2**20
+        block.num_bytes += _count_bytes(row)
+        max_bytes = self._config.shuffle_megabytes * 2**20
+        block.is_full = len(block.rows) >= self._config.shuffle_rows or block.num_bytes >= max_bytes
+
+    def _end_epoch(self, block: Block) -> None:
+        """Close a block that holds the epoch's last row; move an empty one to the start of the next epoch."""
+        if block.rows:
+            block.is_full = True
+            return
+        # an empty block at the start of an epoch means that the whole epoch is empty
+        block.is_full = block.start["position"] is None
+        block.start = self._reader.state_dict()
 
 
 def _count_bytes(value: Any) -> int:
+    """Return the size of the bytes and strings inside nested lists and dicts."""
     if isinstance(value, dict):
         return sum(map(_count_bytes, value.values()))
     if isinstance(value, (list, tuple)):

@@ -1,19 +1,21 @@
-"""Data sets on the Hub or on disk as sources of training data: what they hold and in which columns."""
+"""Data sets on the Hub or on disk as sources of training data: their kind, and the role of each column."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow
 
-from .retry import Backoff, is_temporary
+from ...utils.renaming import rename_arguments
+from .retry import RetryPolicy, choose_retry_policy, is_temporary
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a kind of source are for."""
+    """Roles of columns that a kind of source needs and takes."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ("id",)
@@ -38,33 +40,45 @@ class SourceConfig:
     """A data set and how to read it.
 
     Args:
-        path: id on the Hub, local folder (images with metadata, Parquet, WebDataset, or a training set with
+        path: Id on the Hub, local folder (images with metadata, Parquet, WebDataset, or a training set with
             foregrounds.json / backgrounds.json), or a loader of `datasets` such as "parquet", with `data_files`.
         kind: "image_alpha" (photo and its alpha), "rgba" (cut-out objects), "background" (photos without objects of
             interest), "instances" (photo and one alpha per object) or "text" (the same and expressions per object).
-        columns: role to column. Roles: image, alpha, alphas, name, names (of the objects), text, texts (expressions per
-            object, used as they are), cls (key of `general_names`), cut_sides (left, top, right, bottom: whether the
-            object is cut off there) and id (how reports call a sample). A role that is not given is the column of the
-            same name, where there is one. Of objects there may also be lists of bools: instance (the mask is one object,
-            so that boxes and clicks make sense; default: all) and unique (the name denotes this mask alone; default:
-            names that come once); and complete (all objects of the photo are annotated, so that their union is what an
-            empty prompt asks for; default: yes). "json.name" is the field `name` of column `json`. alphas and texts also take
-            a list of columns, one per object, of which the empty ones are left out.
-        split, config_name, data_files, revision: as [`datasets.load_dataset`] takes them.
-        weight: how often the source is drawn, relative to the others.
-        streaming: read while training; False downloads the data set first.
-        mask_quality: "alpha", or "coarse" for photos whose masks are not mattes: 255 is the object, 0 is not, 128 is
-            unknown. Neither unknown pixels nor a band along the edges then count in the loss.
-        absent_names: names of which each object is annotated in complete photos: those that a photo lacks may be asked
+        columns: Role to column. Roles: image, alpha, alphas, name, names (of the objects), text, texts (expressions
+            per object, used verbatim), cls (key of `general_names`), cut_sides (left, top, right, bottom: whether the
+            object is cut off there) and id (the sample's name in reports). A role that is not given is the column of
+            the same name, if it exists. "json.name" is the field `name` of column `json`. alphas and texts also take
+            a list of columns, one per object; empty cells are left out. Kinds with several objects also take lists of
+            bools, instance (whether a mask is a single object, which boxes and clicks can mean) and unique (whether a
+            name means this mask alone), and complete (whether all objects of the photo are annotated, so that their
+            union is the target of an empty prompt); all default to yes.
+        split: Split, as in [`datasets.load_dataset`].
+        config_name: Configuration of the data set, as `name` in [`datasets.load_dataset`].
+        data_files: Files of the data set, as in [`datasets.load_dataset`].
+        revision: Branch, tag or commit on the Hub.
+        weight: How often the source is drawn, relative to the others. Must be positive.
+        streaming: Whether to read the data set while training; False downloads it first.
+        mask_quality: "alpha", or "coarse" for masks that are not mattes: 255 is the object, 0 is not, 128 is unknown.
+            Unknown pixels and a band along the edges then do not count in the loss.
+        absent_names: Names of which every object is annotated in complete photos. Those that a photo lacks may be asked
             for, with an empty target, see [`PromptSettings`].
-        keep: column to values; rows with other values are left out.
-        general_names: from a row's name or cls to names that also fit it ("poodle": ["dog"]).
-        shuffle_rows, shuffle_megabytes: rows are shuffled in blocks that hold at most so many encoded rows; two blocks
-            are in memory. 1 row keeps the order.
+        keep: Column to accepted values; rows with other values are left out.
+        general_names: From a row's name or cls to names that also fit it, such as `{"poodle": ["dog"]}`.
+        shuffle_rows: Rows are shuffled in blocks of at most this many; two blocks are in memory. 1 keeps the order.
+        shuffle_megabytes: Largest size of the encoded rows of a block, in MiB.
 
     Raises:
-        ValueError: unknown kind or mask quality, roles that the kind does not have, or a weight or block that is not
-            positive.
+        ValueError: The kind or mask quality is unknown, `columns` names roles that the kind does not have, or a weight or block size is
+            not positive.
+
+    Example:
+        >>> from fclm_hf.data import SourceConfig
+        >>> config = SourceConfig("user/portraits", "image_alpha", columns={"alpha": "matte"}, weight=2.0)
+        >>> config.label
+        'user/portraits'
+        >>> SourceConfig("user/portraits", "matte")
+        Traceback (most recent call last):
+        ValueError: user/portraits: kind must be one of image_alpha, rgba, background, instances, text, got 'matte'.
     """
 
     path: str
@@ -85,7 +99,7 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"{self.label}: kind {self.kind!r} is unknown, accepted are {', '.join(KINDS)}.")
+            raise ValueError(f"{self.label}: kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
         if self.mask_quality not in MASK_QUALITIES:
             raise ValueError(
                 f"{self.label}: mask_quality must be one of {', '.join(MASK_QUALITIES)}, got {self.mask_quality!r}."
@@ -104,13 +118,29 @@ class SourceConfig:
 
     @property
     def label(self) -> str:
-        """How errors and reports call the source."""
+        """Name of the source in errors and reports."""
         return self.path if self.config_name is None else f"{self.path} ({self.config_name})"
 
 
 @dataclass
 class Source:
-    """An opened source: undecoded rows, and where to find the values of each role in them."""
+    """An opened source: undecoded rows, and where to find the values of each role in them.
+
+    Args:
+        config: What was opened.
+        dataset: The rows, with encoded images.
+        columns: Role to the columns that hold it; several columns for one value per object.
+        classes: Role to the class names of its column, for columns of integer labels.
+        base: Folder or URL that relative paths in cells start from.
+
+    Example:
+        >>> import json, pathlib
+        >>> from fclm_hf.data import SourceConfig, open_source
+        >>> _ = pathlib.Path("rows.json").write_text(json.dumps([{"photo": "a.png"}, {"photo": "b.png"}]))
+        >>> config = SourceConfig("json", "background", columns={"image": "photo"}, data_files="rows.json")
+        >>> open_source(config).columns
+        {'image': ['photo']}
+    """
 
     config: SourceConfig
     dataset: datasets.IterableDataset
@@ -119,10 +149,11 @@ class Source:
     base: str
 
     def accepts(self, row: dict[str, Any]) -> bool:
+        """Return whether `config.keep` keeps a row."""
         return all(_look_up(row, column) in values for column, values in self.config.keep.items())
 
     def read_roles(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row's values by role; ClassLabels as their names. Of a list of columns, a list without the empty ones."""
+        """Return a row's values by role: class labels as names, and for a list of columns a list of non-empty cells."""
         values = {}
         for role, columns in self.columns.items():
             found = [_look_up(row, column) for column in columns]
@@ -134,26 +165,34 @@ class Source:
         return values
 
 
-def open_source(config: SourceConfig, backoff: Backoff | None = None) -> Source:
-    """Finds the data set and checks its columns; at most its first row is read.
+@rename_arguments({"backoff": "retry"})
+def open_source(config: SourceConfig, retry: RetryPolicy | None = None) -> Source:
+    """Find a data set and check its columns. At most its first row is read.
+
+    Args:
+        config: The data set and how to read it.
+        retry: How requests are repeated when the connection fails. Offline nothing is repeated.
+
+    Returns:
+        The opened source.
 
     Raises:
-        ValueError: it does not exist, has no such split, lacks a column (the error lists those found), or a column does
-            not hold what its role needs.
-        LostConnectionError: the connection stays down.
+        ValueError: The data set does not exist, has no such split, lacks a column (the error lists those found), or a
+            column does not hold what its role needs.
+        LostConnectionError: The connection stays down.
+
+    Example:
+        >>> import json, pathlib
+        >>> from fclm_hf.data import SourceConfig, open_source
+        >>> _ = pathlib.Path("rows.json").write_text(json.dumps([{"image": "a.png"}]))
+        >>> source = open_source(SourceConfig("json", "background", data_files="rows.json"))
+        >>> [source.read_roles(row)["image"] for row in source.dataset]
+        ['a.png']
     """
-    backoff = backoff or Backoff()
-    if datasets.config.HF_HUB_OFFLINE:
-        backoff = Backoff(retries=0)
-    index = None if config.data_files else _INDEX_FILES.get(config.kind)
-    if index and os.path.isfile(os.path.join(config.path, index)):
-        arguments = {"path": "json", "data_files": os.path.join(config.path, index)}
-    else:
-        index = None
-        arguments = {"path": config.path, "data_files": config.data_files}
-    arguments |= {"name": config.config_name, "split": config.split, "revision": config.revision}
-    dataset = backoff.run(lambda: _load(config, arguments), f"Opening {config.label}")
-    features = dataset.features or backoff.run(lambda: _infer_features(dataset), f"Reading {config.label}")
+    retry = choose_retry_policy(retry)
+    index = _find_index(config)
+    dataset = retry.run(lambda: _load(config, index), f"Opening {config.label}")
+    features = dataset.features or retry.run(lambda: _infer_features(dataset), f"Reading {config.label}")
     if dataset.features:
         # not cast_column: remote images are decoded ahead in threads unless this is called
         dataset = dataset.decode(False)
@@ -166,7 +205,21 @@ def open_source(config: SourceConfig, backoff: Backoff | None = None) -> Source:
     return Source(config, dataset, columns, classes, _find_base(config))
 
 
-def _load(config: SourceConfig, arguments: dict[str, Any]) -> datasets.IterableDataset:
+def _find_index(config: SourceConfig) -> Path | None:
+    """Return the file that lists the images of a training set folder, or None for any other data set."""
+    if config.data_files or config.kind not in _INDEX_FILES:
+        return None
+    path = Path(config.path, _INDEX_FILES[config.kind])
+    return path if path.is_file() else None
+
+
+def _load(config: SourceConfig, index: Path | None) -> datasets.IterableDataset:
+    """Return the rows of a data set, or of the file `index` if there is one."""
+    arguments = {"name": config.config_name, "split": config.split, "revision": config.revision}
+    if index is None:
+        arguments |= {"path": config.path, "data_files": config.data_files}
+    else:
+        arguments |= {"path": "json", "data_files": str(index)}
     try:
         if config.streaming:
             return datasets.load_dataset(**arguments, streaming=True)
@@ -179,42 +232,36 @@ def _load(config: SourceConfig, arguments: dict[str, Any]) -> datasets.IterableD
 
 
 def _infer_features(dataset: datasets.IterableDataset) -> datasets.Features:
+    """Return the features of the first row."""
     # not iter(dataset), which would split the rows among the workers of a DataLoader
     row = next(iter(dataset.iter(batch_size=1)), {})
     return datasets.Features.from_arrow_schema(pyarrow.table(row).schema)
 
 
 def _find_base(config: SourceConfig) -> str:
-    """What relative paths in cells are relative to: the folder of the file that lists them, or the data set's root."""
+    """Return the base of relative paths in cells: the folder of the file that lists them, or the data set's root."""
     files = config.data_files
-    folder = os.path.dirname(files) if isinstance(files, str) else ""
-    is_loader = "/" not in config.path and not os.path.isdir(config.path)
-    if "://" in folder or os.path.isabs(folder) or is_loader:
+    folder = os.path.dirname(files) if isinstance(files, str) else ""  # noqa: PTH120  may be a URL
+    is_local = Path(config.path).is_dir()
+    is_loader = "/" not in config.path and not is_local
+    if "://" in folder or Path(folder).is_absolute() or is_loader:
         return folder
     revision = f"@{config.revision}" if config.revision else ""
-    is_local = os.path.isdir(config.path)
-    root = os.path.abspath(config.path) if is_local else f"hf://datasets/{config.path}{revision}"
+    root = os.path.abspath(config.path) if is_local else f"hf://datasets/{config.path}{revision}"  # noqa: PTH100  keeps symlinks
     return f"{root}/{folder}".rstrip("/")
 
 
 def _match_columns(config: SourceConfig, features: Mapping[str, Any], defaults: dict[str, str]) -> dict[str, list[str]]:
+    """Return role to columns for the roles that the data set has; `defaults` are the columns of roles not given."""
     columns = {}
     roles = KINDS[config.kind]
     for role in (*roles.required, *roles.optional):
         given = config.columns.get(role, defaults.get(role, role))
         names = given if isinstance(given, list) else [given]
-        missing = [name for name in names if _look_up(features, name) is None]
-        if not names or (missing and (role in roles.required or role in config.columns)):
-            wanted = f"column {missing[0]!r}" if missing else "a column"
-            raise ValueError(
-                f"{config.label} (kind {config.kind!r}): {wanted} for {role!r} does not exist. Columns found:"
-                f" {', '.join(features)}. Name the right one with columns={{{role!r}: ...}}."
-            )
-        if missing:
-            continue
-        for name in names:
-            _check_type(config, role, name, _look_up(features, name), features, as_list=isinstance(given, list))
-        columns[role] = names
+        if _exist(config, role, names, features, is_needed=role in roles.required or role in config.columns):
+            for name in names:
+                _check_type(config, role, name, _look_up(features, name), features, as_list=isinstance(given, list))
+            columns[role] = names
     for name in config.keep:
         if _look_up(features, name) is None:
             raise ValueError(
@@ -223,9 +270,22 @@ def _match_columns(config: SourceConfig, features: Mapping[str, Any], defaults: 
     return columns
 
 
+def _exist(config: SourceConfig, role: str, names: list[str], features: Mapping[str, Any], is_needed: bool) -> bool:
+    """Return whether all columns of a role exist; raise ValueError if they do not and are needed, or none is named."""
+    missing = [name for name in names if _look_up(features, name) is None]
+    if not names or (missing and is_needed):
+        wanted = f"column {missing[0]!r}" if missing else "a column"
+        raise ValueError(
+            f"{config.label} (kind {config.kind!r}): {wanted} for {role!r} does not exist. Columns found:"
+            f" {', '.join(features)}. Name the right one with columns={{{role!r}: ...}}."
+        )
+    return not missing
+
+
 def _check_type(
     config: SourceConfig, role: str, name: str, feature: Any, features: Mapping[str, Any], as_list: bool
 ) -> None:
+    """Check that a column holds images if its role needs them; `as_list` if it holds one of several objects."""
     if role in _IMAGE_LISTS and not as_list:
         element = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         right, wanted = element is not None and _holds_images(element), "a list of images"
@@ -235,13 +295,13 @@ def _check_type(
         return
     if not right:
         raise ValueError(
-            f"{config.label} (kind {config.kind!r}): column {name!r} for {role!r} must hold {wanted}, it holds"
+            f"{config.label} (kind {config.kind!r}): column {name!r} for {role!r} must hold {wanted}, got"
             f" {feature}. Columns found: {', '.join(features)}."
         )
 
 
 def _holds_images(feature: Any) -> bool:
-    """Images, their bytes, or paths to them."""
+    """Return whether a column holds images, their bytes, or paths to them."""
     if isinstance(feature, datasets.Image):
         return True
     if isinstance(feature, Mapping):
@@ -250,7 +310,7 @@ def _holds_images(feature: Any) -> bool:
 
 
 def _look_up(row: Mapping[str, Any], column: str) -> Any:
-    """`row[column]`, or the field that "column.field" names; None where there is none."""
+    """Return `row[column]`, or the field that "column.field" names; None if it does not exist."""
     if column in row:
         return row[column]
     for name in column.split("."):

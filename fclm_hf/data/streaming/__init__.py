@@ -1,1 +1,1 @@
-"""Endless streams of training batches that resume exactly."""
+"""Endless streams of samples, pairs and batches that resume bit-exactly."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ..sources.invalid_samples import FaultCounter
+from ...utils.renaming import warn_renamed
+from ..sources.invalid_samples import InvalidSampleCounter
 from .dataset import TrainingStream
 
 
@@ -16,32 +17,62 @@ logger = logging.getLogger(__name__)
 
 
 def _outlive_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole group of processes: the main one needs time to save. A second SIGTERM ends."""
+    """Let a worker ignore Ctrl-C and the first SIGTERM, which reach the whole process group: the main process saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class StreamLoader:
-    """Batches of a [`TrainingStream`].
+    """Iterates over the batches of a [`TrainingStream`] and resumes bit-exactly.
 
-    `state_dict()` belongs to the last batch that was handed out: what workers have made ahead of it does not count.
-    Save it per process. A run that loads it and has the same sources, settings, world size and number of workers gets
-    exactly the batches that would have followed. With other numbers of processes or workers each sample still comes
-    once per epoch and draws from the same seed, but in another order and company; a state cannot be carried over.
+    `state_dict()` belongs to the last batch that was handed out; what workers have prefetched does not count. Save it
+    per process. A run that loads it, with the same sources, settings, world size and number of workers, gets exactly
+    the batches that would have followed. With another number of processes or workers each sample still comes once per
+    epoch and draws from the same seed, but in another order and company, so a state cannot be carried over.
 
-    A batch holds, for `size` of the composition and N prompts per image: `pixel_values_a`, `pixel_values_b` in [-1, 1]
-    (batch, 3, size, size); `pixel_mask` (batch, size, size), 0 for padding; `labels` (batch, N, size, size) and
-    `foreground` (batch, 1, size, size) in [0, 1]; where a source has coarse masks also `label_mask` (batch, N, size,
-    size), False where a label is unknown; `object_mask` (batch, N); prompts as [`collate_prompts`] gives them;
-    and `sample_keys`, per image a list of (epoch, key) of the samples in front.
+    A batch is a dict with these entries, for B pairs of `size` x `size` pixels (`composition.size`) and N prompts each:
+
+    - `pixel_values_a`, `pixel_values_b`: float32 `(B, 3, size, size)`, normalized by the mean and standard deviation of
+      the stream, 0 in the padding;
+    - `pixel_mask`: int64 `(B, size, size)`, 0 for padding;
+    - `labels`: float32 `(B, N, size, size)` in [0, 1], the target of each prompt;
+    - `foreground`: float32 `(B, 1, size, size)` in [0, 1], everything in front;
+    - `object_mask`: bool `(B, N)`, True;
+    - `label_mask`: bool `(B, N, size, size)`, False where a label is unknown; if any source has coarse masks;
+    - `input_points`, `input_labels`, `input_boxes`, `input_ids`, `attention_mask`, `input_masks`: see
+      [`collate_prompts`];
+    - `sample_keys`: per image a list of (epoch, key) of the samples in front.
 
     Args:
-        stream: the stream of this process.
-        num_workers: worker processes; 0 composes in this one and gives the same batches as 1.
-        prefetch_factor: batches that each worker makes ahead.
+        stream: Stream of this process.
+        num_workers: Number of worker processes; 0 composes in this one and gives the same batches as 1.
+        prefetch_factor: Number of batches that each worker makes ahead.
 
     Raises:
-        StreamError: while iterating; too many faults, a connection that stays down, or a source without rows.
+        StreamError: While iterating: too many samples are invalid, a connection stays down, or a source has no rows.
+
+    Example:
+        >>> import json, pathlib
+        >>> from PIL import Image
+        >>> from transformers import AutoTokenizer
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.data import BatchSettings, CompositionSettings, PairSettings, SourceConfig
+        >>> from fclm_hf.data import StreamLoader, TrainingStream, open_source
+        >>> for kind, mode in (("foregrounds", "RGBA"), ("backgrounds", "RGB")):
+        ...     Image.new(mode, (16, 16), (200, 90, 40, 128)[: len(mode)]).save(f"{kind}.png")
+        ...     _ = pathlib.Path(f"{kind}.json").write_text(json.dumps([{"file": f"{kind}.png", "name": "a square"}]))
+        >>> objects, photos = (open_source(SourceConfig(".", kind)) for kind in ("rgba", "background"))
+        >>> tokenizer = AutoTokenizer.from_pretrained(LITE_CHECKPOINT)
+        >>> pairs, batches = PairSettings(CompositionSettings(size=32)), BatchSettings(2, prompts_per_image=1)
+        >>> def open_loader():
+        ...     return StreamLoader(TrainingStream([objects], [photos], tokenizer, pairs, batches), num_workers=0)
+        >>> loader = open_loader()
+        >>> reader = iter(loader)
+        >>> first, state, second = next(reader), loader.state_dict(), next(reader)
+        >>> resumed = open_loader()
+        >>> resumed.load_state_dict(state)
+        >>> bool((next(iter(resumed))["labels"] == second["labels"]).all())
+        True
     """
 
     def __init__(self, stream: TrainingStream, num_workers: int = 1, prefetch_factor: int = 2):
@@ -68,32 +99,43 @@ class StreamLoader:
             yield item.batch
 
     @property
-    def faults(self) -> FaultCounter:
+    def invalid_samples(self) -> InvalidSampleCounter:
         """Samples used and skipped by this process up to the last batch; counters of processes can be merged."""
-        return FaultCounter.merge(
-            FaultCounter.from_state_dict(state["faults"]) for state in self.stream.states.values()
+        return InvalidSampleCounter.merge(
+            InvalidSampleCounter.from_state_dict(state["faults"]) for state in self.stream.states.values()
         )
 
+    @property
+    def faults(self) -> InvalidSampleCounter:
+        """Deprecated name of `invalid_samples`."""
+        warn_renamed("StreamLoader.faults", "invalid_samples")
+        return self.invalid_samples
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts."""
+        """Return the position behind the last batch, as plain numbers, strings, lists and dicts."""
         return {**self._describe(), "consumed": self.stream.consumed, "states": dict(self.stream.states)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue behind the batch that `state` belongs to.
+        """Continue behind the batch that a state belongs to.
+
+        Args:
+            state: What `state_dict()` returned.
 
         Raises:
-            ValueError: it was saved with other sources, another seed, batch size, rank, world size or worker number.
+            ValueError: The state was saved with other sources, or another seed, batch size, rank, world size or number
+                of workers.
         """
         for name, value in self._describe().items():
             if state[name] != value:
                 raise ValueError(
-                    f"The state was saved with {name} {state[name]!r}, now it is {value!r}: a stream goes on exactly"
-                    " only with the same. Leave the state out to begin the data anew."
+                    f"{name} must be {state[name]!r}, as when the state was saved, got {value!r}: only then the stream"
+                    " resumes exactly. Start without the state to read the data from the beginning."
                 )
         self.stream.consumed = state["consumed"]
         self.stream.states = {int(worker): each for worker, each in state["states"].items()}
 
     def _describe(self) -> dict[str, Any]:
+        """Return what must be the same when a stream resumes."""
         sources = [*self.stream.foregrounds, *self.stream.backgrounds]
         return {
             "sources": [source.config.label for source in sources],
@@ -105,8 +147,8 @@ class StreamLoader:
         }
 
     def _report(self) -> None:
-        """Warns of the first fault and each time their number has doubled."""
-        faults = self.faults
-        if faults.skipped >= max(1, 2 * self._reported):
-            self._reported = faults.skipped
-            logger.warning("%s", faults)
+        """Log the first invalid sample, and each time that their number has doubled."""
+        counter = self.invalid_samples
+        if counter.skipped >= max(1, 2 * self._reported):
+            self._reported = counter.skipped
+            logger.warning("%s", counter)

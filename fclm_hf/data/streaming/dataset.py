@@ -1,8 +1,8 @@
-"""Batches of pairs with prompts, composed in the worker processes of a DataLoader, that resume to the bit."""
+"""Batches of pairs with prompts, composed in the worker processes of a DataLoader."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import fsspec.asyn
@@ -10,22 +10,37 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from ...utils.renaming import accept_renamed
 from ..sources.invalid_samples import StreamError
-from ..sources.rows import Share
+from ..sources.rows import Shard
 from ..sources.source import Source
-from ..synthesis.batches import collate_prompts
-from ..synthesis.prompts import PAPER_TEMPLATE, PromptSettings, sample_prompts
+from ..synthesis.prompts import PAPER_TEMPLATE, PromptSettings, collate_prompts, sample_prompts
 from .pair_stream import DrawnPair, PairSettings, PairStream
 
 
+@accept_renamed
 @dataclass
 class BatchSettings:
-    """What a batch holds: images, prompts per image, the share of prompts that are empty, how the others are drawn."""
+    """What a batch holds.
+
+    Args:
+        batch_size: Number of pairs, at least 1.
+        prompts_per_image: Number of prompts for each pair, at least 1.
+        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. It asks for everything in front.
+        prompts: How the other prompts are drawn. Default: [`PromptSettings`] with the paper's template.
+
+    Example:
+        >>> from fclm_hf.data import BatchSettings
+        >>> BatchSettings(batch_size=4).prompts.templates
+        ('a photo of {}.',)
+    """
 
     batch_size: int = 8
     prompts_per_image: int = 3
-    automatic: float = 0.2
+    empty_prompt_prob: float = 0.2
     prompts: PromptSettings = field(default_factory=lambda: PromptSettings(templates=(PAPER_TEMPLATE,)))
+
+    RENAMED: ClassVar[dict[str, str]] = {"automatic": "empty_prompt_prob"}
 
 
 @dataclass
@@ -39,30 +54,55 @@ class StreamItem:
 
 
 class TrainingStream(IterableDataset):
-    """Endless [`StreamItem`]s for a DataLoader with `batch_size=None`; read them through [`StreamLoader`].
+    """Endless batches of pairs for training; read them through [`StreamLoader`].
 
-    Every process of a run makes one with its `rank`, over the same sources, and does not let Accelerate prepare its
-    loader: the rows are split here, among all workers of all processes, each to exactly one (see [`split_rows`]).
+    Every process of a run makes one with its `rank` over the same sources, and does not let Accelerate prepare its
+    loader: the rows are split here, among all workers of all processes, each to exactly one (see [`Shard`]).
 
     Args:
-        foregrounds: sources of any kind but "background".
-        backgrounds: sources of kind "background".
-        tokenizer: CLIP tokenizer.
-        pairs: how pairs are drawn.
-        batches: what a batch holds.
-        rank: number of this process, below `world_size`.
-        world_size: number of processes.
+        foregrounds: Sources of any kind but "background".
+        backgrounds: Sources of kind "background".
+        tokenizer: CLIP tokenizer of the model. It may be set later, as the attribute, but before the first batch.
+        pairs: How pairs are drawn. Default: [`PairSettings`].
+        batches: What a batch holds. Default: [`BatchSettings`].
+        rank: Number of this process, from 0 and below `world_size`.
+        world_size: Number of processes.
+        image_mean: Mean of each channel that is subtracted from pixels in [0, 1], as in the model's image processor.
+        image_std: Standard deviation of each channel that they are divided by. The default mean and standard deviation
+            give pixels in [-1, 1].
+
+    Raises:
+        ValueError: A source is of the wrong kind, there is none, or `rank` is not below `world_size`.
+
+    Example:
+        >>> import json, pathlib
+        >>> from PIL import Image
+        >>> from transformers import AutoTokenizer
+        >>> from fclm_hf import LITE_CHECKPOINT
+        >>> from fclm_hf.data import BatchSettings, CompositionSettings, PairSettings, SourceConfig
+        >>> from fclm_hf.data import StreamLoader, TrainingStream, open_source
+        >>> for kind, mode in (("foregrounds", "RGBA"), ("backgrounds", "RGB")):
+        ...     Image.new(mode, (16, 16), (200, 90, 40, 128)[: len(mode)]).save(f"{kind}.png")
+        ...     _ = pathlib.Path(f"{kind}.json").write_text(json.dumps([{"file": f"{kind}.png", "name": "a square"}]))
+        >>> objects, photos = (open_source(SourceConfig(".", kind)) for kind in ("rgba", "background"))
+        >>> tokenizer = AutoTokenizer.from_pretrained(LITE_CHECKPOINT)
+        >>> pairs, batches = PairSettings(CompositionSettings(size=32)), BatchSettings(2, prompts_per_image=1)
+        >>> stream = TrainingStream([objects], [photos], tokenizer, pairs, batches)
+        >>> next(iter(StreamLoader(stream, num_workers=0)))["pixel_values_a"].shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
         self,
-        foregrounds: list[Source],
-        backgrounds: list[Source],
-        tokenizer,
+        foregrounds: Sequence[Source],
+        backgrounds: Sequence[Source],
+        tokenizer: Any,
         pairs: PairSettings | None = None,
         batches: BatchSettings | None = None,
         rank: int = 0,
         world_size: int = 1,
+        image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+        image_std: Sequence[float] = (0.5, 0.5, 0.5),
     ):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in 0..{world_size - 1} for world_size {world_size}, got {rank}.")
@@ -71,13 +111,15 @@ class TrainingStream(IterableDataset):
         self.pairs = pairs or PairSettings()
         self.batches = batches or BatchSettings()
         self.rank, self.world_size = rank, world_size
+        self.image_mean, self.image_std = image_mean, image_std
         self.has_coarse_masks = any(source.config.mask_quality == "coarse" for source in foregrounds)
         self.consumed = 0
         self.states: dict[int, dict[str, Any]] = {}
-        self._open_pairs(Share())  # raises for sources of the wrong kind
+        self._open_pairs(Shard())  # raises for sources of the wrong kind
 
-    def _open_pairs(self, share: Share) -> PairStream:
-        return PairStream(self.foregrounds, self.backgrounds, share, self.pairs)
+    def _open_pairs(self, shard: Shard) -> PairStream:
+        """Return the pairs of one shard."""
+        return PairStream(self.foregrounds, self.backgrounds, shard, self.pairs)
 
     def __iter__(self) -> Iterator[StreamItem]:
         info = get_worker_info()
@@ -87,7 +129,7 @@ class TrainingStream(IterableDataset):
             fsspec.asyn.reset_lock()  # its thread does not survive a fork
         # a DataLoader asks its worker 0 first: it goes on with the worker whose turn it was
         worker = (number + self.consumed) % workers
-        stream = self._open_pairs(Share(self.rank * workers + worker, self.world_size * workers))
+        stream = self._open_pairs(Shard(self.rank * workers + worker, self.world_size * workers))
         if worker in self.states:
             stream.load_state_dict(self.states[worker])
         while True:
@@ -99,43 +141,59 @@ class TrainingStream(IterableDataset):
             yield StreamItem(worker, self._collate(drawn), stream.state_dict())
 
     def _collate(self, drawn: list[DrawnPair]) -> dict[str, Any]:
-        prompts, labels, masks = [], [], []
-        for each in drawn:
-            pair = each.pair
-            texts, targets = sample_prompts(
+        """Draw the prompts of each pair, and return the batch."""
+        pairs = [each.pair for each in drawn]
+        settings = self.batches
+        prompts, labels = [], []
+        for each, pair in zip(drawn, pairs, strict=True):
+            image_prompts, targets = sample_prompts(
                 pair.alphas,
                 pair.names,
                 each.rng,
-                self.batches.prompts,
-                self.batches.prompts_per_image,
-                self.batches.automatic if pair.complete else 0.0,
+                settings.prompts,
+                settings.prompts_per_image,
+                settings.empty_prompt_prob if pair.is_complete else 0.0,
                 texts=pair.texts,
                 foreground=pair.foreground,
                 instance=pair.instance,
-                absent=pair.absent,
+                absent_names=pair.absent_names,
             )
-            prompts.append(texts)
+            prompts.append(image_prompts)
             labels.append(targets)
-            mask = np.zeros(pair.foreground.shape, np.int64)
-            mask[: pair.valid[0], : pair.valid[1]] = 1
-            masks.append(mask)
-        pixel_mask = torch.from_numpy(np.stack(masks))
+        pixel_mask = _make_pixel_mask([pair.valid for pair in pairs], self.pairs.composition.size)
         labels = torch.from_numpy(np.stack(labels).astype(np.float32))
-        foreground = torch.from_numpy(np.stack([each.pair.foreground[None] for each in drawn]).astype(np.float32))
+        foreground = torch.from_numpy(np.stack([pair.foreground[None] for pair in pairs]).astype(np.float32))
+        table = make_pixel_table(self.image_mean, self.image_std)
         return {
-            "pixel_values_a": _normalise([each.pair.image_a for each in drawn], pixel_mask),
-            "pixel_values_b": _normalise([each.pair.image_b for each in drawn], pixel_mask),
+            "pixel_values_a": _normalize([pair.image_a for pair in pairs], pixel_mask, table),
+            "pixel_values_b": _normalize([pair.image_b for pair in pairs], pixel_mask, table),
             "pixel_mask": pixel_mask,
             "labels": labels.clamp(min=0),
             **({"label_mask": labels >= 0} if self.has_coarse_masks else {}),
             "foreground": foreground.clamp(min=0),
-            "object_mask": torch.ones(len(drawn), self.batches.prompts_per_image, dtype=torch.bool),
+            "object_mask": torch.ones(len(drawn), settings.prompts_per_image, dtype=torch.bool),
             **collate_prompts(prompts, self.tokenizer),
             "sample_keys": [each.keys for each in drawn],
         }
 
 
-def _normalise(images: list[np.ndarray], pixel_mask: torch.Tensor) -> torch.Tensor:
-    """uint8 images to [-1, 1], 0 where there is padding."""
-    values = torch.from_numpy(np.stack(images).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+def _make_pixel_mask(sizes: list[tuple[int, int]], side: int) -> torch.Tensor:
+    """Return a mask `(batch, side, side)` int64 that is 1 within each height and width at the top left."""
+    mask = torch.zeros(len(sizes), side, side, dtype=torch.int64)
+    for each, (height, width) in zip(mask, sizes, strict=True):
+        each[:height, :width] = 1
+    return mask
+
+
+def make_pixel_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Return the normalized value of each 8-bit value in each channel, `(256, 3)` float32."""
+    levels = torch.arange(256, dtype=torch.float32)[:, None]
+    # by way of [-1, 1], not levels / 255: rounded as in release 0.1, whose runs resume bit-exactly
+    values = ((levels / 127.5 - 1) + 1) / 2
+    return ((values - torch.tensor(mean)) / torch.tensor(std)).numpy()
+
+
+def _normalize(images: list[np.ndarray], pixel_mask: torch.Tensor, table: np.ndarray) -> torch.Tensor:
+    """Look up the pixels of uint8 images in `table`; padding becomes 0."""
+    values = torch.from_numpy(table[np.stack(images), np.arange(3)]).permute(0, 3, 1, 2)
     return (values * pixel_mask[:, None]).contiguous(memory_format=torch.channels_last)

@@ -1,98 +1,114 @@
-"""Decoded samples of several sources, mixed by weight, faulty ones left out."""
+"""Decoded samples of several sources, mixed by weight, without the invalid ones."""
 
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from ..sources.invalid_samples import FaultCounter, FaultySampleError
-from ..sources.retry import Backoff
-from ..sources.rows import Share, ShuffledRows
-from ..sources.samples import Sample, decode_row, name_row
+from ..sources.invalid_samples import InvalidSampleCounter, InvalidSampleError
+from ..sources.retry import RetryPolicy
+from ..sources.rows import Shard, ShuffledRows
+from ..sources.samples import decode_row, name_row
 from ..sources.source import Source
-from .plant_stream import PlantStream
+from ..types import Sample
+from .procedural_stream import ProceduralStream
 
 
 class SampleStream:
-    """Endless samples of one source. Faulty ones are counted and skipped.
+    """Endless samples of one source. Invalid ones are counted and skipped.
 
     Args:
-        source: where they come from.
-        share: part of the source to read.
-        seed: the same seed gives the same order.
-        backoff: pauses between tries when the connection fails.
-        faults: counter of used and skipped samples.
-        max_fault_share, min_fault_count: see [`FaultCounter.check`].
+        source: The source.
+        shard: The part of it to read.
+        seed: Seed of the order of samples.
+        retry: How reads are repeated when the connection fails.
+        invalid_samples: Counter of used and skipped samples.
+        max_invalid_fraction: See [`InvalidSampleCounter.check`].
+        min_sample_count: See [`InvalidSampleCounter.check`].
     """
 
     def __init__(
         self,
         source: Source,
-        share: Share,
+        shard: Shard,
         seed: int,
-        backoff: Backoff,
-        faults: FaultCounter,
-        max_fault_share: float,
-        min_fault_count: int,
+        retry: RetryPolicy,
+        invalid_samples: InvalidSampleCounter,
+        max_invalid_fraction: float,
+        min_sample_count: int,
     ):
         self.source = source
         self.kind, self.weight = source.config.kind, source.config.weight
-        self.faults = faults
-        self._rows = ShuffledRows(source, share, seed, backoff)
-        self._backoff = backoff
-        self._limits = max_fault_share, min_fault_count
+        self.invalid_samples = invalid_samples
+        self._rows = ShuffledRows(source, shard, seed, retry)
+        self._retry = retry
+        self._limits = max_invalid_fraction, min_sample_count
         self._sample: Sample | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the position of the next sample."""
         return self._rows.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position that [`state_dict`] returned."""
         self._rows.load_state_dict(state)
         self._sample = None
 
     def peek(self) -> Sample:
-        """The sample that comes next; it stays the next one until it is taken."""
+        """Return the next sample. It stays the next one until it is taken.
+
+        Raises:
+            StreamError: Too many samples are invalid, the source has no rows, or the connection stays down.
+        """
         while self._sample is None:
             epoch, values = self._rows.peek()
             try:
-                self._sample = decode_row(self.source, values, epoch, self._backoff)
-            except FaultySampleError as error:
-                self.faults.count_fault(error, name_row(self.source, values))
-                self.faults.check(*self._limits)
+                self._sample = decode_row(self.source, values, epoch, self._retry)
+            except InvalidSampleError as error:
+                self.invalid_samples.count_invalid(error, name_row(self.source, values))
+                self.invalid_samples.check(*self._limits)
                 self._rows.advance()
         return self._sample
 
     def take(self) -> Sample:
+        """Return the next sample and move on."""
         sample = self.peek()
         self._sample = None
         self._rows.advance()
-        self.faults.count_use()
+        self.invalid_samples.count_used()
         return sample
 
 
 class Mixture:
-    """Draws from streams by weight: of all draws a stream gets the share that is its weight over their sum.
+    """Draws from streams by weight: the probability of a stream is its weight over the sum of all weights.
 
     `datasets.interleave_datasets` would split the mixture by the smallest number of files among its sources, so that
     one source in a single file makes every process read all of the others.
+
+    Args:
+        streams: The streams.
+        seed: Seed of the run.
+        shard: The part of every stream that this mixture reads.
     """
 
-    def __init__(self, streams: list[SampleStream | PlantStream], seed: int, share: Share):
+    def __init__(self, streams: list[SampleStream | ProceduralStream], seed: int, shard: Shard):
         self._streams = streams
         self._weights = np.array([stream.weight for stream in streams])
-        self._seed = [seed, share.index]
+        self._seed = [seed, shard.index]
         self._draws = 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of draws and the states of the streams."""
         return {"draws": self._draws, "streams": [stream.state_dict() for stream in self._streams]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position that [`state_dict`] returned."""
         self._draws = state["draws"]
         for stream, stream_state in zip(self._streams, state["streams"], strict=True):
             stream.load_state_dict(stream_state)
 
-    def choose(self, kinds: Collection[str] | None = None) -> SampleStream | PlantStream:
-        """Draws a stream, of one of the `kinds` if they are given."""
+    def choose(self, kinds: Collection[str] | None = None) -> SampleStream | ProceduralStream:
+        """Draw a stream, one of these `kinds` if they are given."""
         allowed = [kinds is None or stream.kind in kinds for stream in self._streams]
         weights = self._weights * allowed
         chosen = np.random.default_rng([*self._seed, self._draws]).choice(len(weights), p=weights / weights.sum())

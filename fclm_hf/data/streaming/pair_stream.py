@@ -1,41 +1,55 @@
 """Endless pairs from streamed sources, for one worker of one process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..sources.folders import Foreground
-from ..sources.invalid_samples import FaultCounter, FaultReason, FaultySampleError
-from ..sources.retry import Backoff
-from ..sources.rows import Share
-from ..sources.samples import Photo, Sample
+from ...utils.renaming import accept_renamed, rename_arguments, warn_renamed
+from ..sources.invalid_samples import InvalidReason, InvalidSampleCounter, InvalidSampleError
+from ..sources.retry import RetryPolicy
+from ..sources.rows import Shard
 from ..sources.source import Source
 from ..synthesis.composition import CompositionSettings
 from ..synthesis.pairs import Pair, PairComposition
+from ..types import Foreground, Photo, Sample
 from .mixture import Mixture, SampleStream
-from .plant_stream import PlantStream
+from .procedural_stream import ProceduralStream
 
 
+@accept_renamed
 @dataclass
 class PairSettings:
     """How pairs are drawn.
 
     Args:
-        composition: size of the images, probabilities and ranges.
-        whole_photo: how often a photo is shown whole instead of a part of it.
-        seed: the same seed gives the same pairs, at least 0.
-        max_fault_share: largest accepted share of faulty samples, in [0, 1].
-        min_fault_count: number of samples from which on the share is looked at.
-        backoff: pauses between tries when a connection fails.
+        composition: Size of the images, probabilities and ranges.
+        whole_photo_prob: Probability that a photo is shown in full instead of a random crop of it, in [0, 1].
+        seed: Seed of everything that is drawn at random, at least 0. The same seed gives the same pairs.
+        max_invalid_fraction: Largest accepted fraction of invalid samples, in [0, 1].
+        min_sample_count: Number of samples below which any fraction of invalid ones is accepted.
+        retry: How reads are repeated when a connection fails.
+
+    Example:
+        >>> from fclm_hf.data import CompositionSettings, PairSettings
+        >>> PairSettings(CompositionSettings(size=512), seed=1).composition.size
+        512
     """
 
     composition: CompositionSettings = field(default_factory=CompositionSettings)
-    whole_photo: float = 0.3
+    whole_photo_prob: float = 0.3
     seed: int = 0
-    max_fault_share: float = 0.05
-    min_fault_count: int = 200
-    backoff: Backoff = field(default_factory=Backoff)
+    max_invalid_fraction: float = 0.05
+    min_sample_count: int = 200
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "whole_photo": "whole_photo_prob",
+        "max_fault_share": "max_invalid_fraction",
+        "min_fault_count": "min_sample_count",
+        "backoff": "retry",
+    }
 
 
 @dataclass
@@ -49,12 +63,13 @@ class _Plan:
 
     @property
     def foregrounds(self) -> list[Foreground]:
+        """Cut-out objects among the samples."""
         return [sample.content for sample in self.samples if isinstance(sample.content, Foreground)]
 
 
 @dataclass
 class DrawnPair:
-    """A pair, the epoch and key of each sample in front, and the randomness that is left for its prompts."""
+    """A pair, the epoch and key of each sample in front, and the generator that its prompts are drawn with."""
 
     pair: Pair
     keys: list[tuple[int, str]]
@@ -64,73 +79,98 @@ class DrawnPair:
 class PairStream:
     """Draws the samples of several pairs, then composes each of them.
 
-    A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others of different names; one
-    whose names are taken waits for a later pair. Where there are sources of cut-out objects, `composition.plants` of
-    the objects are procedural plants. All that is random in a pair starts from (seed, epoch, checksum of its first
-    sample's image). Clutter and textures come from the other pairs that are drawn together with it, so that nothing is
-    read for them and the position in the sources says it all.
+    A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others with different names;
+    one whose names are taken waits for a later pair. If there are sources of cut-out objects, the fraction
+    `composition.plant_prob` of the objects are procedural plants. Everything random in a pair is seeded by the seed of
+    the run, the epoch, and the checksum of its first sample's image. Clutter and textures come from the other pairs
+    that are drawn together with it, so nothing is read for them and the positions in the sources are the whole state.
 
     Args:
-        foregrounds: sources of any kind but "background".
-        backgrounds: sources of kind "background".
-        share: part of every source to read.
-        settings: how pairs are drawn.
+        foregrounds: Sources of any kind but "background".
+        backgrounds: Sources of kind "background".
+        shard: The part of every source to read.
+        settings: How pairs are drawn.
 
     Raises:
-        ValueError: no source, one of the wrong kind, or nothing but plants.
-        StreamError: too many faults, a connection that stays down, or a source without rows; while drawing.
+        ValueError: There is no source, one is of the wrong kind, or all objects would be plants.
+        StreamError: Too many samples are invalid, a connection stays down, or a source has no rows; while drawing.
+
+    Example:
+        >>> import json, pathlib
+        >>> from PIL import Image
+        >>> from fclm_hf.data import CompositionSettings, PairSettings, PairStream, Shard, SourceConfig, open_source
+        >>> for kind, mode in (("foregrounds", "RGBA"), ("backgrounds", "RGB")):
+        ...     Image.new(mode, (16, 16), (200, 90, 40, 128)[: len(mode)]).save(f"{kind}.png")
+        ...     _ = pathlib.Path(f"{kind}.json").write_text(json.dumps([{"file": f"{kind}.png", "name": "a square"}]))
+        >>> objects, photos = (open_source(SourceConfig(".", kind)) for kind in ("rgba", "background"))
+        >>> stream = PairStream([objects], [photos], Shard(), PairSettings(CompositionSettings(size=32)))
+        >>> [drawn.pair.image_b.shape for drawn in stream.draw(2)]
+        [(32, 32, 3), (32, 32, 3)]
     """
 
-    def __init__(self, foregrounds: list[Source], backgrounds: list[Source], share: Share, settings: PairSettings):
+    @rename_arguments({"share": "shard"}, prefix="PairStream.")
+    def __init__(
+        self, foregrounds: Sequence[Source], backgrounds: Sequence[Source], shard: Shard, settings: PairSettings
+    ):
+        _check_kinds(foregrounds, backgrounds)
+        plant_prob = settings.composition.plant_prob
+        if not 0 <= plant_prob < 1:
+            raise ValueError(f"composition.plant_prob must be in [0, 1), got {plant_prob}.")
         self.settings = settings
-        self.faults = FaultCounter()
-        for name, sources, is_background in (("foregrounds", foregrounds, False), ("backgrounds", backgrounds, True)):
-            kinds = [source.config.kind for source in sources]
-            if not kinds or any((kind == "background") != is_background for kind in kinds):
-                wanted = "background" if is_background else "any other than background"
-                raise ValueError(f"{name} needs sources of kind {wanted}, got {', '.join(kinds) or 'none'}.")
+        self.invalid_samples = InvalidSampleCounter()
+        limits = settings.max_invalid_fraction, settings.min_sample_count
 
-        plants = settings.composition.plants
-        if not 0 <= plants < 1:
-            raise ValueError(f"composition.plants must be at least 0 and below 1, got {plants}.")
-        limits = settings.max_fault_share, settings.min_fault_count
-
-        def open_streams(sources: list[Source]) -> list[SampleStream]:
+        def open_streams(sources: Sequence[Source]) -> list[SampleStream]:
             return [
-                SampleStream(source, share, settings.seed, settings.backoff, self.faults, *limits) for source in sources
+                SampleStream(source, shard, settings.seed, settings.retry, self.invalid_samples, *limits)
+                for source in sources
             ]
 
         objects = open_streams(foregrounds)
-        weight = plants / (1 - plants) * sum(stream.weight for stream in objects if stream.kind == "rgba")
+        weight = plant_prob / (1 - plant_prob) * sum(stream.weight for stream in objects if stream.kind == "rgba")
         if weight:
-            objects.append(PlantStream(settings.composition.size, weight, settings.seed, share))
-        self._foregrounds = Mixture(objects, settings.seed, share)
-        self._backgrounds = Mixture(open_streams(backgrounds), settings.seed, share)
+            objects.append(ProceduralStream(settings.composition.size, weight, settings.seed, shard))
+        self._foregrounds = Mixture(objects, settings.seed, shard)
+        self._backgrounds = Mixture(open_streams(backgrounds), settings.seed, shard)
+
+    @property
+    def faults(self) -> InvalidSampleCounter:
+        """Deprecated name of `invalid_samples`."""
+        warn_renamed("PairStream.faults", "invalid_samples")
+        return self.invalid_samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dicts."""
+        """Return the positions in all sources as plain numbers, strings, lists and dicts."""
         return {
             "foregrounds": self._foregrounds.state_dict(),
             "backgrounds": self._backgrounds.state_dict(),
-            "faults": self.faults.state_dict(),
+            "faults": self.invalid_samples.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at positions that [`state_dict`] returned."""
         self._foregrounds.load_state_dict(state["foregrounds"])
         self._backgrounds.load_state_dict(state["backgrounds"])
-        self.faults.load_state_dict(state["faults"])
+        self.invalid_samples.load_state_dict(state["faults"])
 
     def draw(self, count: int) -> list[DrawnPair]:
-        """The next `count` pairs."""
+        """Return the next pairs.
+
+        Args:
+            count: Number of pairs. Clutter and textures of each come from the others.
+
+        Raises:
+            StreamError: See [`PairStream`].
+        """
         plans = [self._plan() for _ in range(count)]
         drawn: list[DrawnPair] = []
         while len(drawn) < count:
             plan = plans[len(drawn)]
             pair = self._compose(plan, plans)
             if pair is None:
-                error = FaultySampleError(FaultReason.TOO_SMALL)
-                self.faults.count_fault(error, plan.samples[0].key, was_used=True)
-                self.faults.check(self.settings.max_fault_share, self.settings.min_fault_count)
+                error = InvalidSampleError(InvalidReason.TOO_SMALL)
+                self.invalid_samples.count_invalid(error, plan.samples[0].key, was_used=True)
+                self.invalid_samples.check(self.settings.max_invalid_fraction, self.settings.min_sample_count)
                 plans[len(drawn)] = self._plan()
                 continue
             keys = [(sample.epoch, sample.key) for sample in plan.samples]
@@ -138,6 +178,7 @@ class PairStream:
         return drawn
 
     def _plan(self) -> _Plan:
+        """Take the samples of the next pair from the sources."""
         first = self._foregrounds.choose().take()
         rng = np.random.default_rng([self.settings.seed, first.epoch, first.checksum])
         if isinstance(first.content, Photo):
@@ -145,14 +186,15 @@ class PairStream:
         plan = _Plan([first], [], rng)
         composition = self.settings.composition
         count = 1 + int(rng.choice(3, p=composition.object_counts))
-        if count > 1 and rng.random() < composition.twins:
-            plan.copies = int(rng.integers(2, composition.most_twins + 1))
+        if count > 1 and rng.random() < composition.duplicate_prob:
+            plan.copies = int(rng.integers(2, composition.max_duplicates + 1))
         else:
-            self._add_others(plan, count - 1)
+            self._add_objects(plan, count - 1)
         plan.backgrounds = [self._backgrounds.choose().take() for _ in range(2)]
         return plan
 
-    def _add_others(self, plan: _Plan, count: int) -> None:
+    def _add_objects(self, plan: _Plan, count: int) -> None:
+        """Take up to `count` more objects whose names are not taken yet."""
         taken = set(plan.samples[0].content.names)
         for _ in range(count):
             stream = self._foregrounds.choose(kinds=["rgba"])
@@ -162,6 +204,7 @@ class PairStream:
                 plan.samples.append(stream.take())
 
     def _compose(self, plan: _Plan, plans: list[_Plan]) -> Pair | None:
+        """Return the pair of a plan, with clutter and textures from all `plans`."""
         photos = [sample.content for sample in plan.backgrounds]
         textures = [sample.content for other in plans for sample in other.backgrounds]
         first = plan.samples[0].content
@@ -173,7 +216,16 @@ class PairStream:
             for foreground in other.foregrounds
             if not taken.intersection(foreground.names)
         ]
-        composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo)
+        composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo_prob)
         if isinstance(first, Photo):
             return composition.compose_photo(first, photos[0], plan.rng)
         return composition.compose_cutouts(plan.foregrounds, (photos[0], photos[1]), plan.rng, plan.copies)
+
+
+def _check_kinds(foregrounds: Sequence[Source], backgrounds: Sequence[Source]) -> None:
+    """Check that there are sources of each sort, and none of the wrong kind."""
+    for name, sources, is_background in (("foregrounds", foregrounds, False), ("backgrounds", backgrounds, True)):
+        kinds = [source.config.kind for source in sources]
+        if not kinds or any((kind == "background") != is_background for kind in kinds):
+            wanted = "'background'" if is_background else "any other than 'background'"
+            raise ValueError(f"{name} must be sources of kind {wanted}, got {', '.join(kinds) or 'none'}.")

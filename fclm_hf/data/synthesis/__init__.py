@@ -1,1 +1,1 @@
-"""Training images composed from foregrounds and backgrounds, with simulated prompts."""
+"""Training images made from cut-out objects, photos and backgrounds, with simulated prompts."""

@@ -1,54 +1,55 @@
-"""Targets made of coarse masks: what is unknown, and a band along the edges, is marked to be left out of the loss."""
+"""Targets from coarse masks: unknown pixels and a band along the edges are marked to be left out of the loss."""
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from ..sources.decoding import COARSE_UNKNOWN
-from .photo_windows import Window
 
 
-UNKNOWN = -1.0
-EDGE_SHARE = 0.01
+UNKNOWN = -1.0  # value of pixels that do not count
+EDGE_WIDTH = 0.01  # distance from the edge up to which pixels do not count, as a fraction of the longer side
 
 
-def cut_coarse_mask(mask: np.ndarray, window: Window, size: int) -> np.ndarray:
-    """A window of a coarse mask, its longer side scaled to `size`.
+def crop_coarse_mask(mask: np.ndarray, crop: Callable[[np.ndarray, int], np.ndarray], size: int) -> np.ndarray:
+    """Crop and scale a coarse mask without mixing what is unknown with the rest.
 
     Args:
-        mask: (H, W) uint8: 255 is the object, 0 is not, 128 is unknown.
-        window: part of it.
-        size: longer side of the result in pixels.
+        mask: `(height, width)` uint8: 255 is the object, 0 is not, 128 is unknown.
+        crop: Crops a uint8 map and scales its longer side to a size, as [`Window.crop`] does.
+        size: Longer side of the result.
 
     Returns:
-        float32 (height, width) of 1, 0 and, where it is unknown, -1.
+        float32 map of 1, 0 and, where the mask is unknown, -1.
     """
-    inside = window.cut((mask > COARSE_UNKNOWN).astype(np.uint8) * 255, size) > 127
-    unknown = window.cut((mask == COARSE_UNKNOWN).astype(np.uint8) * 255, size) > 0
+    inside = crop((mask > COARSE_UNKNOWN).astype(np.uint8) * 255, size) > 127
+    unknown = crop((mask == COARSE_UNKNOWN).astype(np.uint8) * 255, size) > 0
     return np.where(unknown, UNKNOWN, inside).astype(np.float32)
 
 
 def unite_coarse_masks(masks: np.ndarray) -> np.ndarray:
-    """What any of the masks (objects, H, W) covers: 1, else -1 where any is unknown, else 0."""
+    """Unite masks `(objects, height, width)`: 1 where any is 1, else -1 where any is unknown, else 0."""
     return np.where((masks > 0).any(0), 1, masks.min(0)).astype(np.float32)
 
 
-def leave_out_edges(mask: np.ndarray, share: float = EDGE_SHARE) -> np.ndarray:
-    """Marks what is near an edge of a coarse mask as unknown.
+def mark_edges(mask: np.ndarray, width: float = EDGE_WIDTH) -> np.ndarray:
+    """Mark what is near an edge of a coarse mask as unknown.
 
     Args:
-        mask: float32 (H, W) of 1, 0 and -1 for unknown.
-        share: distance from the edge, as a share of the longer side; at least one pixel.
+        mask: `(height, width)` float32 of 1, 0 and -1 for unknown.
+        width: Distance from the edge, as a fraction of the longer side; at least one pixel is marked on each side.
 
     Returns:
-        A mask of the same kind.
+        A map of the same kind.
 
     Example:
         >>> import numpy as np
-        >>> from fclm_hf.data.synthesis.coarse_masks import leave_out_edges
-        >>> leave_out_edges(np.array([[1, 1, 1, 0, 0, 0]], np.float32)).tolist()
+        >>> from fclm_hf.data.synthesis.coarse_masks import mark_edges
+        >>> mark_edges(np.array([[1, 1, 1, 0, 0, 0]], np.float32)).tolist()
         [[1.0, 1.0, -1.0, -1.0, 0.0, 0.0]]
     """
-    radius = max(1, round(share * max(mask.shape)))
+    radius = max(1, round(width * max(mask.shape)))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     inside = (mask > 0).astype(np.uint8)
     near = cv2.dilate(inside, kernel) != cv2.erode(inside, kernel)

@@ -1,307 +1,349 @@
-"""Composites of named foregrounds over photos: 1 to 3 objects, occlusion, augmentation of both layers."""
+"""Composites of cut-out objects over photos: several objects, occlusion, augmentation of both layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
 
-from ..sources.folders import Backgrounds, Foreground, Foregrounds
-from .plants import bunch, grow_plant, perforate
-from .strands import add_strands
+from ...utils.renaming import accept_renamed
+from ..types import Foreground
+from .cutouts import warp_foreground
+from .effects import (
+    add_relief,
+    cast_shadow,
+    crop_to_aspect_ratio,
+    degrade_image,
+    harmonize_colors,
+    jitter_colors,
+    vary_background,
+)
+from .procedural import add_hair, cut_lattice, make_cluster
 
 
-MOST_ATTEMPTS = 200  # only reached where no foreground can ever show enough
+MAX_ATTEMPTS = 8  # placements of the same objects before they are given up as too small
 
 
+@accept_renamed
 @dataclass
 class CompositionSettings:
-    """Probabilities and ranges of [`Composition`]; lengths are shares of the image's side.
+    """Probabilities and ranges of composites. All fields that end in `_prob` are in [0, 1].
 
-    `twins` is how often all objects of an image are the same one, up to `most_twins` times; `plants` how often an
-    object is a procedural plant, `bunches` several copies of one, `meshes` full of holes; `overlaid` how often the
-    rearmost of several objects is as large as a single one, so that the others lie on it; `defocus` how often the
-    background is blurred.
+    Args:
+        size: Side of the square images, in pixels.
+        object_counts: Probabilities of one, two and three objects in an image; they sum to 1.
+        single_scale: Range of the longer side of a single object, as a fraction of `size`.
+        shared_scale: The same for each of several objects.
+        duplicate_prob: Probability that an image with several objects shows copies of one object. Names do not tell
+            copies apart, so only boxes and points ask for one of them.
+        max_duplicates: Largest number of copies, at least 2.
+        plant_prob: Probability that an object is a procedural plant, in [0, 1).
+        cluster_prob: Probability that an object becomes a cluster of copies of itself, such as a bouquet or a flock.
+        lattice_prob: Probability that a regular lattice of holes is cut into an object, as in lace or a fence.
+        occlusion_prob: Probability that the rearmost of several objects is drawn from `single_scale`, so that the
+            others lie on it.
+        distractor_prob: Probability that a background shows one to four small objects that no prompt asks for.
+        hair_prob: Probability that hair or fur is grown from an object's contour.
+        photo_texture_prob: Probability that a photo replaces most of an object's surface. The object loses its name.
+        surface_texture_prob: Probability that an object gets the relief of a photo, unless its surface is replaced.
+        translucency_prob: Probability that an object is translucent: its alpha is multiplied by 0.4 to 0.95.
+        soft_edge_prob: Probability that an object's alpha is blurred.
+        shadow_prob: Probability that an object casts a shadow on the background.
+        harmonize_prob: Probability that an object takes on the colors of its background. Pairs do not use it: objects
+            are harmonized always in B and never in A.
+        defocus_prob: Probability that a background is blurred.
+        degradation_prob: Probability that blur, color cast, noise and JPEG artifacts are added to the composite.
+        letterbox_prob: Probability that a composite is cut to another aspect ratio and padded.
+        min_visible: Smallest visible fraction of an object's area, in [0, 1]; objects with less are not asked for.
+        min_area: Smallest visible area of an object, as a fraction of the image.
+
+    Example:
+        >>> from fclm_hf.data import CompositionSettings
+        >>> settings = CompositionSettings(size=512, plant_prob=0.0)
+        >>> settings.size, settings.letterbox_prob
+        (512, 0.15)
     """
 
     size: int = 320
     object_counts: tuple[float, float, float] = (0.5, 0.3, 0.2)
     single_scale: tuple[float, float] = (0.35, 1.35)
     shared_scale: tuple[float, float] = (0.22, 0.85)
-    twins: float = 0.4
-    most_twins: int = 6
-    plants: float = 0.1
-    bunches: float = 0.08
-    meshes: float = 0.05
-    overlaid: float = 0.3
-    distractors: float = 0.35
-    strands: float = 0.2
-    photo_texture: float = 0.2
-    surface_texture: float = 0.4
-    translucent: float = 0.06
-    soft_edge: float = 0.25
-    shadow: float = 0.35
-    harmonise: float = 0.5
-    defocus: float = 0.4
-    degrade: float = 0.6
-    letterbox: float = 0.15
+    duplicate_prob: float = 0.4
+    max_duplicates: int = 6
+    plant_prob: float = 0.1
+    cluster_prob: float = 0.08
+    lattice_prob: float = 0.05
+    occlusion_prob: float = 0.3
+    distractor_prob: float = 0.35
+    hair_prob: float = 0.2
+    photo_texture_prob: float = 0.2
+    surface_texture_prob: float = 0.4
+    translucency_prob: float = 0.06
+    soft_edge_prob: float = 0.25
+    shadow_prob: float = 0.35
+    harmonize_prob: float = 0.5
+    defocus_prob: float = 0.4
+    degradation_prob: float = 0.6
+    letterbox_prob: float = 0.15
     min_visible: float = 0.3
     min_area: float = 0.003
 
+    RENAMED: ClassVar[dict[str, str]] = {
+        "twins": "duplicate_prob",
+        "most_twins": "max_duplicates",
+        "plants": "plant_prob",
+        "bunches": "cluster_prob",
+        "meshes": "lattice_prob",
+        "overlaid": "occlusion_prob",
+        "distractors": "distractor_prob",
+        "strands": "hair_prob",
+        "photo_texture": "photo_texture_prob",
+        "surface_texture": "surface_texture_prob",
+        "translucent": "translucency_prob",
+        "soft_edge": "soft_edge_prob",
+        "shadow": "shadow_prob",
+        "harmonise": "harmonize_prob",  # codespell:ignore harmonise
+        "defocus": "defocus_prob",
+        "degrade": "degradation_prob",
+        "letterbox": "letterbox_prob",
+    }
+
 
 def composite_objects(
-    background: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]]
+    background: np.ndarray, layers: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Lays objects over a background, the first at the back.
+    """Composite objects over a background, the first at the back: `C = a F + (1 - a) C'` for each.
 
     Args:
-        background: (H, W, 3) float32. layers: pairs of colours (H, W, 3) float32 and alpha (H, W) float32 in [0, 1].
+        background: `(height, width, 3)` float32.
+        layers: Colors `(height, width, 3)` float32 and alpha `(height, width)` float32 in [0, 1] of each object.
 
     Returns:
-        The image `C = a F + (1 - a) C'` and each object's visible alpha: what later objects cover is taken off, so that
-        the alphas and what is left of the background sum to 1.
+        The image `(height, width, 3)`, and the visible alpha `(height, width)` of each object: what later objects cover
+        is taken off, so that the alphas and what is left of the background sum to 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import composite_objects
+        >>> black, white = np.zeros((1, 1, 3), np.float32), np.full((1, 1, 3), 100, np.float32)
+        >>> half = np.full((1, 1), 0.5, np.float32)
+        >>> image, visible = composite_objects(black, [(white, half), (black, half)])
+        >>> float(image[0, 0, 0]), [float(alpha[0, 0]) for alpha in visible]
+        (25.0, [0.25, 0.5])
     """
     image, visible = background, []
-    for colours, alpha in layers:
+    for colors, alpha in layers:
         rest = 1 - alpha
-        image = colours * alpha[..., None] + image * rest[..., None]
+        image = colors * alpha[..., None] + image * rest[..., None]
         visible = [lower * rest for lower in visible] + [alpha]
     return image, visible
 
 
-def jitter_colours(image: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """Random gain per channel, contrast, saturation and gamma of a float32 image in [0, 255]."""
-    image = image * (1 + rng.uniform(-0.15, 0.15, 3) * strength).astype(np.float32)
-    grey = image.mean(-1, keepdims=True)
-    image = grey + (image - grey) * np.float32(1 + rng.uniform(-0.6, 0.3) * strength)
-    mean = image.mean()
-    image = mean + (image - mean) * np.float32(1 + rng.uniform(-0.3, 0.3) * strength)
-    gamma = np.float32(np.exp(rng.uniform(-0.4, 0.4) * strength))
-    return 255 * (np.clip(image, 0, 255) / 255) ** gamma
+def stack_alphas(alphas: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the alphas of several objects as one array `(objects, height, width)`, float32 in [0, 1]."""
+    return np.clip(np.stack(alphas), 0, 1).astype(np.float32)
+
+
+@dataclass
+class Composite:
+    """One image of several objects.
+
+    Args:
+        image: `(size, size, 3)` uint8.
+        alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object.
+        names: Names of each object; empty where they do not tell it from the others.
+        texts: Expressions for each object; empty where they do not tell it from the others.
+        valid: Height and width of the content; what is to the right and below is padding, 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import Composite
+        >>> image, alphas = np.zeros((8, 8, 3), np.uint8), np.ones((1, 8, 8), np.float32)
+        >>> Composite(image, alphas, names=[("cat",)], texts=[()], valid=(6, 8)).valid
+        (6, 8)
+    """
+
+    image: np.ndarray
+    alphas: np.ndarray
+    names: list[tuple[str, ...]]
+    texts: list[tuple[str, ...]]
+    valid: tuple[int, int]
+
+
+@dataclass
+class PlacedObject:
+    """An object as a layer of a composite: colors, alpha, and what tells it from the others."""
+
+    colors: np.ndarray
+    alpha: np.ndarray
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
 
 
 class Composition:
-    """Draws training images from foregrounds and backgrounds. The same `rng` state gives the same sample."""
+    """Composes images from cut-out objects and a photo. The same `rng` state gives the same image.
 
-    def __init__(self, foregrounds: Foregrounds, backgrounds: Backgrounds, settings: CompositionSettings | None = None):
-        self.foregrounds = foregrounds
-        self.backgrounds = backgrounds
+    Args:
+        clutter: Cut-out objects that may lie about in the background, small.
+        textures: Photos `(height, width, 3)` uint8, at least one, that may replace an object's surface.
+        settings: Probabilities and ranges. Default: those of [`CompositionSettings`].
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import Composition, CompositionSettings, Foreground
+        >>> photo = np.full((40, 60, 3), 90, np.uint8)
+        >>> square = Foreground(np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.float32), ("square",))
+        >>> composition = Composition([], [photo], CompositionSettings(size=32))
+        >>> composite = composition.compose([square], photo, np.random.default_rng(0))
+        >>> composite.image.shape, composite.alphas.shape
+        ((32, 32, 3), (1, 32, 32))
+    """
+
+    def __init__(
+        self,
+        clutter: Sequence[Foreground],
+        textures: Sequence[np.ndarray],
+        settings: CompositionSettings | None = None,
+    ):
+        self.clutter, self.textures = clutter, textures
         self.settings = settings or CompositionSettings()
 
-    def sample(self, rng: np.random.Generator) -> dict[str, object]:
-        """One composite.
+    def compose(
+        self, foregrounds: Sequence[Foreground], background: np.ndarray, rng: np.random.Generator, copies: int = 1
+    ) -> Composite | None:
+        """Composite objects over a photo.
+
+        Args:
+            foregrounds: The objects, with different names, the rearmost first.
+            background: Photo `(height, width, 3)` uint8.
+            rng: Source of randomness.
+            copies: Number of times that each object is shown.
 
         Returns:
-            `image` (size, size, 3) uint8, `alphas` (objects, size, size) float32 in [0, 1] (visible parts), `names`:
-            a tuple of names per object, empty where its surface no longer fits its name, `valid` (height, width).
-
-        Raises:
-            ValueError: an image that cannot be used, or objects that never show enough of themselves.
+            The composite, or None if too little of all objects can be seen wherever they are placed.
         """
-        for _ in range(MOST_ATTEMPTS):
-            sample = self._try_sample(rng)
-            if sample is not None:
-                return sample
-        raise ValueError(
-            f"{MOST_ATTEMPTS} composites showed no object of at least min_area = {self.settings.min_area} of the image:"
-            " the foregrounds have hardly an opaque pixel, or the settings make them too small."
-        )
+        varied = self._vary_foregrounds(foregrounds, rng) * copies
+        attempts = (self._try_compose(varied, background, rng, copies > 1) for _ in range(MAX_ATTEMPTS))
+        return next((composite for composite in attempts if composite is not None), None)
 
-    def _try_sample(self, rng: np.random.Generator) -> dict[str, object] | None:
+    def _try_compose(
+        self, foregrounds: list[Foreground], background: np.ndarray, rng: np.random.Generator, are_copies: bool
+    ) -> Composite | None:
+        """Return one composite, or None if it shows too little of the objects."""
         settings = self.settings
-        size = settings.size
-        background = self._draw_background(rng, size)
-        if rng.random() < settings.distractors:
-            background = self._draw_distractors(background, rng)
-        count = 1 + int(rng.choice(3, p=settings.object_counts))
-        layers, names, taken = [], [], set()
-        twins = count > 1 and rng.random() < settings.twins  # a name cannot tell them apart, a box or click can
-        if twins:
-            count = int(rng.integers(2, settings.most_twins + 1))
-        foreground = None
-        for scale in self._draw_scales(count, rng):
-            if foreground is None or not twins:
-                foreground = self._draw_foreground(rng)
-                if foreground.names[0] in taken:
-                    continue
-                taken.update(foreground.names)
-            colours, alpha, renamed = self._place(foreground, rng, scale)
-            if rng.random() < settings.harmonise:
-                colours = self._harmonise(colours, alpha, background, rng)
-            if rng.random() < settings.shadow:
-                background = self._cast_shadow(background, alpha, rng)
-            layers.append((colours, alpha))
-            names.append(() if renamed or twins else foreground.names)
-        image, visible = composite_objects(background, layers)
-        if rng.random() < settings.degrade:
-            image = self._degrade(image, rng)
-        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-        alphas = np.clip(np.stack(visible), 0, 1)
-        valid = (size, size)
-        if rng.random() < settings.letterbox:
-            image, alphas, valid = self._letterbox(image, alphas, rng)
-        areas = alphas.sum((1, 2))
-        whole = np.array([alpha.sum() for _, alpha in layers])
-        kept = np.flatnonzero(areas >= np.maximum(settings.min_visible * whole, settings.min_area * size * size))
+        behind = self._draw_behind(background, rng)
+        objects = self._place_objects(foregrounds, rng, are_copies)
+        layers = []
+        for each in objects:
+            colors = each.colors
+            if rng.random() < settings.harmonize_prob:
+                colors = harmonize_colors(colors, each.alpha, behind, rng)
+            if rng.random() < settings.shadow_prob:
+                behind = cast_shadow(behind, each.alpha, rng)
+            layers.append((colors, each.alpha))
+        image, visible = composite_objects(behind, layers)
+        image, alphas, valid = self._letterbox(self._finish(image, rng), stack_alphas(visible), rng)
+        kept = self._select_visible(alphas, np.array([each.alpha.sum() for each in objects]))
         if not len(kept):
             return None
-        return {"image": image, "alphas": alphas[kept], "names": [names[index] for index in kept], "valid": valid}
+        names, texts = [objects[index].names for index in kept], [objects[index].texts for index in kept]
+        return Composite(image, alphas[kept], names, texts, valid)
+
+    def _vary_foregrounds(self, foregrounds: Sequence[Foreground], rng: np.random.Generator) -> list[Foreground]:
+        """Return the objects, some of them as a cluster or a lattice."""
+        settings = self.settings
+        rest = 1 - settings.plant_prob  # plants are objects of their own, which become neither
+        varied = []
+        for foreground in foregrounds:
+            kind = rest * rng.random()
+            if kind < settings.cluster_prob:
+                foreground = make_cluster(foreground, rng, settings.size)
+            elif kind < settings.cluster_prob + settings.lattice_prob:
+                foreground = cut_lattice(foreground, rng)
+            varied.append(foreground)
+        return varied
 
     def _draw_scales(self, count: int, rng: np.random.Generator) -> list[tuple[float, float]]:
-        """The range of sizes of each of `count` objects, the rearmost first."""
+        """Return the range of sizes of each of `count` objects, the rearmost first."""
         settings = self.settings
         if count == 1:
             return [settings.single_scale]
-        rearmost = settings.single_scale if rng.random() < settings.overlaid else settings.shared_scale
+        rearmost = settings.single_scale if rng.random() < settings.occlusion_prob else settings.shared_scale
         return [rearmost] + [settings.shared_scale] * (count - 1)
 
-    def _draw_foreground(self, rng: np.random.Generator) -> Foreground:
-        settings = self.settings
-        kind = rng.random()
-        if kind < settings.plants:
-            return grow_plant(rng, settings.size)
-        return self._vary_foreground(self.foregrounds.sample(rng), rng, kind - settings.plants)
+    def _draw_behind(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a part of a photo, at times with small objects that no prompt asks for."""
+        behind = vary_background(photo, rng, self.settings.size, self.settings.defocus_prob)
+        if self.clutter and rng.random() < self.settings.distractor_prob:
+            behind = self._add_distractors(behind, rng)
+        return behind
 
-    def _vary_foreground(self, foreground: Foreground, rng: np.random.Generator, kind: float) -> Foreground:
-        """A bunch of it, a mesh of it or the object itself, by where `kind` in [0, 1 - plants) falls."""
-        settings = self.settings
-        if kind < settings.bunches:
-            return bunch(foreground, rng, settings.size)
-        if kind < settings.bunches + settings.meshes:
-            return perforate(foreground, rng)
-        return foreground
-
-    def _draw_background(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        return self._vary_background(self.backgrounds.sample(rng), rng, size)
-
-    def _vary_background(self, photo: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        height, width = photo.shape[:2]
-        side = max(1, int(min(height, width) * rng.uniform(0.35, 1.0)))
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        photo = cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
-        if rng.random() < 0.5:
-            photo = photo[:, ::-1]
-        photo = jitter_colours(photo.astype(np.float32), rng)
-        if rng.random() < self.settings.defocus:
-            widest = np.log(max(0.5, 0.025 * size))
-            photo = cv2.GaussianBlur(photo, (0, 0), float(np.exp(rng.uniform(np.log(0.5), widest))))
-        return photo
-
-    def _draw_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Small objects that no prompt asks for: a photo's clutter."""
+    def _add_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Put one to four small objects on a background, out of focus at times."""
         for _ in range(int(rng.integers(1, 5))):
-            colours, alpha, _ = self._place(self.foregrounds.sample(rng), rng, (0.06, 0.25), plain=True)
-            background = colours * alpha[..., None] + background * (1 - alpha[..., None])
+            distractor = self.clutter[int(rng.integers(len(self.clutter)))]
+            colors, alpha = warp_foreground(distractor, rng, (0.06, 0.25), self.settings.size)
+            background = colors.astype(np.float32) * alpha[..., None] + background * (1 - alpha[..., None])
         if rng.random() < 0.5:
             background = cv2.GaussianBlur(background, (0, 0), float(rng.uniform(0.5, 2.5)))
         return background
 
-    def _place(
-        self, foreground: Foreground, rng: np.random.Generator, scale: tuple[float, float], plain: bool = False
+    def _place_objects(
+        self, foregrounds: list[Foreground], rng: np.random.Generator, are_copies: bool
+    ) -> list[PlacedObject]:
+        """Return the layers of a composite; copies of one object have no names."""
+        objects = []
+        for foreground, scale in zip(foregrounds, self._draw_scales(len(foregrounds), rng), strict=True):
+            colors, alpha = warp_foreground(foreground, rng, scale, self.settings.size)
+            colors, alpha, is_replaced = self._vary_appearance(colors, alpha, rng)
+            is_nameless = is_replaced or are_copies
+            names, texts = ((), ()) if is_nameless else (foreground.names, foreground.texts)
+            objects.append(PlacedObject(colors, alpha, names, texts))
+        return objects
+
+    def _vary_appearance(
+        self, colors: np.ndarray, alpha: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, bool]:
-        """Turns, scales and moves an object onto the canvas: colours, alpha, and whether its look was replaced."""
-        settings, size = self.settings, self.settings.size
-        height, width = foreground.alpha.shape
-        target = size * float(np.exp(rng.uniform(*np.log(scale))))
-        zoom = target / max(height, width)
-        stretch = float(np.exp(rng.uniform(-0.2, 0.2)))
-        zoom_x, zoom_y = zoom * stretch, zoom / stretch
-        if rng.random() < 0.5:
-            zoom_x = -zoom_x
-        tilt = float(rng.normal() * 12) if rng.random() < 0.9 else float(rng.uniform(-180, 180))
-        if any(foreground.cut_sides):
-            tilt *= 0.3
-        angle = np.deg2rad(tilt)
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * [[zoom_x, zoom_y]]
-        place = self._choose_place(foreground, rng, target * height / max(height, width), size)
-        matrix = np.hstack([turn, (place - turn @ [width / 2, height / 2])[:, None]]).astype(np.float32)
-        if zoom < 0.5:  # warping does not antialias: shrink first
-            small = (max(1, round(width * zoom)), max(1, round(height * zoom)))
-            colours = cv2.resize(foreground.colours, small, interpolation=cv2.INTER_AREA)
-            alpha = cv2.resize(foreground.alpha, small, interpolation=cv2.INTER_AREA)
-            matrix[:, :2] *= np.array([width / small[0], height / small[1]], np.float32)
-        else:
-            colours, alpha = foreground.colours, foreground.alpha
-        mode = cv2.INTER_LINEAR
-        colours = cv2.warpAffine(colours, matrix, (size, size), flags=mode, borderMode=cv2.BORDER_REPLICATE)
-        alpha = np.clip(cv2.warpAffine(alpha, matrix, (size, size), flags=mode), 0, 1)
-        if plain:
-            return colours.astype(np.float32), alpha, False
-        if rng.random() < settings.strands:
-            colours, alpha = add_strands(colours, alpha, rng)
-        colours = jitter_colours(colours.astype(np.float32), rng)
-        replaced = rng.random() < settings.photo_texture
-        if replaced:
-            texture = self._draw_background(rng, size)
-            share = np.float32(rng.uniform(0.6, 1.0))
-            colours = texture * share + colours * (1 - share)
-        elif rng.random() < settings.surface_texture:
-            texture = self._draw_background(rng, size).mean(-1, keepdims=True)
-            relief = (texture - cv2.GaussianBlur(texture, (0, 0), size / 12)[..., None]) * np.float32(
-                rng.uniform(0.3, 1.2)
-            )
-            colours = colours + relief
-        if rng.random() < settings.soft_edge:
+        """Return colors and alpha with hair, another surface or softer edges, and whether the surface was replaced."""
+        settings = self.settings
+        if rng.random() < settings.hair_prob:
+            colors, alpha = add_hair(colors, alpha, rng)
+        colors = jitter_colors(colors.astype(np.float32), rng)
+        is_replaced = rng.random() < settings.photo_texture_prob
+        if is_replaced:
+            texture = self._draw_texture(rng)
+            opacity = np.float32(rng.uniform(0.6, 1.0))
+            colors = texture * opacity + colors * (1 - opacity)
+        elif rng.random() < settings.surface_texture_prob:
+            colors = add_relief(colors, self._draw_texture(rng), rng)
+        if rng.random() < settings.soft_edge_prob:
             alpha = cv2.GaussianBlur(alpha, (0, 0), float(np.exp(rng.uniform(np.log(0.4), np.log(3)))))
-        if rng.random() < settings.translucent:
+        if rng.random() < settings.translucency_prob:
             alpha = alpha * np.float32(rng.uniform(0.4, 0.95))
-        return np.clip(colours, 0, 255), alpha, bool(replaced)
+        return np.clip(colors, 0, 255), alpha, bool(is_replaced)
 
-    @staticmethod
-    def _choose_place(foreground: Foreground, rng: np.random.Generator, height: float, size: int) -> np.ndarray:
-        """Centre of the object. What its source cut off at the bottom mostly stands on the lower border."""
-        spread = 0.22 if rng.random() < 0.7 else 0.4
-        place = size * np.clip(0.5 + rng.normal(size=2) * spread, 0.02, 0.98)
-        if foreground.cut_sides[3] and rng.random() < 0.8:
-            place[1] = size - height * rng.uniform(0.3, 0.5)
-        return place
+    def _draw_texture(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a part of one of the textures."""
+        photo = self.textures[int(rng.integers(len(self.textures)))]
+        return vary_background(photo, rng, self.settings.size, self.settings.defocus_prob)
 
-    @staticmethod
-    def _harmonise(
-        colours: np.ndarray, alpha: np.ndarray, background: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        """Moves the object's mean and spread of colour towards the background's."""
-        weight = alpha[..., None] / max(float(alpha.sum()), 1.0)
-        mean = (colours * weight).sum((0, 1))
-        spread = np.sqrt((((colours - mean) ** 2) * weight).sum((0, 1))) + 1
-        goal, goal_spread = background.mean((0, 1)), background.std((0, 1)) + 1
-        share = np.float32(rng.uniform(0.2, 0.9))
-        ratio = np.clip(goal_spread / spread, 0.5, 2) ** share
-        return np.clip((colours - mean) * ratio + mean + (goal - mean) * share, 0, 255).astype(np.float32)
+    def _finish(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an image as uint8, degraded at times."""
+        if rng.random() < self.settings.degradation_prob:
+            image = degrade_image(image, rng)
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
-    @staticmethod
-    def _cast_shadow(background: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        size = alpha.shape[0]
-        shift = rng.normal(size=2) * 0.05 * size
-        matrix = np.array([[1, 0, shift[0]], [0, 1, abs(shift[1])]], np.float32)
-        shadow = cv2.warpAffine(alpha, matrix, (size, size))
-        shadow = cv2.GaussianBlur(shadow, (0, 0), float(rng.uniform(0.01, 0.05)) * size)
-        return background * (1 - np.float32(rng.uniform(0.2, 0.7)) * shadow[..., None])
-
-    @staticmethod
-    def _degrade(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What a camera and a JPEG do to the whole picture."""
-        if rng.random() < 0.3:
-            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.0)))
-        if rng.random() < 0.5:
-            image = jitter_colours(image, rng, strength=0.5)
-        if rng.random() < 0.6:
-            image = image + (rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(1, 9)))
-        if rng.random() < 0.5:
-            image = np.clip(image, 0, 255).astype(np.uint8)
-            _, buffer = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])
-            image = cv2.imdecode(buffer, cv2.IMREAD_COLOR).astype(np.float32)
-        return image
-
-    @staticmethod
     def _letterbox(
-        image: np.ndarray, alphas: np.ndarray, rng: np.random.Generator
+        self, image: np.ndarray, alphas: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """Cuts the image to another aspect ratio, the rest of the square becomes padding."""
-        size = image.shape[0]
-        short = int(size * rng.uniform(0.55, 0.9))
-        height, width = (short, size) if rng.random() < 0.5 else (size, short)
-        top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
-        image = image[top : top + height, left : left + width]
-        alphas = alphas[:, top : top + height, left : left + width]
-        below = ((0, size - height), (0, size - width))
-        return np.pad(image, (*below, (0, 0))), np.pad(alphas, ((0, 0), *below)), (height, width)
+        """Return an image, its alphas and the size of their content, at times of another aspect ratio."""
+        if rng.random() < self.settings.letterbox_prob:
+            return crop_to_aspect_ratio(image, alphas, rng)
+        return image, alphas, (self.settings.size, self.settings.size)
+
+    def _select_visible(self, alphas: np.ndarray, areas: np.ndarray) -> np.ndarray:
+        """Return the indices of objects of which enough is visible; `areas` is that of each whole object in pixels."""
+        settings = self.settings
+        smallest = np.maximum(settings.min_visible * areas, settings.min_area * settings.size**2)
+        return np.flatnonzero(alphas.sum((1, 2)) >= smallest)

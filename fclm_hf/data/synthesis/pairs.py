@@ -1,47 +1,43 @@
-"""Pairs (A, B) that share their foreground and its alpha, on different backgrounds (the paper's training input)."""
+"""Pairs (A, B) of images that share their objects on different backgrounds: the paper's training input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
+import cv2
 import numpy as np
 
 from ...foreground_fclm import estimate_foreground_multiscale
+from ...utils.renaming import rename_arguments
 from ..sources.decoding import COARSE_UNKNOWN
-from ..sources.folders import Foreground
-from ..sources.samples import Photo
-from .coarse_masks import cut_coarse_mask, leave_out_edges, unite_coarse_masks
-from .composition import Composition, CompositionSettings, composite_objects, jitter_colours
-from .photo_windows import Window, draw_window
-
-
-Item = TypeVar("Item")
-_TRIES = 8
-
-
-@dataclass
-class Pool(Generic[Item]):
-    """Things to draw from, each as likely as the other."""
-
-    items: list[Item]
-
-    def sample(self, rng: np.random.Generator) -> Item:
-        return self.items[int(rng.integers(len(self.items)))]
+from ..types import Foreground, Photo
+from .coarse_masks import crop_coarse_mask, mark_edges, unite_coarse_masks
+from .composition import MAX_ATTEMPTS, Composition, CompositionSettings, composite_objects, stack_alphas
+from .effects import cast_shadow, harmonize_colors, jitter_colors, vary_background
 
 
 @dataclass
 class Pair:
     """Two images of the same objects in the same places.
 
-    Attributes:
-        image_a: (size, size, 3) uint8, composited without regard to the background.
-        image_b: (size, size, 3) uint8, vanilla: the photo itself, or a composite in harmony with its background.
-        alphas: (objects, size, size) float32 in [0, 1], what is visible of each object; -1 where that is unknown.
-        foreground: (size, size) float32 in [0, 1], what is in front, asked for or not; -1 where that is unknown.
-        names, texts: per object; empty where they do not tell it from the others.
-        valid: height and width of the images' content; the rest at the right and below is padding, 0.
-        instance: per object, whether it is one object, which boxes and clicks can mean.
-        complete: whether `foreground` holds all that an empty prompt asks for.
-        absent: names of what is in neither image.
+    Args:
+        image_a: `(size, size, 3)` uint8, composited without regard to the background.
+        image_b: `(size, size, 3)` uint8, the natural one: a photo, or a composite in harmony with its background.
+        alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object; -1 where it is unknown.
+        foreground: `(size, size)` float32 in [0, 1], everything in front, including objects that are not in `alphas`;
+            -1 where it is unknown.
+        names: Names of each object; empty where they do not tell it from the others.
+        texts: Expressions for each object; empty where they do not tell it from the others.
+        valid: Height and width of the content; what is to the right and below is padding, 0.
+        instance: Whether each alpha is a single object, which boxes and clicks can mean. Default: all are.
+        is_complete: Whether `foreground` is the target of an empty prompt.
+        absent_names: Names of what is not in the images.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import Pair
+        >>> image, alpha = np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.float32)
+        >>> Pair(image, image, alpha[None], alpha, names=[("cat",)], texts=[()], valid=(8, 8)).alphas.shape
+        (1, 8, 8)
     """
 
     image_a: np.ndarray
@@ -51,163 +47,225 @@ class Pair:
     names: list[tuple[str, ...]]
     texts: list[tuple[str, ...]]
     valid: tuple[int, int]
-    instance: list[bool]
-    complete: bool = True
-    absent: tuple[str, ...] = ()
+    instance: list[bool] | None = None
+    is_complete: bool = True
+    absent_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of a photo, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def crop(self, pixels: np.ndarray, size: int) -> np.ndarray:
+        """Return this part of `pixels` (uint8, channels last or none), its longer side scaled to `size`."""
+        part = pixels[self.top : self.top + self.height, self.left : self.left + self.width]
+        scale = size / max(self.height, self.width)
+        target = max(1, round(self.width * scale)), max(1, round(self.height * scale))
+        mode = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        return cv2.resize(np.ascontiguousarray(part), target, interpolation=mode)
+
+
+def draw_window(alpha: np.ndarray, rng: np.random.Generator) -> Window:
+    """Draw a square that shows the objects from near by or from some distance, at times cut off.
+
+    Args:
+        alpha: `(height, width)` uint8, not 0 everywhere.
+        rng: Source of randomness.
+    """
+    height, width = alpha.shape
+    left, top, box_width, box_height = cv2.boundingRect((alpha > min(25, alpha.max() / 2)).astype(np.uint8))
+    longest, limit = max(box_width, box_height), min(height, width)
+    zoom = float(np.exp(rng.uniform(np.log(0.8), np.log(2.5))))
+    side = max(1, int(np.clip(longest * zoom, 0.3 * limit, limit)))
+    across = left + box_width * rng.uniform(0.3, 0.7) - side * rng.uniform(0.3, 0.7)
+    down = top + box_height * rng.uniform(0.3, 0.7) - side * rng.uniform(0.3, 0.7)
+    corner_top, corner_left = np.clip([down, across], 0, [height - side, width - side]).astype(int)
+    return Window(int(corner_top), int(corner_left), side, side)
 
 
 class PairComposition(Composition):
     """Makes pairs from cut-out objects or from photos with alphas. The same `rng` state gives the same pair.
 
     Args:
-        clutter: cut-out objects that may lie about in the background, small.
-        textures: photos that may replace an object's surface.
-        settings: probabilities and ranges; objects are harmonised in B always, in A never.
-        whole_photo: how often a photo is shown whole instead of a part of it.
+        clutter: Cut-out objects that may lie about in the background, small.
+        textures: Photos `(height, width, 3)` uint8, at least one, that may replace an object's surface.
+        settings: Probabilities and ranges. Default: those of [`CompositionSettings`].
+        whole_photo_prob: Probability that a photo is shown in full instead of a random crop of it, in [0, 1].
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data import CompositionSettings, Foreground, PairComposition
+        >>> photos = [np.full((40, 60, 3), value, np.uint8) for value in (60, 180)]
+        >>> square = Foreground(np.full((20, 20, 3), 200, np.uint8), np.ones((20, 20), np.float32), ("square",))
+        >>> composition = PairComposition([], photos, CompositionSettings(size=32))
+        >>> pair = composition.compose_cutouts([square], photos, np.random.default_rng(0))
+        >>> pair.image_a.shape, pair.image_b.shape, pair.alphas.shape
+        ((32, 32, 3), (32, 32, 3), (1, 32, 32))
     """
 
+    @rename_arguments({"whole_photo": "whole_photo_prob"}, prefix="PairComposition.")
     def __init__(
         self,
-        clutter: list[Foreground],
-        textures: list[np.ndarray],
+        clutter: Sequence[Foreground],
+        textures: Sequence[np.ndarray],
         settings: CompositionSettings | None = None,
-        whole_photo: float = 0.3,
+        whole_photo_prob: float = 0.3,
     ):
-        super().__init__(Pool(clutter), Pool(textures), settings)
-        self.whole_photo = whole_photo
+        super().__init__(clutter, textures, settings)
+        self.whole_photo_prob = whole_photo_prob
 
     def compose_cutouts(
         self,
-        foregrounds: list[Foreground],
-        backgrounds: tuple[np.ndarray, np.ndarray],
+        foregrounds: Sequence[Foreground],
+        backgrounds: Sequence[np.ndarray],
         rng: np.random.Generator,
         copies: int = 1,
     ) -> Pair | None:
-        """Lays objects over two photos, the first at the back.
+        """Composite objects over two photos; they are in harmony with the second one only.
 
         Args:
-            foregrounds: the objects, of different names.
-            backgrounds: photos (H, W, 3) uint8 of A and B.
-            rng: source of randomness.
-            copies: how often each object is there; names do not tell several apart.
+            foregrounds: The objects, with different names, the rearmost first.
+            backgrounds: Photos `(height, width, 3)` uint8 of A and B.
+            rng: Source of randomness.
+            copies: Number of times that each object is shown. Copies have no names, which do not tell them apart.
 
         Returns:
-            None if, wherever they are placed, too little of the objects can be seen.
+            The pair, or None if too little of all objects can be seen wherever they are placed.
         """
-        rest = 1 - self.settings.plants  # which are a source of their own
-        varied = [self._vary_foreground(foreground, rng, rest * rng.random()) for foreground in foregrounds]
-        pairs = (self._try_cutouts(varied * copies, backgrounds, rng, copies > 1) for _ in range(_TRIES))
-        return next((pair for pair in pairs if pair is not None), None)
+        varied = self._vary_foregrounds(foregrounds, rng) * copies
+        attempts = (self._try_cutouts(varied, backgrounds, rng, copies > 1) for _ in range(MAX_ATTEMPTS))
+        return next((pair for pair in attempts if pair is not None), None)
 
     def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
-        """B is (a part of) the photo, A its foreground over `background` (H, W, 3) uint8. The foreground's colours are
-        estimated first, so that A shows no halo; not so for coarse masks, where the halo lies in the band along the
-        edges that does not count. A photo with texts is neither cut nor mirrored: they may speak of left and right.
+        """Make a pair of a photo (B) and its foreground on another background (A).
+
+        The colors of the foreground are estimated first, so that A shows no halo; that of a coarse mask lies in the band
+        along its edges, which does not count. A photo with texts is neither cropped nor mirrored: they may refer to left
+        and right.
+
+        Args:
+            photo: The photo and its objects.
+            background: `(height, width, 3)` uint8, for A.
+            rng: Source of randomness.
 
         Returns:
-            None if too little of the objects can be seen.
+            The pair, or None if too little of all objects can be seen.
         """
-        pairs = (self._try_photo(photo, background, rng) for _ in range(_TRIES))
-        return next((pair for pair in pairs if pair is not None), None)
+        attempts = (self._try_photo(photo, background, rng) for _ in range(MAX_ATTEMPTS))
+        return next((pair for pair in attempts if pair is not None), None)
 
     def _try_cutouts(
         self,
         foregrounds: list[Foreground],
-        backgrounds: tuple[np.ndarray, np.ndarray],
+        backgrounds: Sequence[np.ndarray],
         rng: np.random.Generator,
-        twins: bool,
+        are_copies: bool,
     ) -> Pair | None:
-        settings, size = self.settings, self.settings.size
+        """Return one pair of composites, or None if it shows too little of the objects."""
         behind_a, behind_b = (self._draw_behind(photo, rng) for photo in backgrounds)
-        layers, names, texts = [], [], []
-        for foreground, scale in zip(foregrounds, self._draw_scales(len(foregrounds), rng), strict=True):
-            colours, alpha, is_replaced = self._place(foreground, rng, scale)
-            layers.append((colours, alpha))
-            names.append(() if is_replaced or twins else foreground.names)
-            texts.append(() if is_replaced or twins else foreground.texts)
-        image_a, visible = composite_objects(behind_a, layers)
-        harmonised = []
-        for colours, alpha in layers:
-            harmonised.append((self._harmonise(colours, alpha, behind_b, rng), alpha))
-            if rng.random() < settings.shadow:
-                behind_b = self._cast_shadow(behind_b, alpha, rng)
-        image_b, _ = composite_objects(behind_b, harmonised)
+        objects = self._place_objects(foregrounds, rng, are_copies)
+        image_a, visible = composite_objects(behind_a, [(each.colors, each.alpha) for each in objects])
+        harmonized = []
+        for each in objects:
+            harmonized.append((harmonize_colors(each.colors, each.alpha, behind_b, rng), each.alpha))
+            if rng.random() < self.settings.shadow_prob:
+                behind_b = cast_shadow(behind_b, each.alpha, rng)
+        image_b, _ = composite_objects(behind_b, harmonized)
         images = np.concatenate([self._finish(image_a, rng), self._finish(image_b, rng)], axis=-1)
-        alphas = np.clip(np.stack(visible), 0, 1).astype(np.float32)
-        valid = (size, size)
-        if rng.random() < settings.letterbox:
-            images, alphas, valid = self._letterbox(images, alphas, rng)
-        whole = np.array([alpha.sum() for _, alpha in layers])
-        return self._make_pair(images, alphas, np.clip(alphas.sum(0), 0, 1), whole, names, texts, valid)
+        images, alphas, valid = self._letterbox(images, stack_alphas(visible), rng)
+        foreground = np.clip(alphas.sum(0), 0, 1)
+        areas = np.array([each.alpha.sum() for each in objects])
+        names, texts = [each.names for each in objects], [each.texts for each in objects]
+        return self._make_pair(images, alphas, foreground, areas, names, texts, valid)
 
     def _try_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
+        """Return a pair of one part of the photo, or None if it shows too little of the objects."""
         size = self.settings.size
-        has_texts = any(photo.texts)
-        parts = [(alpha > COARSE_UNKNOWN) * np.uint8(255) if photo.coarse else alpha for alpha in photo.alphas]
-        total = np.minimum(np.sum(parts, axis=0, dtype=np.uint16), 255).astype(np.uint8)
-        is_whole = has_texts or rng.random() < self.whole_photo
-        window = Window(0, 0, *total.shape) if is_whole else draw_window(total, rng)
-        image = jitter_colours(window.cut(photo.image, size).astype(np.float32), rng)
-        if photo.coarse:
-            alphas = np.stack([cut_coarse_mask(alpha, window, size) for alpha in photo.alphas])
-            foreground = unite_coarse_masks(alphas)
-        else:
-            alphas = np.stack([window.cut(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
-            foreground = window.cut(total, size).astype(np.float32) / 255
-        if not has_texts and rng.random() < 0.5:
-            image, alphas, foreground = image[:, ::-1], alphas[..., ::-1], foreground[:, ::-1]
+        image, alphas, foreground, scale = self._crop_photo(photo, rng)
         height, width = valid = foreground.shape
-        behind = self._vary_background(background, rng, size)[:height, :width]
-        if photo.coarse:
+        behind = vary_background(background, rng, size, self.settings.defocus_prob)[:height, :width]
+        if photo.is_coarse:
             image_a, _ = composite_objects(behind, [(image, np.maximum(foreground, 0))])
-            foreground, alphas = leave_out_edges(foreground), np.stack([leave_out_edges(each) for each in alphas])
+            foreground, alphas = mark_edges(foreground), np.stack([mark_edges(alpha) for alpha in alphas])
         else:
-            colours = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
-            image_a, _ = composite_objects(behind, [(colours, foreground)])
+            colors = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
+            image_a, _ = composite_objects(behind, [(colors, foreground)])
         images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
-        below = ((0, size - height), (0, size - width))
-        images, foreground = np.pad(images, (*below, (0, 0))), np.pad(foreground, below)
-        alphas = np.pad(alphas, ((0, 0), *below))
-        scale = (size / max(window.height, window.width)) ** 2
-        whole = np.array([part.sum(dtype=np.float64) / 255 for part in parts]) * scale
+        padding = ((0, size - height), (0, size - width))
+        images, foreground = np.pad(images, (*padding, (0, 0))), np.pad(foreground, padding)
+        alphas = np.pad(alphas, ((0, 0), *padding))
+        areas = np.array([alpha.sum(dtype=np.float64) / 255 for alpha in _get_solid_alphas(photo)]) * scale**2
         all_names = [name for names in photo.names for name in names]
         names = [tuple(name for name in names if all_names.count(name) == 1) for names in photo.names]
-        pair = self._make_pair(images, alphas, foreground, whole, names, photo.texts, valid, photo.instance)
-        return pair and replace(pair, complete=photo.complete, absent=photo.absent)
+        pair = self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid, photo.instance)
+        return pair and replace(pair, is_complete=photo.is_complete, absent_names=photo.absent_names)
 
-    def _draw_behind(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        behind = self._vary_background(photo, rng, self.settings.size)
-        if self.foregrounds.items and rng.random() < self.settings.distractors:
-            behind = self._draw_distractors(behind, rng)
-        return behind
+    def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Return a part of a photo, at times mirrored.
 
-    def _finish(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if rng.random() < self.settings.degrade:
-            image = self._degrade(image, rng)
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        Returns:
+            The image `(height, width, 3)` float32 in [0, 255], the alphas `(objects, height, width)` float32 in [0, 1],
+            their sum `(height, width)`, both -1 where a coarse mask is unknown, and the factor by which the photo was
+            scaled.
+        """
+        size = self.settings.size
+        has_texts = any(photo.texts)
+        total = np.minimum(np.sum(_get_solid_alphas(photo), axis=0, dtype=np.uint16), 255).astype(np.uint8)
+        is_whole = has_texts or rng.random() < self.whole_photo_prob
+        window = Window(0, 0, *total.shape) if is_whole else draw_window(total, rng)
+        image = jitter_colors(window.crop(photo.image, size).astype(np.float32), rng)
+        if photo.is_coarse:
+            alphas = np.stack([crop_coarse_mask(alpha, window.crop, size) for alpha in photo.alphas])
+            foreground = unite_coarse_masks(alphas)
+        else:
+            alphas = np.stack([window.crop(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
+            foreground = window.crop(total, size).astype(np.float32) / 255
+        if not has_texts and rng.random() < 0.5:
+            image, alphas, foreground = image[:, ::-1], alphas[..., ::-1], foreground[:, ::-1]
+        return image, alphas, foreground, size / max(window.height, window.width)
 
     def _make_pair(
         self,
         images: np.ndarray,
         alphas: np.ndarray,
         foreground: np.ndarray,
-        whole: np.ndarray,
+        areas: np.ndarray,
         names: list[tuple[str, ...]],
         texts: list[tuple[str, ...]],
         valid: tuple[int, int],
         instance: list[bool] | None = None,
     ) -> Pair | None:
-        """Leaves out objects of which too little can be seen, and those that no prompt can mean; `whole` is how much
-        there would be of each, in pixels.
+        """Return a pair without the objects that no prompt can mean or of which too little can be seen.
+
+        None if no object is left.
+
+        Args:
+            images: `(size, size, 6)` uint8, A and B.
+            alphas: As in [`Pair`], for all objects.
+            foreground: As in [`Pair`].
+            areas: Area of each whole object, in pixels.
+            names: As in [`Pair`], for all objects.
+            texts: As in [`Pair`], for all objects.
+            valid: As in [`Pair`].
+            instance: As in [`Pair`], for all objects.
         """
-        settings = self.settings
         instance = instance or [True] * len(alphas)
-        least = np.maximum(settings.min_visible * whole, settings.min_area * settings.size**2)
-        is_shown = (alphas * (alphas > 0)).sum((1, 2)) >= least
-        can_be_meant = [any(ways) for ways in zip(instance, names, texts, strict=True)]
-        kept = np.flatnonzero(is_shown & can_be_meant)
-        if not len(kept):
+        kept = self._select_visible(np.maximum(alphas, 0), areas)
+        kept = [index for index in kept if instance[index] or names[index] or texts[index]]
+        if not kept:
             return None
         names, texts, instance = ([values[index] for index in kept] for values in (names, texts, instance))
         image_a, image_b = images[..., :3], images[..., 3:]
         return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid, instance)
+
+
+def _get_solid_alphas(photo: Photo) -> list[np.ndarray]:
+    """Return the alphas of a photo, or what is certain of its coarse masks, `(height, width)` uint8."""
+    if not photo.is_coarse:
+        return photo.alphas
+    return [np.where(alpha > COARSE_UNKNOWN, np.uint8(255), np.uint8(0)) for alpha in photo.alphas]

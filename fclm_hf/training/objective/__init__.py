@@ -1,1 +1,1 @@
-"""The training objective of the paper (Eq. 1-9)."""
+"""Training objective of the paper (Eq. 1-9)."""

@@ -3,20 +3,19 @@
 import torch
 from torch import nn
 
-
-# option -> images whose features are distilled, one option for each row of Table 4
-DISTILLATION_IMAGES = {
-    "none": "",
-    "vanilla": "ab",
-    "foreground_a": "a",
-    "foreground_b": "b",
-    "foreground": "ab",
-    "full": "ab",
-}
+from .settings import DISTILLATION_IMAGES
 
 
-def normalise_depth(depth: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """Depth (batch, height, width) of any range to [0, 1] by each image's minimum and maximum over `valid` (bool)."""
+def normalize_depth(depth: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Scale the depth of each image to [0, 1].
+
+    Args:
+        depth: Depth of any range, of shape `(batch, height, width)`.
+        valid: Boolean mask of that shape; the minimum and maximum are taken inside of it. Default: everywhere.
+
+    Returns:
+        Depth in [0, 1] of the same shape.
+    """
     depth = depth.float()
     inside = torch.ones_like(depth, dtype=torch.bool) if valid is None else valid
     low = depth.masked_fill(~inside, torch.inf).amin((1, 2), keepdim=True)
@@ -25,20 +24,43 @@ def normalise_depth(depth: torch.Tensor, valid: torch.Tensor | None = None) -> t
 
 
 def depth_weights(depth: torch.Tensor, threshold: float = 0.25) -> tuple[torch.Tensor, torch.Tensor]:
-    """`d+` and `d-` of Eq. 2, both of the shape of `depth` (batch, height, width) in [0, 1], and in [0, 1]."""
+    """Compute the weights `d+` and `d-` of Eq. 2.
+
+    Args:
+        depth: Depth in [0, 1], of shape `(batch, height, width)`.
+        threshold: Threshold delta between near and far.
+
+    Returns:
+        The weights of near and of far tokens in [0, 1], both of the shape of `depth`.
+    """
     near = depth > threshold
     maximum = depth.amax((1, 2), keepdim=True).clamp(min=1e-6)
     return torch.where(near, depth / maximum, 0.0), torch.where(near, 0.0, (threshold - depth) / threshold)
 
 
 def channel_divergence(student: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """`KL(softmax(target) || softmax(student))` over the last axis (channels), in fp32: (..., channels) -> (...)."""
+    """Compute `KL(softmax(target) || softmax(student))` over the channels, in fp32.
+
+    Args:
+        student: Student tokens of shape `(..., channels)`.
+        target: Target tokens of the same shape.
+
+    Returns:
+        The divergence of each token, of shape `(...)`.
+    """
     student, target = student.float().log_softmax(-1), target.float().log_softmax(-1)
     return nn.functional.kl_div(student, target, log_target=True, reduction="none").sum(-1)
 
 
 class MetaNet(nn.Module):
-    """`tau(F + epsilon)`: Linear-ReLU-Linear on tokens (..., inputs) to which a learned context token is added."""
+    """Meta-net `tau(F + epsilon)`: Linear, ReLU and Linear on tokens to which a learned context token is added.
+
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        hidden_size: Channels in between.
+        context: Whether to add the context token.
+    """
 
     def __init__(self, inputs: int, outputs: int, hidden_size: int, context: bool = True):
         super().__init__()
@@ -46,22 +68,32 @@ class MetaNet(nn.Module):
         self.layers = nn.Sequential(nn.Linear(inputs, hidden_size), nn.ReLU(), nn.Linear(hidden_size, outputs))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        tokens = tokens.to(self.layers[0].weight.dtype)  # the teacher may be kept in another precision
+        """Map tokens of shape `(..., inputs)` to `(..., outputs)`."""
+        tokens = tokens.to(self.layers[0].weight.dtype)  # the teacher may have another precision
         return self.layers(tokens if self.context is None else tokens + self.context)
 
 
 class DepthAwareDistillation(nn.Module):
-    """Eq. 3 for one image: KL from the student's tokens to the teacher's, apart for what is near and what is far.
+    """Distillation loss of one image (Eq. 3): divergence of student and teacher tokens, for near and far ones apart.
 
     Args:
-        student_channels, teacher_channels: widths of the features.
-        mode: "full" (Eq. 3), "foreground", "foreground_a" or "foreground_b" (its first term; which images it is for is
-            up to the caller), or "vanilla" (Eq. 1: one projection, no depth).
-        threshold: delta of Eq. 2, on depth in [0, 1].
-        hidden_size: of the meta-nets, default that of the student.
+        student_channels: Channels of the student's features.
+        teacher_channels: Channels of the teacher's features.
+        mode: `"full"` (Eq. 3); `"foreground"`, `"foreground_a"` or `"foreground_b"` (its first term; the caller chooses
+            the images); or `"vanilla"` (Eq. 1: a single projection, no depth).
+        threshold: Threshold delta of Eq. 2 on depth in [0, 1].
+        hidden_size: Hidden size of the meta-nets. Default: `student_channels`.
 
     Raises:
-        ValueError: unknown `mode`, or `threshold` outside ]0, 1[.
+        ValueError: If `mode` is unknown or `threshold` is not strictly between 0 and 1.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import DepthAwareDistillation
+        >>> distillation = DepthAwareDistillation(student_channels=8, teacher_channels=12)
+        >>> student, teacher, depth = torch.rand(2, 8, 4, 4), torch.rand(2, 12, 6, 6), torch.rand(2, 24, 24)
+        >>> distillation(student, teacher, depth).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -91,11 +123,13 @@ class DepthAwareDistillation(nn.Module):
         depth: torch.Tensor,
         valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Args:
-            student_features: (batch, student_channels, height, width): the grid on which all meet.
-            teacher_features: (batch, teacher_channels, h, w), any grid over the same picture.
-            depth: (batch, H, W), unbounded, larger is nearer; any size, over the same picture.
-            valid: bool (batch, 1, height, width), tokens inside the image; default all.
+        """Compute the loss. Features and depth cover the same image; all are resized to the student's grid.
+
+        Args:
+            student_features: Features of shape `(batch, student_channels, height, width)`.
+            teacher_features: Features of shape `(batch, teacher_channels, teacher_height, teacher_width)`.
+            depth: Depth of any range and size, `(batch, depth_height, depth_width)`; larger is nearer.
+            valid: Boolean mask of shape `(batch, 1, height, width)` of the tokens inside the image. Default: all.
 
         Returns:
             A scalar in fp32: the mean over valid tokens of the sum of both terms.
@@ -109,7 +143,7 @@ class DepthAwareDistillation(nn.Module):
             inside = None
             if valid is not None:
                 inside = nn.functional.interpolate(valid.float(), size=depth.shape[-2:], mode="nearest")[:, 0] > 0
-            depth = _resize(normalise_depth(depth, inside)[:, None], grid)[:, 0]
+            depth = _resize(normalize_depth(depth, inside)[:, None], grid)[:, 0]
             if valid is not None:
                 depth = depth * valid[:, 0]
             near, far = (weight.flatten(1)[..., None] for weight in depth_weights(depth, self.threshold))
@@ -123,16 +157,16 @@ class DepthAwareDistillation(nn.Module):
 
 
 def _resize(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Resize maps of shape `(batch, channels, h, w)` to another grid."""
     if maps.shape[-2:] == grid:
         return maps
     return nn.functional.interpolate(maps.float(), size=grid, mode="bilinear", antialias=True)
 
 
 __all__ = [
-    "DISTILLATION_IMAGES",
     "DepthAwareDistillation",
     "MetaNet",
     "channel_divergence",
     "depth_weights",
-    "normalise_depth",
+    "normalize_depth",
 ]

@@ -1,4 +1,4 @@
-"""The FCLM training method in one module: student, teacher, meta-nets and discriminator; a batch in, losses out."""
+"""Learner: student, teacher, meta-nets and discriminator in one module that maps a batch to its losses."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,51 +10,92 @@ from transformers import DepthAnythingForDepthEstimation
 from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .clicks import add_clicks
-from .distillation import DISTILLATION_IMAGES, DepthAwareDistillation
+from .distillation import DepthAwareDistillation
 from .optimal_transport import foreground_transport_loss
-from .settings import PROMPT_KEYS, TrainingSettings
+from .settings import DISTILLATION_IMAGES, PROMPT_INPUTS, TrainingSettings
 from .teacher import DepthTeacher
 from .token_exchange import FeatureMaps, exchange_tokens
 
 
 def _to_tokens(maps: torch.Tensor) -> torch.Tensor:
-    """(batch, channels, height, width) -> (batch, height * width, channels)."""
+    """Reshape maps of shape `(batch, channels, height, width)` to `(batch, height * width, channels)`."""
     return maps.flatten(2).transpose(1, 2)
 
 
 def _split(maps: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
+    """Split the maps of A and B, which are concatenated along the batch."""
     halves = [level.chunk(2) for level in maps]
     return tuple(a for a, _ in halves), tuple(b for _, b in halves)
 
 
-def detach_details(embeddings: FCLMImageEmbeddings, coarse: torch.Tensor) -> FCLMImageEmbeddings:
-    """The embeddings, without a gradient into the detail path for the images that `coarse` (batch,) names."""
-    chosen = coarse[:, None, None, None]
+def detach_details(image_embeddings: FCLMImageEmbeddings, is_coarse: torch.Tensor) -> FCLMImageEmbeddings:
+    """Keep the gradient of some images from the detail path.
+
+    Args:
+        image_embeddings: Embeddings of a batch of images.
+        is_coarse: Bool of shape (batch_size,), True for images whose masks have no edges to teach.
+
+    Returns:
+        Embeddings with the same values.
+    """
+    chosen = is_coarse[:, None, None, None]
 
     def stop(maps: torch.Tensor) -> torch.Tensor:
         return torch.where(chosen, maps.detach(), maps)
 
-    details = tuple(stop(maps) for maps in embeddings.detail_maps)
-    return replace(embeddings, detail_maps=details, detail_basis=stop(embeddings.detail_basis))
+    detail_maps = tuple(stop(maps) for maps in image_embeddings.detail_maps)
+    return replace(image_embeddings, detail_maps=detail_maps, detail_basis=stop(image_embeddings.detail_basis))
 
 
 class ForegroundConsistentLearner(nn.Module):
-    """Everything of the training objective (Eq. 9) around a student; only the student is saved and shipped.
+    """Training objective (Eq. 9) around a student model.
 
-    `student.save_pretrained` writes the model. What else training needs to go on (meta-nets, discriminator, progress)
-    is in [`~ForegroundConsistentLearner.auxiliary_state_dict`]; the teacher is in neither.
+    `student.save_pretrained` saves the model. The rest of the trained state (meta-nets, discriminator, progress) is in
+    [`~ForegroundConsistentLearner.auxiliary_state_dict`]; the frozen teacher is in neither.
 
     Args:
-        student: the model to train.
-        teacher: Depth-Anything, frozen; needed unless `settings.distillation` is "none".
-        settings: options and switches; default the paper's.
+        student: Model to train.
+        teacher: Depth Anything, which is frozen. Required unless `settings.distillation` is `"none"`.
+        settings: Settings of the objective. Default: the paper's.
 
     Attributes:
-        progress: share of the training that is done, which sets the strength of the gradient reversal. It is 1, full
-            strength, until [`~ForegroundConsistentLearner.set_progress`] is called.
+        progress: Completed fraction of the training, which sets the strength of the gradient reversal. It is 1 (full
+            strength) until [`~ForegroundConsistentLearner.set_progress`] is called.
 
     Raises:
-        ValueError: no teacher where one is needed, or `settings.feature_level` that the encoder does not have.
+        ValueError: If a required teacher is missing or the backbone does not have the `settings.feature_level`.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf import FCLMConfig, FCLMForImageMatting
+        >>> from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings
+        >>> config = FCLMConfig(
+        ...     backbone_config={
+        ...         "model_type": "dinov2",
+        ...         "image_size": 28,
+        ...         "hidden_size": 16,
+        ...         "num_hidden_layers": 1,
+        ...         "num_attention_heads": 2,
+        ...         "out_features": ["stage1"],
+        ...     },
+        ...     text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 16},
+        ...     encoder_size=56,
+        ...     hidden_size=32,
+        ...     decoder_layers=1,
+        ...     decoder_attention_heads=2,
+        ... )
+        >>> settings = TrainingSettings(distillation="none")
+        >>> learner = ForegroundConsistentLearner(FCLMForImageMatting(config), settings=settings)
+        >>> batch = {
+        ...     "pixel_values_a": torch.rand(1, 3, 56, 56),
+        ...     "pixel_values_b": torch.rand(1, 3, 56, 56),
+        ...     "labels": torch.ones(1, 1, 56, 56),
+        ...     "input_boxes": torch.tensor([[[0.0, 0.0, 56.0, 56.0]]]),
+        ... }
+        >>> losses = learner(batch)
+        >>> sorted(losses)
+        ['domain_accuracy', 'loss', 'loss_adv', 'loss_head', 'loss_ot']
+        >>> losses["loss"].backward()
     """
 
     def __init__(
@@ -69,12 +110,15 @@ class ForegroundConsistentLearner(nn.Module):
         self.student = student
         widths = list(student.model.backbone.channels)
         if not -len(widths) <= settings.feature_level < len(widths):
-            raise ValueError(f"feature_level {settings.feature_level}: the encoder has {len(widths)} feature maps.")
+            raise ValueError(
+                f"feature_level must index one of the {len(widths)} feature maps of the backbone, got"
+                f" {settings.feature_level}."
+            )
         width = widths[settings.feature_level]
         self.teacher = self.distillation = self.discriminator = None
         if settings.distillation != "none":
             if teacher is None:
-                raise ValueError(f'distillation {settings.distillation!r} needs a teacher; "none" does without.')
+                raise ValueError(f"teacher must not be None with distillation {settings.distillation!r}.")
             self.teacher = DepthTeacher(teacher, settings.image_mean, settings.image_std, settings.teacher_size)
             self.distillation = DepthAwareDistillation(
                 width,
@@ -88,53 +132,66 @@ class ForegroundConsistentLearner(nn.Module):
         self.register_buffer("progress", torch.ones(()))
 
     def set_progress(self, progress: float) -> None:
-        """Share of the training that is done, in [0, 1]; call it before each step."""
+        """Set the completed fraction of the training; to be called before each step.
+
+        Args:
+            progress: Fraction in [0, 1].
+
+        Raises:
+            ValueError: If `progress` is out of range.
+        """
         if not 0 <= progress <= 1:
             raise ValueError(f"progress must be in [0, 1], got {progress}.")
         self.progress.fill_(progress)
 
     def auxiliary_state_dict(self) -> dict[str, torch.Tensor]:
-        """What training needs to go on, beside the student: neither its weights nor the teacher's."""
+        """Return the state that training needs besides the student, without the teacher's weights."""
         return {
             name: value for name, value in self.state_dict().items() if not name.startswith(("student.", "teacher."))
         }
 
     def load_auxiliary_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Takes back what [`~ForegroundConsistentLearner.auxiliary_state_dict`] gave.
+        """Restore the state that [`~ForegroundConsistentLearner.auxiliary_state_dict`] returned.
+
+        Args:
+            state: The state.
 
         Raises:
-            ValueError: `state` is of a learner with other switches.
+            ValueError: If the state belongs to a learner with other settings.
         """
         expected = set(self.auxiliary_state_dict())
         if missing := expected ^ set(state):
             raise ValueError(
-                f"The state is of a learner with other settings: {sorted(missing)} are in one of them only."
+                f"state must be that of a learner with the same settings, only one of them has {sorted(missing)}."
             )
         self.load_state_dict(state, strict=False)
 
     def _prepare_inputs(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The student's inputs for A and B, one after the other."""
+        """Return the student's inputs, with A and B concatenated along the batch."""
         settings = self.settings
         needed = ["pixel_values_a", "pixel_values_b", "labels"]
         if settings.prompts != "all":
-            needed.append(PROMPT_KEYS[settings.prompts][0])
+            needed.append(PROMPT_INPUTS[settings.prompts][0])
         if missing := [name for name in needed if batch.get(name) is None]:
-            raise ValueError(f"The batch lacks {', '.join(missing)} (prompts: {settings.prompts!r}).")
+            raise ValueError(f"batch lacks {', '.join(missing)} (prompts: {settings.prompts!r}).")
         shapes = {name: tuple(batch[name].shape) for name in needed[:2]}
         if len(set(shapes.values())) > 1:
-            raise ValueError(f"A and B must be pairs of the same shape, got {shapes}.")
-        shared = ("pixel_mask", "labels", "label_mask", "object_mask", *PROMPT_KEYS[settings.prompts])
+            raise ValueError(f"pixel_values_a and pixel_values_b must have the same shape, got {shapes}.")
+        shared = ("pixel_mask", "labels", "label_mask", "object_mask", *PROMPT_INPUTS[settings.prompts])
         inputs = {name: torch.cat([batch[name]] * 2) for name in shared if batch.get(name) is not None}
         if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
             text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
-            inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # once for A and B
+            inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # A and B share their texts
         if settings.prompts == "all" and self.student.config.dense_prompts:
-            # absent masks change nothing; all parameters get a gradient, which several processes wait for
+            # absent masks change nothing, but give all parameters a gradient, which several processes wait for
             inputs.setdefault("input_masks", torch.full_like(inputs["labels"], -1.0))
         return {"pixel_values": torch.cat([batch["pixel_values_a"], batch["pixel_values_b"]]), **inputs}
 
     def _draw_masks(self, batch: Mapping[str, torch.Tensor], image_sizes: torch.Tensor) -> torch.Tensor:
-        """(batch, 2, height, width) on the encoder's canvas: 1 inside the image, and alpha of the shared foreground."""
+        """Return masks of shape `(batch, 2, height, width)` on the padded encoder input.
+
+        The first is 1 inside the image, the second the alpha of the foreground that A and B share.
+        """
         labels, foreground = batch["labels"], batch.get("foreground")
         if foreground is None:
             if (object_mask := batch.get("object_mask")) is not None:
@@ -145,34 +202,37 @@ class ForegroundConsistentLearner(nn.Module):
         )
 
     def _find_tokens(self, masks: torch.Tensor, grid: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
-        """Bool (batch, 1, *grid) each: tokens inside the image, and foreground tokens (Eq. 5)."""
+        """Return boolean masks of shape `(batch, 1, *grid)`: tokens inside the image, and foreground tokens (Eq. 5)."""
         inside, alpha = nn.functional.adaptive_avg_pool2d(masks, tuple(grid)).split(1, dim=1)
         return inside > 0, alpha > self.settings.foreground_threshold
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Losses of a batch of pairs. The encoder and the teacher see each image once.
+        """Compute the losses of a batch of pairs. Backbone and teacher process each image once.
 
         Args:
-            batch: `pixel_values_a` and `pixel_values_b` (batch, 3, height, width); `labels` (batch, objects, height,
-                width), the true alphas of both; optionally `foreground` (batch, 1, height, width), the alpha of all
-                that A and B share (default: the largest of `labels`); `label_mask`, False where a label is unknown:
-                the detail path does not learn from an image with such pixels, as its masks have no edges to teach;
-                `pixel_mask`, `object_mask` and prompts as
-                [`FCLMForImageMatting`] takes them, the same for A and B. Other keys are ignored.
+            batch: Tensors by name; other keys are ignored.
+
+                - `pixel_values_a`, `pixel_values_b`: Images A and B of shape `(batch, 3, height, width)`.
+                - `labels`: True alphas of shape `(batch, objects, height, width)`, the same for A and B.
+                - `foreground` (optional): Alpha of everything that A and B share, of shape
+                  `(batch, 1, height, width)`. Default: the maximum of `labels`.
+                - `label_mask` (optional): False where a label is unknown, see [`FCLMForImageMatting`]. The detail path
+                  does not learn from images with such pixels, as coarse masks have no edges to teach.
+                - `pixel_mask`, `object_mask` and prompts as [`FCLMForImageMatting`] takes them, the same for A and B.
 
         Returns:
-            Scalars: `loss` (Eq. 9), `loss_head`, and of `loss_kd`, `loss_adv` and `loss_ot` those switched on, before
-            their weights. Beside `loss_adv` comes `domain_accuracy`, the discriminator's, without a gradient.
+            Scalars by name: `loss` (Eq. 9), `loss_head`, and those of `loss_kd`, `loss_adv` and `loss_ot` that are on,
+            without their weights. With `loss_adv` comes `domain_accuracy` of the discriminator, without gradient.
 
         Raises:
-            ValueError: a key that `settings` need is missing, or A and B do not match.
+            ValueError: If a key that the settings require is missing, or the shapes of A and B differ.
         """
         settings, model = self.settings, self.student.model
         inputs = self._prepare_inputs(batch)
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask", None)
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        canvas = model.resize_and_pad(pixel_values, image_sizes)
-        maps = tuple(model.encode(canvas).feature_maps)
+        padded = model.resize_and_pad(pixel_values, image_sizes)
+        maps = tuple(model.encode(padded).feature_maps)
         masks = self._draw_masks(batch, image_sizes[: len(image_sizes) // 2])
 
         exchanged = maps
@@ -188,7 +248,7 @@ class ForegroundConsistentLearner(nn.Module):
         inside, foreground = self._find_tokens(masks, maps[level].shape[-2:])
         losses = {}
         if self.distillation is not None:
-            losses["loss_kd"] = self._distil(maps[level], canvas, inside)
+            losses["loss_kd"] = self._distill(maps[level], padded, inside)
         if self.discriminator is not None:
             losses["loss_adv"], losses["domain_accuracy"] = self._discriminate(maps_for("discriminator")[level], inside)
         if settings.transport:
@@ -204,8 +264,7 @@ class ForegroundConsistentLearner(nn.Module):
             embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
         if settings.click_rounds and self.training:
             rounds = int(torch.randint(settings.click_rounds + 1, ()))
-            if rounds:
-                inputs = add_clicks(self.student, embeddings, inputs, rounds)
+            inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
         losses["loss_head"] = self.student(image_embeddings=embeddings, **inputs).loss
         weights = {
             "loss_kd": settings.kd_weight,
@@ -215,17 +274,17 @@ class ForegroundConsistentLearner(nn.Module):
         }
         return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
 
-    def _distil(self, features: torch.Tensor, canvas: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """`loss_kd`: the sum over those of A and B that the row of Table 4 distils."""
+    def _distill(self, features: torch.Tensor, padded: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        """Return `loss_kd`, summed over the images that the row of Table 4 distills."""
         count = features.shape[0] // 2
         images = DISTILLATION_IMAGES[self.settings.distillation]
         chosen = slice(0 if "a" in images else count, 2 * count if "b" in images else count)
-        targets, depth = self.teacher(canvas[chosen])
+        targets, depth = self.teacher(padded[chosen])
         parts = (x.split(count) for x in (features[chosen], targets, depth))
         return sum(self.distillation(*part, valid=inside) for part in zip(*parts, strict=True))
 
     def _discriminate(self, features: torch.Tensor, inside: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`loss_adv` and the discriminator's accuracy."""
+        """Return `loss_adv` and the accuracy of the discriminator."""
         tokens, mask = _to_tokens(features), inside.flatten(1)
         if self.settings.pooled_discriminator:
             weight = mask.repeat(2, 1)[..., None].float()

@@ -1,47 +1,68 @@
-"""Options of the FCLM training method."""
+"""Settings of the training objective."""
 
 from dataclasses import dataclass
 
-from .distillation import DISTILLATION_IMAGES
-from .optimal_transport import MIN_EPSILON
 
-
-# option -> batch keys that reach the model, one option for each row of Table 6
-PROMPT_KEYS = {
+# mode -> images whose features are distilled, one mode for each row of Table 4
+DISTILLATION_IMAGES = {
+    "none": "",
+    "vanilla": "ab",
+    "foreground_a": "a",
+    "foreground_b": "b",
+    "foreground": "ab",
+    "full": "ab",
+}
+ALIGNMENTS = ("none", "adversarial", "transport", "full")  # the rows of Table 5
+# prompts -> model inputs taken from the batch, one entry for each row of Table 6
+PROMPT_INPUTS = {
     "text": ("input_ids", "attention_mask"),
     "point": ("input_points", "input_labels"),
     "box": ("input_boxes",),
     "all": ("input_ids", "attention_mask", "input_points", "input_labels", "input_boxes", "input_masks"),
 }
-ALIGNMENTS = ("none", "adversarial", "transport", "full")
 EXCHANGE_READERS = ("discriminator", "transport", "decoder")
+MIN_EPSILON = 0.005  # below it the transport plan is not accurate in fp32
 
 
 @dataclass
 class TrainingSettings:
-    """Options of [`ForegroundConsistentLearner`]. The defaults are the paper's, or explained in README.md beside this.
+    """Settings of [`ForegroundConsistentLearner`]. The defaults are the paper's, or explained in docs/reproduction.md.
 
     Args:
-        distillation: a row of Table 4: "none", "vanilla", "foreground_a", "foreground_b", "foreground" or "full".
-        alignment: a row of Table 5: "none", "adversarial", "transport" or "full".
-        prompts: a row of Table 6: "text", "point", "box", or "all" that the batch holds.
-        click_rounds: most clicks that are added to an object's prompts in training, each in the middle of the largest
-            error, with the matte before them as a mask prompt; each step draws a number of them. Needs prompts "all".
-        kd_weight, adv_weight, ot_weight, head_weight: weights of Eq. 9.
-        feature_level: which of the encoder's feature maps is F_S; the last one by default.
-        depth_threshold: delta of Eq. 2.
-        meta_hidden_size: of the meta-nets; `None` for the student's width.
-        teacher_size: side in pixels of the teacher's input; `None` for about the student's.
-        discriminator_hidden_size: of the domain discriminator.
-        pooled_discriminator: it judges the mean token of an image instead of each token.
-        exchange_ratio: share of tokens that are exchanged where the adversarial loss is on; 0 for none.
-        exchange_for: who sees the exchanged tokens: any of "discriminator", "transport", "decoder".
-        transport_epsilon, transport_iterations, transport_max_tokens: see [`foreground_transport_loss`].
-        foreground_threshold: a token is foreground when the mean alpha of its patch is above this.
-        image_mean, image_std: of the image processor that makes `pixel_values`; the teacher's are converted from them.
+        distillation: Row of Table 4: `"none"`, `"vanilla"`, `"foreground_a"`, `"foreground_b"`, `"foreground"` or
+            `"full"`.
+        alignment: Row of Table 5: `"none"`, `"adversarial"`, `"transport"` or `"full"`.
+        prompts: Row of Table 6: `"text"`, `"point"`, `"box"`, or `"all"` that the batch holds.
+        click_rounds: Maximum number of clicks that are added to prompts in training, each in the middle of the largest
+            error, with the matte before it as a mask prompt. Each step draws a number. Requires prompts `"all"`.
+        kd_weight: Weight of the distillation loss in Eq. 9.
+        adv_weight: Weight of the adversarial loss in Eq. 9.
+        ot_weight: Weight of the transport loss in Eq. 9.
+        head_weight: Weight of the matting or segmentation loss in Eq. 9.
+        feature_level: Index of the backbone feature map that serves as F_S; the last one by default.
+        depth_threshold: Threshold delta of Eq. 2 on depth in [0, 1].
+        meta_hidden_size: Hidden size of the meta-nets. Default: the number of channels of F_S.
+        teacher_size: Side length of the teacher's input in pixels, a multiple of its patch size. Default: the multiple
+            nearest to that of the student.
+        discriminator_hidden_size: Hidden size of the domain discriminator.
+        pooled_discriminator: Whether the discriminator sees the mean token of an image instead of each token.
+        exchange_ratio: Fraction of the tokens that A and B exchange if the adversarial loss is on; 0 disables it.
+        exchange_for: Parts that see the exchanged tokens: any of `"discriminator"`, `"transport"` and `"decoder"`.
+        transport_epsilon: Entropy weight of the transport loss, see [`foreground_transport_loss`].
+        transport_iterations: Iterations of the transport loss, see [`foreground_transport_loss`].
+        transport_max_tokens: Maximum number of tokens in the transport loss, see [`foreground_transport_loss`].
+        foreground_threshold: A token is foreground if the mean alpha of its patch exceeds this value.
+        image_mean: Mean of the image processor that makes `pixel_values`; the teacher's input is derived with it.
+        image_std: Standard deviation of that image processor.
 
     Raises:
-        ValueError: an option that is not accepted, by name.
+        ValueError: If a value is not accepted. The message names the field.
+
+    Example:
+        >>> from fclm_hf.training import TrainingSettings
+        >>> settings = TrainingSettings(distillation="none", alignment="transport")
+        >>> settings.adversarial, settings.transport
+        (False, True)
     """
 
     distillation: str = "full"
@@ -68,44 +89,46 @@ class TrainingSettings:
     image_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        for name, accepted in (
-            ("distillation", tuple(DISTILLATION_IMAGES)),
-            ("alignment", ALIGNMENTS),
-            ("prompts", tuple(PROMPT_KEYS)),
-        ):
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}.")
-        if unknown := set(self.exchange_for) - set(EXCHANGE_READERS):
-            raise ValueError(f"exchange_for may name {EXCHANGE_READERS}, got {sorted(unknown)}.")
-        if self.click_rounds < 0:
-            raise ValueError(f"click_rounds must be at least 0, got {self.click_rounds}.")
-        if self.click_rounds and self.prompts != "all":
-            raise ValueError(f'click_rounds needs prompts "all", got {self.prompts!r}.')
+        self._check_choices()
+        if self.click_rounds > 0 and self.prompts != "all":
+            raise ValueError(f'click_rounds requires prompts "all", got {self.prompts!r}.')
         if not 0 <= self.exchange_ratio <= 1:
             raise ValueError(f"exchange_ratio must be in [0, 1], got {self.exchange_ratio}.")
-        if self.transport_epsilon < MIN_EPSILON:
-            raise ValueError(f"transport_epsilon must be at least {MIN_EPSILON}, got {self.transport_epsilon}.")
         if not 0 < self.depth_threshold < 1:
             raise ValueError(f"depth_threshold must be between 0 and 1, got {self.depth_threshold}.")
-        for name, least in (
+        for name, minimum in (
+            ("transport_epsilon", MIN_EPSILON),
+            ("click_rounds", 0),
             ("discriminator_hidden_size", 1),
             ("meta_hidden_size", 1),
             ("transport_iterations", 1),
             ("transport_max_tokens", 2),
+            *((name, 0) for name in ("kd_weight", "adv_weight", "ot_weight", "head_weight", "foreground_threshold")),
         ):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
-        for name in ("kd_weight", "adv_weight", "ot_weight", "head_weight", "foreground_threshold"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+            if (value := getattr(self, name)) is not None and value < minimum:
+                raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+
+    def _check_choices(self) -> None:
+        """Check the fields that name one of several options."""
+        for name, accepted in (
+            ("distillation", tuple(DISTILLATION_IMAGES)),
+            ("alignment", ALIGNMENTS),
+            ("prompts", tuple(PROMPT_INPUTS)),
+        ):
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name} must be one of {accepted}, got {getattr(self, name)!r}.")
+        if unknown := set(self.exchange_for) - set(EXCHANGE_READERS):
+            raise ValueError(f"exchange_for must name any of {EXCHANGE_READERS}, got {sorted(unknown)}.")
 
     @property
     def adversarial(self) -> bool:
+        """Whether the adversarial loss is on."""
         return self.alignment in ("adversarial", "full")
 
     @property
     def transport(self) -> bool:
+        """Whether the transport loss is on."""
         return self.alignment in ("transport", "full")
 
 
-__all__ = ["PROMPT_KEYS", "TrainingSettings"]
+__all__ = ["ALIGNMENTS", "DISTILLATION_IMAGES", "EXCHANGE_READERS", "MIN_EPSILON", "PROMPT_INPUTS", "TrainingSettings"]

@@ -1,4 +1,4 @@
-"""The frozen teacher of Depth-Aware Distillation: Depth-Anything's features and depth from one run."""
+"""Frozen teacher of Depth-Aware Distillation: features and depth of Depth Anything from a single forward pass."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,17 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
 class DepthTeacher(nn.Module):
-    """Runs Depth-Anything on the student's images, in evaluation mode and without gradients.
+    """Depth Anything on the images of the student, in evaluation mode and without gradients.
 
     Args:
-        model: Depth-Anything V1 or V2 of any size.
-        image_mean, image_std: of the student's image processor; the teacher gets ImageNet's.
-        size: side in pixels of what the teacher sees, a multiple of its patch size; `None` for the multiple nearest to
-            the student's.
+        model: Depth Anything V1 or V2 of any size.
+        image_mean: Mean of the student's image processor; the images are converted to ImageNet's.
+        image_std: Standard deviation of the student's image processor.
+        size: Side length of the teacher's input in pixels, a multiple of its patch size. Default: the multiple nearest
+            to that of the student.
 
     Raises:
-        ValueError: `size` is no multiple of the patch size.
+        ValueError: If `size` is not a multiple of the patch size.
     """
 
     def __init__(
@@ -43,21 +44,28 @@ class DepthTeacher(nn.Module):
 
     @property
     def channels(self) -> int:
+        """Channels of the features."""
         return self.model.config.backbone_config.hidden_size
 
     def train(self, mode: bool = True) -> "DepthTeacher":
+        """Stay in evaluation mode, whatever `mode` is."""
         return super().train(False)
 
     def _fit(self, side: int) -> int:
+        """Return the side length of the teacher's input for one of the student's."""
         return self.size or max(1, round(side / self.patch_size)) * self.patch_size
 
     @torch.no_grad()
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (batch, 3, height, width) as the student's encoder sees them.
+        """Compute features and depth.
+
+        Args:
+            images: Images of shape `(batch, 3, height, width)` as the student's backbone receives them.
 
         Returns:
-            features (batch, channels, h, w) of the encoder's last layer, after its final norm, and depth (batch, H, W):
-            relative inverse depth, larger is nearer.
+            The features of the last layer of the teacher's backbone after its final norm, of shape
+            `(batch, channels, teacher_height, teacher_width)`, and the relative inverse depth, of shape
+            `(batch, depth_height, depth_width)`; larger is nearer.
         """
         size = tuple(self._fit(side) for side in images.shape[-2:])
         if images.shape[-2:] != size:

@@ -1,4 +1,6 @@
-"""Token exchange between two images that share their foreground."""
+"""Exchange of tokens between two images that share their foreground."""
+
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,9 +10,12 @@ FeatureMaps = tuple[torch.Tensor, ...]
 
 
 def _pick_cells(
-    grid: tuple[int, int, int], ratio: float, valid: torch.Tensor | None, reference: torch.Tensor, generator
+    grid: tuple[int, int, int], ratio: float, valid: torch.Tensor | None, reference: torch.Tensor, generator: Any
 ) -> torch.Tensor:
-    """Bool (batch, 1, height, width) with `round(ratio * cells)` random cells of each image, among the valid ones."""
+    """Return a boolean mask of shape `(batch, 1, height, width)` of random cells of each image.
+
+    Their number is `ratio` times the number of valid cells, rounded.
+    """
     batch, height, width = grid
     noise = torch.rand(batch, height * width, generator=generator, device=reference.device)
     if valid is None:
@@ -30,22 +35,31 @@ def exchange_tokens(
     valid: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[FeatureMaps, FeatureMaps]:
-    """Swaps tokens at the same random places of A and B, image i of A with image i of B.
+    """Swap the tokens at random positions between A and B, image i of A with image i of B.
 
-    The places are drawn on the coarsest grid and enlarged to the finer ones, so that every level swaps the same part of
-    the picture: of the coarsest tokens the share is exact, and so it is of levels that are a multiple as large.
+    The positions are drawn on the coarsest grid and upsampled to the finer ones, so that every level swaps the same
+    part of the image. The ratio is exact on the coarsest grid, and on all grids whose size is a multiple of it.
 
     Args:
-        maps_a, maps_b: feature maps (batch, channels, height, width) of each level.
-        ratio: share of the tokens, in [0, 1].
-        valid: (batch, 1, height, width) on the coarsest grid, the tokens that may be swapped; default all.
-        generator: of the places, on the device of the maps.
+        maps_a: Feature maps of A, each of shape `(batch, channels, height, width)`.
+        maps_b: Feature maps of B, of the same shapes.
+        ratio: Fraction of the tokens to swap, in [0, 1].
+        valid: Mask of shape `(batch, 1, height, width)` on the coarsest grid of the tokens that may be swapped.
+            Default: all.
+        generator: Source of randomness, on the device of the maps.
 
     Returns:
-        The maps of A with tokens of B, and those of B with tokens of A.
+        The maps of A with tokens of B, and the maps of B with tokens of A.
 
     Raises:
-        ValueError: levels that do not fit each other, or `ratio` out of range.
+        ValueError: If the shapes of A and B differ or `ratio` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import exchange_tokens
+        >>> (a,), (b,) = exchange_tokens((torch.zeros(1, 8, 4, 4),), (torch.ones(1, 8, 4, 4),), ratio=0.25)
+        >>> a.mean(), b.mean()
+        (tensor(0.2500), tensor(0.7500))
     """
     shapes_a, shapes_b = ([tuple(x.shape) for x in maps] for maps in (maps_a, maps_b))
     if shapes_a != shapes_b:

@@ -9,19 +9,19 @@ from PIL import Image, ImageDraw
 from training_sets import background_rows, encode, make_cutout, make_png, write_parquet
 
 from fclm_hf.data import (
-    Backoff,
     CompositionSettings,
-    FaultCounter,
-    FaultReason,
-    FaultySampleError,
+    InvalidReason,
+    InvalidSampleCounter,
+    InvalidSampleError,
     PairSettings,
     PairStream,
+    RetryPolicy,
+    Shard,
     SourceConfig,
-    TooManyFaultsError,
+    TooManyInvalidSamplesError,
     open_source,
 )
 from fclm_hf.data.sources.decoding import decode_alpha, decode_cutout, decode_image, decode_photo, read_bytes
-from fclm_hf.data.sources.rows import Share
 from fclm_hf.data.streaming.mixture import SampleStream
 
 
@@ -78,22 +78,22 @@ def good_rows() -> list[tuple[str, bytes, bytes]]:
     ]
 
 
-def bad_rows() -> list[tuple[FaultReason, bytes | None, bytes | None]]:
+def bad_rows() -> list[tuple[InvalidReason, bytes | None, bytes | None]]:
     photo, alpha = encode(make_photo()), encode(make_alpha())
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
     jpeg = encode(noise, "JPEG")
     return [
-        (FaultReason.BROKEN, jpeg[: len(jpeg) * 2 // 3], alpha),
-        (FaultReason.BROKEN, encode(noise)[:-400], alpha),
-        (FaultReason.NOT_AN_IMAGE, b"<html>404</html>", alpha),
-        (FaultReason.NOT_AN_IMAGE, photo, b"%PDF-1.4 something else"),
-        (FaultReason.EMPTY_FILE, b"", alpha),
-        (FaultReason.EMPTY_ALPHA, photo, encode(Image.new("L", (WIDTH, HEIGHT)))),
-        (FaultReason.TOO_LARGE, make_png(60_000, 60_000), alpha),
-        (FaultReason.TOO_LARGE, photo, make_png(12_000, 12_000)),
-        (FaultReason.ZERO_SIZE, make_png(0, 24), alpha),
-        (FaultReason.SIZE_MISMATCH, photo, encode(Image.new("L", (HEIGHT, WIDTH), 255))),
-        (FaultReason.MISSING, None, alpha),
+        (InvalidReason.BROKEN, jpeg[: len(jpeg) * 2 // 3], alpha),
+        (InvalidReason.BROKEN, encode(noise)[:-400], alpha),
+        (InvalidReason.NOT_AN_IMAGE, b"<html>404</html>", alpha),
+        (InvalidReason.NOT_AN_IMAGE, photo, b"%PDF-1.4 something else"),
+        (InvalidReason.EMPTY_FILE, b"", alpha),
+        (InvalidReason.EMPTY_ALPHA, photo, encode(Image.new("L", (WIDTH, HEIGHT)))),
+        (InvalidReason.TOO_LARGE, make_png(60_000, 60_000), alpha),
+        (InvalidReason.TOO_LARGE, photo, make_png(12_000, 12_000)),
+        (InvalidReason.ZERO_SIZE, make_png(0, 24), alpha),
+        (InvalidReason.SIZE_MISMATCH, photo, encode(Image.new("L", (HEIGHT, WIDTH), 255))),
+        (InvalidReason.MISSING, None, alpha),
     ]
 
 
@@ -105,8 +105,8 @@ def test_awkward_images_come_out_upright(kind, photo, alpha):
     opacity = decode_alpha(alpha, (HEIGHT, WIDTH))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert opacity.shape == (HEIGHT, WIDTH)
-    for (row, column), colour in {(4, 4): (255, 255, 255), (4, 28): (220, 20, 20), (20, 16): (20, 20, 220)}.items():
-        assert np.abs(pixels[row, column] - colour).max() < 25
+    for (row, column), color in {(4, 4): (255, 255, 255), (4, 28): (220, 20, 20), (20, 16): (20, 20, 220)}.items():
+        assert np.abs(pixels[row, column] - color).max() < 25
     assert opacity[:11, :15].min() == 255
     assert opacity[14:].max() == 0 == opacity[:, 18:].max()
 
@@ -121,8 +121,8 @@ def test_cutouts_of_any_kind_keep_their_alpha(mode):
         "palette": lambda: encode(image.quantize(8)),
         "webp": lambda: encode(image, "WEBP", lossless=True),
     }[mode]()
-    colours, alpha = decode_cutout(data)
-    assert colours.shape == (16, 16, 3)
+    colors, alpha = decode_cutout(data)
+    assert colors.shape == (16, 16, 3)
     assert alpha.shape == (16, 16)
     assert alpha[8, 8] == 1 == alpha[0, 0]
     assert alpha[0, 15] == 0
@@ -130,25 +130,25 @@ def test_cutouts_of_any_kind_keep_their_alpha(mode):
 
 @pytest.mark.parametrize("image", [make_photo(), make_photo().convert("RGBA")], ids=["RGB", "opaque RGBA"])
 def test_an_object_without_transparency_is_none(image):
-    with pytest.raises(FaultySampleError, match="no transparency"):
+    with pytest.raises(InvalidSampleError, match="no transparency"):
         decode_cutout(encode(image))
-    with pytest.raises(FaultySampleError, match="alpha is 0 everywhere"):
+    with pytest.raises(InvalidSampleError, match="alpha is 0 everywhere"):
         decode_cutout(encode(Image.new("RGBA", (4, 4))))
 
 
 def test_files_are_read_from_where_the_source_is(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"abc")
     for value, base in (("a.bin", str(tmp_path)), (str(tmp_path / "a.bin"), ""), ({"bytes": b"abc", "path": "x"}, "")):
-        assert read_bytes(value, base, Backoff(0)) == b"abc"
-    assert read_bytes({"bytes": None, "path": f"file://{tmp_path}/a.bin"}, "", Backoff(0)) == b"abc"
+        assert read_bytes(value, base, RetryPolicy(0)) == b"abc"
+    assert read_bytes({"bytes": None, "path": f"file://{tmp_path}/a.bin"}, "", RetryPolicy(0)) == b"abc"
     for value in ("b.bin", None, {"bytes": None, "path": None}):
-        with pytest.raises(FaultySampleError, match="missing image"):
-            read_bytes(value, str(tmp_path), Backoff(0))
+        with pytest.raises(InvalidSampleError, match="missing image"):
+            read_bytes(value, str(tmp_path), RetryPolicy(0))
 
 
 def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT - 1)
-    with pytest.raises(FaultySampleError, match=f"too many pixels: {WIDTH} x {HEIGHT}"):
+    with pytest.raises(InvalidSampleError, match=f"too many pixels: {WIDTH} x {HEIGHT}"):
         decode_image(encode(make_photo()))
 
 
@@ -167,13 +167,13 @@ def test_of_a_thousand_files_the_good_ones_are_all_used_and_the_bad_ones_counted
             if data is not None:
                 (tmp_path / path).write_bytes(data)
         entries.append({"image": paths[0], "alpha": paths[1], "id": str(number)})
-        if isinstance(kind, FaultReason):
+        if isinstance(kind, InvalidReason):
             expected[kind.value] = expected.get(kind.value, 0) + 1
     index = tmp_path / "index.json"
     index.write_text(json.dumps(entries))
     source = open_source(SourceConfig("json", "image_alpha", data_files=str(index)))
-    faults = FaultCounter()
-    stream = SampleStream(source, Share(), 0, Backoff(0), faults, max_fault_share=0.5, min_fault_count=100)
+    counter = InvalidSampleCounter()
+    stream = SampleStream(source, Shard(), 0, RetryPolicy(0), counter, max_invalid_fraction=0.5, min_sample_count=100)
     used = set()
     while stream.peek().epoch == 0:
         sample = stream.take()
@@ -183,36 +183,38 @@ def test_of_a_thousand_files_the_good_ones_are_all_used_and_the_bad_ones_counted
         assert photo.image[20, 16].argmax() == 2
         assert photo.alphas[0][4, 4] == 255
         assert photo.alphas[0][20, 28] == 0
-    # faults at the start of the second epoch have been counted too
-    seen_again = faults.skipped - 200
+    # invalid samples at the start of the second epoch have been counted too
+    seen_again = counter.skipped - 200
     assert used == set(range(800))
     assert 0 <= seen_again < 20
-    assert faults.reasons.keys() == expected.keys()
+    assert counter.reasons.keys() == expected.keys()
     assert sum(expected.values()) == 200
-    extra = {reason: faults.reasons[reason] - count for reason, count in expected.items()}
+    extra = {reason: counter.reasons[reason] - count for reason, count in expected.items()}
     assert min(extra.values()) >= 0
     assert sum(extra.values()) == seen_again
-    assert faults.used == 800
+    assert counter.used == 800
 
 
 def test_counters_add_up_and_tell_what_is_wrong():
-    counters = [FaultCounter(used=60), FaultCounter(used=30)]
+    counters = [InvalidSampleCounter(used=60), InvalidSampleCounter(used=30)]
     for counter, count in zip(counters, (4, 6), strict=True):
         for number in range(count):
-            reason = FaultReason.BROKEN if number else FaultReason.MISSING
-            counter.count_fault(FaultySampleError(reason, "why"), f"set:{number}")
-    total = FaultCounter.merge(counters)
-    assert (total.used, total.skipped, total.share) == (90, 10, 0.1)
+            reason = InvalidReason.BROKEN if number else InvalidReason.MISSING
+            counter.count_invalid(InvalidSampleError(reason, "why"), f"set:{number}")
+    total = InvalidSampleCounter.merge(counters)
+    assert (total.used, total.skipped, total.fraction) == (90, 10, 0.1)
     assert total.reasons == {"broken or truncated image": 8, "missing image": 2}
     assert str(total).startswith("10 of 100 samples skipped; 8 x broken or truncated image, such as set:1 (broken")
-    assert FaultCounter.from_state_dict(json.loads(json.dumps(total.state_dict()))) == total
-    total.check(max_share=0.1, min_count=100)
-    total.check(max_share=0.05, min_count=101)
-    with pytest.raises(TooManyFaultsError, match="10 of 100 .* a share of 10.0%, accepted are 5.0%: mend the data"):
-        total.check(max_share=0.05, min_count=100)
+    assert InvalidSampleCounter.from_state_dict(json.loads(json.dumps(total.state_dict()))) == total
+    total.check(max_fraction=0.1, min_count=100)
+    total.check(max_fraction=0.05, min_count=101)
+    with pytest.raises(
+        TooManyInvalidSamplesError, match=r"10 of 100 .* fraction .* at most 5.0%, got 10.0%: fix the data"
+    ):
+        total.check(max_fraction=0.05, min_count=100)
 
 
-def test_an_object_that_shrinks_to_nothing_is_a_fault(tmp_path):
+def test_an_object_that_shrinks_to_nothing_is_invalid(tmp_path):
     speck = Image.new("RGBA", (400, 400))
     speck.putpixel((200, 200), (255, 0, 0, 255))
     images = [encode(speck), *(encode(make_cutout(number)) for number in range(9))]
@@ -221,28 +223,32 @@ def test_an_object_that_shrinks_to_nothing_is_a_fault(tmp_path):
         open_source(SourceConfig(str(write_parquet(tmp_path / kind, part)), kind))
         for kind, part in (("rgba", rows), ("background", background_rows(5)))
     ]
-    rare = dict.fromkeys(("plants", "bunches", "meshes", "strands"), 0.0)
-    settings = PairSettings(CompositionSettings(size=32, object_counts=(1, 0, 0), **rare), max_fault_share=0.5)
-    stream = PairStream([sources[0]], [sources[1]], Share(), settings)
+    rare = dict.fromkeys(("plant_prob", "cluster_prob", "lattice_prob", "hair_prob"), 0.0)
+    settings = PairSettings(CompositionSettings(size=32, object_counts=(1, 0, 0), **rare), max_invalid_fraction=0.5)
+    stream = PairStream([sources[0]], [sources[1]], Shard(), settings)
     keys = [key for drawn in stream.draw(30) for _, key in drawn.keys]
     assert len(keys) == 30
     assert not any(key.endswith(":0") for key in keys)
-    assert stream.faults.reasons == {"nothing left at the training size": stream.faults.skipped}
+    assert stream.invalid_samples.reasons == {"nothing left at the training size": stream.invalid_samples.skipped}
     # the backgrounds of its pairs were fine
-    assert 3 <= stream.faults.skipped <= 4
-    assert stream.faults.used == 90 + 2 * stream.faults.skipped
+    assert 3 <= stream.invalid_samples.skipped <= 4
+    assert stream.invalid_samples.used == 90 + 2 * stream.invalid_samples.skipped
 
 
-def test_nothing_but_faults_ends_the_stream(tmp_path):
+def test_nothing_but_invalid_samples_ends_the_stream(tmp_path):
     rows = [{"image": {"bytes": b"no image", "path": None}} for _ in range(7)]
     source = open_source(SourceConfig(str(write_parquet(tmp_path, rows)), "background"))
-    stream = SampleStream(source, Share(), 0, Backoff(0), FaultCounter(), max_fault_share=0.05, min_fault_count=50)
-    with pytest.raises(TooManyFaultsError, match="50 of 50 samples skipped; 50 x not an image, such as .*100.0%"):
+    stream = SampleStream(
+        source, Shard(), 0, RetryPolicy(0), InvalidSampleCounter(), max_invalid_fraction=0.05, min_sample_count=50
+    )
+    with pytest.raises(
+        TooManyInvalidSamplesError, match=r"50 of 50 samples skipped; 50 x not an image, such as .*100.0%"
+    ):
         stream.peek()
 
 
 def test_what_pil_can_read_but_not_convert_is_broken():
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), np.float32(np.nan))).save(buffer, "TIFF")
-    with pytest.raises(FaultySampleError, match="alpha is 0 everywhere"):
+    with pytest.raises(InvalidSampleError, match="alpha is 0 everywhere"):
         decode_alpha(buffer.getvalue(), (4, 4))

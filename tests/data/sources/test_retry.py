@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from fclm_hf.data import Backoff, FaultySampleError, LostConnectionError
+from fclm_hf.data import InvalidSampleError, LostConnectionError, RetryPolicy
 from fclm_hf.data.sources.decoding import read_bytes
 from fclm_hf.data.sources.retry import is_temporary
 
@@ -19,14 +19,14 @@ def test_pauses_grow_and_other_errors_pass():
             raise error
         return "done"
 
-    assert Backoff(retries=3, first=0.5, longest=1.5, sleep=pauses.append).run(attempt, "x") == "done"
+    assert RetryPolicy(max_retries=3, initial_delay=0.5, max_delay=1.5, sleep=pauses.append).run(attempt, "x") == "done"
     assert pauses == [0.5, 1.0, 1.5]
 
     def deny() -> None:
         raise PermissionError("no")
 
     with pytest.raises(PermissionError):
-        Backoff(sleep=pauses.append).run(deny, "x")
+        RetryPolicy(sleep=pauses.append).run(deny, "x")
     assert len(pauses) == 3
 
 
@@ -52,10 +52,12 @@ class _UnsteadyHandler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if "missing" in self.path:
-            return self.send_error(404)
+            self.send_error(404)
+            return
         type(self).requests += 1
         if self.requests % 3 == 1 or "busy" in self.path:
-            return self.send_error(503)
+            self.send_error(503)
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(self.body)))
         self.end_headers()
@@ -75,12 +77,12 @@ def address():
 
 def test_files_behind_an_unsteady_server_are_read_whole(address):
     pauses = []
-    backoff = Backoff(retries=2, sleep=pauses.append)
+    retry = RetryPolicy(max_retries=2, sleep=pauses.append)
     for name in ("a", "b"):
-        assert read_bytes(name, address, backoff) == _UnsteadyHandler.body
+        assert read_bytes(name, address, retry) == _UnsteadyHandler.body
     assert pauses == [1.0, 2.0] * 2
-    with pytest.raises(FaultySampleError, match="missing image: .*404"):
-        read_bytes("missing", address, backoff)
+    with pytest.raises(InvalidSampleError, match=r"missing image: .*404"):
+        read_bytes("missing", address, retry)
     assert len(pauses) == 4
     with pytest.raises(LostConnectionError, match=f"Reading {address}/busy failed 3 times, the last time with .*503"):
-        read_bytes(f"{address}/busy", "", backoff)
+        read_bytes(f"{address}/busy", "", retry)

@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from typing import ClassVar
 
 import fsspec
 import numpy as np
@@ -11,12 +12,12 @@ from fsspec.implementations.local import LocalFileSystem
 from huggingface_hub.utils import httpx
 from training_sets import background_rows, encode, make_background, write_metadata, write_parquet, write_webdataset
 
-from fclm_hf.data import Backoff, LostConnectionError, SourceConfig, StreamError, open_source
-from fclm_hf.data.sources.rows import OrderedRows, Share, ShuffledRows
+from fclm_hf.data import LostConnectionError, RetryPolicy, Shard, SourceConfig, StreamError, open_source
+from fclm_hf.data.sources.rows import OrderedRows, ShuffledRows
 
 
 ROWS = 53
-QUICK = Backoff(retries=20, sleep=lambda seconds: None)
+QUICK = RetryPolicy(max_retries=20, sleep=lambda seconds: None)
 
 
 def write_set(folder, layout: str, files: int) -> SourceConfig:
@@ -51,13 +52,13 @@ LAYOUTS = [("parquet", 1), ("parquet", 4), ("webdataset", 4), ("folder", 1)]
 
 @pytest.mark.parametrize(("layout", "files"), LAYOUTS)
 @pytest.mark.parametrize("count", [1, 2, 4, 6, 8])
-def test_every_row_is_in_exactly_one_share(tmp_path, layout, files, count):
-    """More shares than files, as many, and numbers that do not divide each other."""
+def test_every_row_is_in_exactly_one_shard(tmp_path, layout, files, count):
+    """More shards than files, as many, and numbers that do not divide each other."""
     source = open_source(write_set(tmp_path / "set", layout, files))
     for epoch in range(2):
         seen = []
         for index in range(count):
-            rows = OrderedRows(source, Share(index, count), seed=3, backoff=QUICK)
+            rows = OrderedRows(source, Shard(index, count), seed=3, retry=QUICK)
             for _ in range(epoch):
                 list(iter(rows.read, None))
             part = [int(row["id"]) for row in iter(rows.read, None)]
@@ -67,17 +68,17 @@ def test_every_row_is_in_exactly_one_share(tmp_path, layout, files, count):
 
 
 @pytest.mark.parametrize(("layout", "files"), LAYOUTS)
-@pytest.mark.parametrize("share", [Share(), Share(1, 3)])
-def test_a_row_that_is_resumed_at_is_followed_by_the_same_rows(tmp_path, layout, files, share):
+@pytest.mark.parametrize("shard", [Shard(), Shard(1, 3)])
+def test_a_row_that_is_resumed_at_is_followed_by_the_same_rows(tmp_path, layout, files, shard):
     source = open_source(write_set(tmp_path / "set", layout, files))
-    total = 2 * ROWS // share.count + 5
-    rows = ShuffledRows(source, share, seed=5, backoff=QUICK)
+    total = 2 * ROWS // shard.count + 5
+    rows = ShuffledRows(source, shard, seed=5, retry=QUICK)
     expected = read(rows, total + 3)
     assert max(epoch for epoch, _ in expected) == 2
-    first = ShuffledRows(source, share, seed=5, backoff=QUICK)
+    first = ShuffledRows(source, shard, seed=5, retry=QUICK)
     for done in range(0, total, 3):
         state = json.loads(json.dumps(first.state_dict()))
-        resumed = ShuffledRows(source, share, seed=5, backoff=QUICK)
+        resumed = ShuffledRows(source, shard, seed=5, retry=QUICK)
         resumed.load_state_dict(state)
         assert read(resumed, total - done) == expected[done:total]
         assert read(first, 3) == expected[done : done + 3]
@@ -85,13 +86,13 @@ def test_a_row_that_is_resumed_at_is_followed_by_the_same_rows(tmp_path, layout,
 
 def test_epochs_hold_every_row_once_in_another_order(tmp_path):
     source = open_source(write_set(tmp_path / "set", "parquet", 4))
-    found = read(ShuffledRows(source, Share(), seed=0, backoff=QUICK), 3 * ROWS)
+    found = read(ShuffledRows(source, Shard(), seed=0, retry=QUICK), 3 * ROWS)
     orders = [[number for at, number in found if at == epoch] for epoch in range(3)]
     assert [epoch for epoch, _ in found] == sorted(epoch for epoch, _ in found)
     assert all(sorted(order) == list(range(ROWS)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
     assert list(range(ROWS)) not in orders
-    other = read(ShuffledRows(source, Share(), seed=1, backoff=QUICK), ROWS)
+    other = read(ShuffledRows(source, Shard(), seed=1, retry=QUICK), ROWS)
     assert [number for _, number in other] != orders[0]
 
 
@@ -99,21 +100,21 @@ def test_blocks_end_at_their_limits(tmp_path):
     config = write_set(tmp_path / "set", "parquet", 1)
     size = len(background_rows(1)[0]["image"]["bytes"])
     config.shuffle_rows, config.shuffle_megabytes = 1000, 5 * size / 2**20
-    found = read(ShuffledRows(open_source(config), Share(), seed=0, backoff=QUICK), 20)
+    found = read(ShuffledRows(open_source(config), Shard(), seed=0, retry=QUICK), 20)
     blocks = [{number for _, number in found[start : start + 6]} for start in (0, 6, 12)]
     assert all(max(block) - min(block) < 8 for block in blocks)
     config.shuffle_rows = 1
-    ordered = read(ShuffledRows(open_source(config), Share(), seed=0, backoff=QUICK), ROWS)
+    ordered = read(ShuffledRows(open_source(config), Shard(), seed=0, retry=QUICK), ROWS)
     assert [number for _, number in ordered] == list(range(ROWS))
 
 
-def test_a_share_without_rows_is_an_error(tmp_path):
+def test_a_shard_without_rows_is_an_error(tmp_path):
     config = write_set(tmp_path / "set", "parquet", 1)
     with pytest.raises(StreamError, match="no rows for one of the worker processes: it is empty, keep leaves nothing"):
-        ShuffledRows(open_source(config), Share(60, 61), seed=0, backoff=QUICK).peek()
+        ShuffledRows(open_source(config), Shard(60, 61), seed=0, retry=QUICK).peek()
     config.keep = {"id": [-1]}
     with pytest.raises(StreamError, match="keep leaves nothing"):
-        ShuffledRows(open_source(config), Share(), seed=0, backoff=QUICK).peek()
+        ShuffledRows(open_source(config), Shard(), seed=0, retry=QUICK).peek()
 
 
 class FlakyFileSystem(LocalFileSystem):
@@ -125,7 +126,7 @@ class FlakyFileSystem(LocalFileSystem):
     protocol = "flaky"
     every = 0
     chance = random.Random(0)
-    drops: Counter[str] = Counter()
+    drops: ClassVar[Counter[str]] = Counter()
 
     @classmethod
     def _strip_protocol(cls, path):
@@ -173,15 +174,15 @@ def test_dropped_connections_cost_no_row_and_repeat_none(tmp_path, flaky, layout
     pattern = "*.parquet" if layout == "parquet" else "*.tar"
     config.path, config.data_files = layout, f"flaky://{tmp_path}/set/{pattern}"
     source = open_source(config, QUICK)
-    expected = read(ShuffledRows(source, Share(), seed=2, backoff=QUICK), 2 * ROWS)
+    expected = read(ShuffledRows(source, Shard(), seed=2, retry=QUICK), 2 * ROWS)
     flaky.every = every
     pauses = []
-    patient = Backoff(retries=60, sleep=pauses.append)
-    found = read(ShuffledRows(source, Share(), seed=2, backoff=patient), 2 * ROWS)
+    patient = RetryPolicy(max_retries=60, sleep=pauses.append)
+    found = read(ShuffledRows(source, Shard(), seed=2, retry=patient), 2 * ROWS)
     assert found == expected
     assert {number for _, number in found} == set(range(ROWS))
     assert sum(flaky.drops.values()) >= 5
     assert len(pauses) >= 5
     flaky.every = 1
     with pytest.raises(LostConnectionError, match=r"Reading \w+ failed 3 times, the last time with \w*Error"):
-        read(ShuffledRows(source, Share(), seed=2, backoff=Backoff(retries=2, sleep=pauses.append)), 1)
+        read(ShuffledRows(source, Shard(), seed=2, retry=RetryPolicy(max_retries=2, sleep=pauses.append)), 1)

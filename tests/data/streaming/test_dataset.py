@@ -1,4 +1,4 @@
-"""The whole stream: batches from worker processes that resume to the bit and share the data out among processes."""
+"""The whole stream: batches from worker processes that resume bit-exactly and divide the data among processes."""
 
 import json
 import pickle
@@ -15,15 +15,15 @@ from tiny_model import tiny_tokenizer
 from training_sets import background_rows, cutout_rows, encode, make_background, write_parquet
 
 from fclm_hf.data import (
-    Backoff,
     BatchSettings,
     CompositionSettings,
-    FaultCounter,
+    InvalidSampleCounter,
     PairSettings,
+    RetryPolicy,
     SourceConfig,
     StreamError,
     StreamLoader,
-    TooManyFaultsError,
+    TooManyInvalidSamplesError,
     TrainingStream,
     open_source,
 )
@@ -44,7 +44,7 @@ def photo_rows(count: int) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """Cut-outs in two files and photos in one, with a few faults, and backgrounds."""
+    """Cut-outs in two files and photos in one, with a few invalid rows, and backgrounds."""
     folder = tmp_path_factory.mktemp("sets")
     cutouts, photos = cutout_rows(40), photo_rows(15)
     for number in (3, 17, 30):
@@ -73,10 +73,12 @@ def make_loader(
     batch_size: int = 3,
     rank: int = 0,
     world_size: int = 1,
-    plants: float = 0.0,
+    plant_prob: float = 0.0,
     **pairs,
 ):
-    settings = PairSettings(CompositionSettings(size=SIZE, plants=plants), **{"max_fault_share": 0.5, **pairs})
+    settings = PairSettings(
+        CompositionSettings(size=SIZE, plant_prob=plant_prob), **{"max_invalid_fraction": 0.5, **pairs}
+    )
     batches = BatchSettings(batch_size, prompts_per_image=2)
     stream = TrainingStream(
         **sources, tokenizer=tiny_tokenizer(), pairs=settings, batches=batches, rank=rank, world_size=world_size
@@ -119,27 +121,27 @@ def test_a_batch_holds_what_training_needs(sets):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers):
     sources = open_sets(sets)
-    loader = make_loader(sources, workers, plants=0.1)
+    loader = make_loader(sources, workers, plant_prob=0.1)
     expected, states = [], []
     for batch in loader:
         expected.append(batch)
         states.append(json.loads(json.dumps(loader.state_dict())))
         if len(expected) == 30:
             break
-    # in the second epoch, with faults behind it
+    # in the second epoch, with invalid samples behind it
     assert {epoch for batch in expected for keys in batch["sample_keys"] for epoch, _ in keys} >= {0, 1}
-    faults = loader.faults
-    assert faults.skipped >= 4
-    assert faults.reasons.keys() == {"broken or truncated image", "file of zero bytes"}
+    counter = loader.invalid_samples
+    assert counter.skipped >= 4
+    assert counter.reasons.keys() == {"broken or truncated image", "file of zero bytes"}
     # from states of the first run, then from a state of the resumed one
     state, done = states[0], 1
     for end in (14, 30):
-        resumed = make_loader(sources, workers, plants=0.1)
+        resumed = make_loader(sources, workers, plant_prob=0.1)
         resumed.load_state_dict(state)
         assert_same(take(resumed, end - done), expected[done:end])
         state, done = json.loads(json.dumps(resumed.state_dict())), end
-    assert resumed.faults == faults
-    last = make_loader(sources, workers, plants=0.1)
+    assert resumed.invalid_samples == counter
+    last = make_loader(sources, workers, plant_prob=0.1)
     last.load_state_dict(states[26])
     assert_same(take(last, 3), expected[27:])
 
@@ -171,9 +173,9 @@ def test_a_state_of_another_run_is_refused(sets):
     take(loader, 1)
     state = loader.state_dict()
     for changes, message in (
-        ({"workers": 1}, "saved with workers 2, now it is 1"),
-        ({"workers": 2, "seed": 5}, "saved with seed 0, now it is 5"),
-        ({"workers": 2, "world_size": 2}, "saved with world_size 1, now it is 2"),
+        ({"workers": 1}, "workers must be 2, as when the state was saved, got 1"),
+        ({"workers": 2, "seed": 5}, "seed must be 0, as when the state was saved, got 5"),
+        ({"workers": 2, "world_size": 2}, "world_size must be 1, as when the state was saved, got 2"),
     ):
         with pytest.raises(ValueError, match=message):
             make_loader(sources, **changes).load_state_dict(state)
@@ -189,15 +191,15 @@ def test_sources_are_mixed_by_their_weights(sets):
 
 def test_plants_are_a_share_of_the_cutouts(sets):
     """Of the draws with weight 3, a quarter is plants; photos keep to their weight."""
-    loader = make_loader(open_sets(sets), batch_size=60, plants=0.25)
+    loader = make_loader(open_sets(sets), batch_size=60, plant_prob=0.25)
     firsts = [keys[0][1] for batch in take(loader, 4) for keys in batch["sample_keys"]]
     for pattern, expected in (("plant:", 1 / 5), ("/photos:", 1 / 5)):
         share = np.mean([pattern in key for key in firsts])
         assert abs(share - expected) < 3 * np.sqrt(expected * (1 - expected) / len(firsts))
     grown = [key for key in firsts if "plant:" in key]
     assert len(set(grown)) == len(grown)
-    with pytest.raises(ValueError, match="composition.plants must be at least 0 and below 1, got 1"):
-        make_loader(open_sets(sets), plants=1.0)
+    with pytest.raises(ValueError, match=r"composition.plant_prob must be in \[0, 1\), got 1"):
+        make_loader(open_sets(sets), plant_prob=1.0)
 
 
 def test_pairs_hold_one_to_three_objects_of_different_names(sets):
@@ -231,8 +233,10 @@ def test_objects_of_one_name_never_meet_and_none_is_lost(tmp_path, sets):
 
 def test_errors_of_a_worker_arrive_as_they_are(sets):
     sources = open_sets(sets)
-    with pytest.raises(TooManyFaultsError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"):
-        take(make_loader(sources, 1, max_fault_share=0.01, min_fault_count=20), 40)
+    with pytest.raises(
+        TooManyInvalidSamplesError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"
+    ):
+        take(make_loader(sources, 1, max_invalid_fraction=0.01, min_sample_count=20), 40)
     sources["foregrounds"] = [
         open_source(SourceConfig(str(sets / "cutouts"), "rgba", keep={"id": [-5]})),
     ]
@@ -242,11 +246,11 @@ def test_errors_of_a_worker_arrive_as_they_are(sets):
 
 def test_sources_of_the_wrong_kind_are_refused(sets):
     sources = open_sets(sets)
-    with pytest.raises(ValueError, match="backgrounds needs sources of kind background, got rgba, image_alpha"):
+    with pytest.raises(ValueError, match="backgrounds must be sources of kind 'background', got rgba, image_alpha"):
         make_loader({"foregrounds": sources["foregrounds"], "backgrounds": sources["foregrounds"]})
-    with pytest.raises(ValueError, match="foregrounds needs sources of kind any other than background, got none"):
+    with pytest.raises(ValueError, match="foregrounds must be sources of kind any other than 'background', got none"):
         make_loader({"foregrounds": [], "backgrounds": sources["backgrounds"]})
-    with pytest.raises(ValueError, match="rank must be in 0..1 for world_size 2, got 2"):
+    with pytest.raises(ValueError, match=r"rank must be in 0\.\.1 for world_size 2, got 2"):
         make_loader(sources, rank=2, world_size=2)
 
 
@@ -262,7 +266,7 @@ def read_one_epoch(rank: int, folder: str) -> None:
         "foregrounds": [open_source(SourceConfig(f"{folder}/{name}", "rgba")) for name in FILES],
         "backgrounds": [open_source(SourceConfig(f"{folder}/backgrounds", "background"))],
     }
-    loader = make_loader(sources, 2, batch_size=10, rank=rank, world_size=2, backoff=Backoff(0))
+    loader = make_loader(sources, 2, batch_size=10, rank=rank, world_size=2, retry=RetryPolicy(0))
     seen, later = [], Counter()
     for number, batch in enumerate(loader):
         for epoch, key in (entry for keys in batch["sample_keys"] for entry in keys):
@@ -272,10 +276,10 @@ def read_one_epoch(rank: int, folder: str) -> None:
         if len(later) == 4 and min(later.values()) > 0:
             break
     gathered = [None, None]
-    torch.distributed.all_gather_object(gathered, (seen, loader.faults))
+    torch.distributed.all_gather_object(gathered, (seen, loader.invalid_samples))
     if rank == 0:
-        faults = FaultCounter.merge(counter for _, counter in gathered)
-        result = {"shares": [ids for ids, _ in gathered], "used": faults.used}
+        total = InvalidSampleCounter.merge(counter for _, counter in gathered)
+        result = {"shares": [ids for ids, _ in gathered], "used": total.used}
         (Path(folder) / "result.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 

@@ -1,9 +1,10 @@
-"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are the same to the bit."""
+"""Training streams from Hub data sets over HTTP: with requests that fail, the batches are bit-identical."""
 
 import json
 from collections import Counter
 
 import pytest
+from paths import HELPERS, ROOT
 from training_sets import (
     background_rows,
     cutout_rows,
@@ -41,12 +42,12 @@ STREAM = """
         find("training-set", "rgba", data_files="foregrounds.json", columns={"image": "file"}),
     ]
     backgrounds = [find("image-folder", "background")]
-    settings = PairSettings(CompositionSettings(size=32), max_fault_share=0.0, min_fault_count=1)
+    settings = PairSettings(CompositionSettings(size=32), max_invalid_fraction=0.0, min_sample_count=1)
     stream = TrainingStream(foregrounds, backgrounds, tiny_tokenizer(), settings, BatchSettings(4, 1))
     loader = StreamLoader(stream, num_workers=2)
     batches = list(islice(loader, int(sys.argv[1])))
     seen = [key for batch in batches for keys in batch["sample_keys"] for key in keys]
-    print(json.dumps([[digest(batch) for batch in batches], seen, loader.faults.skipped]))
+    print(json.dumps([[digest(batch) for batch in batches], seen, loader.invalid_samples.skipped]))
 """
 
 
@@ -81,9 +82,9 @@ def sets(hub, tmp_path):
 
 @pytest.mark.slow
 def test_failing_requests_change_nothing(sets, tmp_path):
-    from local_hub.client import ROOT, run_client
+    from local_hub.client import run_client
 
-    paths = f"{ROOT}:{ROOT / 'tests' / 'helpers'}"
+    paths = f"{ROOT}:{HELPERS}"
     digests, seen, skipped = run_client(sets, tmp_path / "one", STREAM, 16, PYTHONPATH=paths)
     sets.log.clear()
     with sets.failing(drop=0.05, error=0.05):

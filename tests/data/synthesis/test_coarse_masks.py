@@ -5,8 +5,8 @@ import pytest
 from training_sets import make_background
 
 from fclm_hf.data import CompositionSettings, PairComposition, Photo, PromptSettings, sample_prompt, sample_prompts
-from fclm_hf.data.synthesis.coarse_masks import cut_coarse_mask, leave_out_edges, unite_coarse_masks
-from fclm_hf.data.synthesis.photo_windows import Window
+from fclm_hf.data.synthesis.coarse_masks import crop_coarse_mask, mark_edges, unite_coarse_masks
+from fclm_hf.data.synthesis.pairs import Window
 
 
 SIZE = 96
@@ -24,18 +24,18 @@ def make_photo(**fields) -> Photo:
     masks = [make_mask(20, 70), make_mask(90, 140)]
     image = np.full((120, 160, 3), (10, 20, 200), np.uint8)
     image[np.maximum(*masks) > 0] = 250, 130, 10
-    return Photo(image, masks, [("cat",), ("dog",)], [(), ()], coarse=True, **fields)
+    return Photo(image, masks, [("cat",), ("dog",)], [(), ()], is_coarse=True, **fields)
 
 
 def compose(photo: Photo, seed: int = 0):
-    settings = CompositionSettings(size=SIZE, degrade=0.0)
+    settings = CompositionSettings(size=SIZE, degradation_prob=0.0)
     background = np.asarray(make_background(1, 120))
-    composition = PairComposition([], [background], settings, whole_photo=1.0)
+    composition = PairComposition([], [background], settings, whole_photo_prob=1.0)
     return composition.compose_photo(photo, background, np.random.default_rng(seed))
 
 
 def test_a_window_of_a_mask_keeps_what_is_unknown():
-    cut = cut_coarse_mask(make_mask(), Window(0, 0, 120, 160), 80)
+    cut = crop_coarse_mask(make_mask(), Window(0, 0, 120, 160).crop, 80)
     assert cut.shape == (60, 80)
     assert set(np.unique(cut)) == {-1, 0, 1}
     assert (cut[10:45, 21:49] == 1).all()
@@ -51,12 +51,12 @@ def test_a_union_is_known_where_any_mask_is_1_or_all_are_0():
 def test_edges_are_left_out(share, width):
     mask = np.zeros((50, 100), np.float32)
     mask[:, 50:] = 1
-    assert ((leave_out_edges(mask, share) < 0).sum(1) == width).all()
+    assert ((mark_edges(mask, share) < 0).sum(1) == width).all()
 
 
 def test_a_mask_without_edges_stays_known():
-    assert (leave_out_edges(np.ones((30, 40), np.float32)) == 1).all()
-    assert (leave_out_edges(np.zeros((30, 40), np.float32)) == 0).all()
+    assert (mark_edges(np.ones((30, 40), np.float32)) == 1).all()
+    assert (mark_edges(np.zeros((30, 40), np.float32)) == 0).all()
 
 
 def test_a_pair_of_a_coarse_photo():
@@ -81,25 +81,25 @@ def test_what_no_prompt_can_mean_is_not_asked_for():
 
 
 def test_flags_of_a_photo_reach_its_pair():
-    pair = compose(make_photo(complete=False, absent=("zebra",), instance=[False, True]))
-    assert not pair.complete
-    assert pair.absent == ("zebra",)
+    pair = compose(make_photo(is_complete=False, absent_names=("zebra",), instance=[False, True]))
+    assert not pair.is_complete
+    assert pair.absent_names == ("zebra",)
     assert pair.instance == [False, True]
 
 
 def test_only_a_name_can_mean_several_objects():
     alpha, settings = np.ones((8, 8), np.float32), PromptSettings()
     for seed in range(20):
-        prompt = sample_prompt(alpha, ("cat",), np.random.default_rng(seed), settings, instance=False)
+        prompt = sample_prompt(alpha, ("cat",), np.random.default_rng(seed), settings, is_instance=False)
         assert list(prompt) == ["text"]
     with pytest.raises(ValueError, match="names or texts must be given"):
-        sample_prompt(alpha, (), np.random.default_rng(0), settings, instance=False)
+        sample_prompt(alpha, (), np.random.default_rng(0), settings, is_instance=False)
 
 
 def test_absent_names_have_an_empty_target():
     alphas, rng = np.ones((1, 8, 8), np.float32), np.random.default_rng(0)
-    settings = PromptSettings(absent=0.5, templates=("{}",))
-    prompts, targets = sample_prompts(alphas, [("cat",)], rng, settings, 200, 0.0, absent=("zebra", "bus"))
+    settings = PromptSettings(absent_prob=0.5, templates=("{}",))
+    prompts, targets = sample_prompts(alphas, [("cat",)], rng, settings, 200, 0.0, absent_names=("zebra", "bus"))
     asked = [prompt.get("text") in ("zebra", "bus") for prompt in prompts]
     assert 60 < sum(asked) < 140
     assert (targets.max((1, 2)) == 0).tolist() == asked

@@ -1,4 +1,4 @@
-"""Pairs: what A and B share, where they differ, and what their prompts may say."""
+"""Pairs: what A and B share, and where they differ."""
 
 import cv2
 import numpy as np
@@ -11,21 +11,18 @@ from fclm_hf.data import (
     Foreground,
     PairComposition,
     Photo,
-    PromptSettings,
-    sample_prompt,
-    sample_prompts,
 )
-from fclm_hf.data.synthesis.photo_windows import Window, draw_window
+from fclm_hf.data.synthesis.pairs import Window, draw_window
 
 
 SIZE = 96
-RARE = ("plants", "bunches", "meshes", "strands", "photo_texture", "surface_texture", "translucent", "soft_edge")
-PLAIN = dict.fromkeys((*RARE, "distractors", "degrade"), 0.0)
+RARE = ("plant", "cluster", "lattice", "hair", "photo_texture", "surface_texture", "translucency", "soft_edge")
+PLAIN = {f"{name}_prob": 0.0 for name in (*RARE, "distractor", "degradation", "letterbox", "shadow")}
 
 
-def make_composition(clutter=(), whole_photo=0.3, **settings) -> PairComposition:
-    chosen = CompositionSettings(**{"size": SIZE, **PLAIN, "letterbox": 0.0, "shadow": 0.0, **settings})
-    return PairComposition(list(clutter), [np.asarray(make_background(9, 120))], chosen, whole_photo)
+def make_composition(clutter=(), whole_photo_prob=0.3, **settings) -> PairComposition:
+    chosen = CompositionSettings(**{"size": SIZE, **PLAIN, **settings})
+    return PairComposition(list(clutter), [np.asarray(make_background(9, 120))], chosen, whole_photo_prob)
 
 
 def make_foreground(number: int, **fields) -> Foreground:
@@ -61,7 +58,7 @@ def test_composites_share_objects_and_differ_behind_them():
         assert pair.foreground.max() <= 1
         behind = pair.foreground == 0
         assert np.abs(pair.image_a[behind].astype(int) - pair.image_b[behind]).mean() > 10
-        for image in (pair.image_a, pair.image_b):  # one flat colour each in both
+        for image in (pair.image_a, pair.image_b):  # one flat color each in both
             assert all(image[alpha > 0.99].std(0).max() < 1.5 for alpha in pair.alphas)
 
 
@@ -72,15 +69,17 @@ def test_objects_are_in_harmony_with_the_background_in_b_only():
         background = np.full((100, 100, 3), (240, 240, 30), np.uint8)
         pair = make_composition().compose_cutouts([make_foreground(40)], (background, background), rng)
         solid = pair.alphas[0] > 0.99
-        colour = {name: image[solid].mean(0) for name, image in (("a", pair.image_a), ("b", pair.image_b))}
+        color = {name: image[solid].mean(0) for name, image in (("a", pair.image_a), ("b", pair.image_b))}
         goal = pair.image_b[pair.foreground == 0].mean(0)
-        closer.append(np.abs(colour["b"] - goal).sum() < np.abs(colour["a"] - goal).sum())
+        closer.append(np.abs(color["b"] - goal).sum() < np.abs(color["a"] - goal).sum())
     assert np.mean(closer) > 0.9
 
 
 def test_the_same_seed_gives_the_same_pair():
     for clutter in ([], [make_foreground(7)]):
-        composition = make_composition(clutter, distractors=1.0, strands=0.5, degrade=1.0, letterbox=0.5, shadow=1.0)
+        composition = make_composition(
+            clutter, distractor_prob=1.0, hair_prob=0.5, degradation_prob=1.0, letterbox_prob=0.5, shadow_prob=1.0
+        )
         one, two = (
             composition.compose_cutouts([make_foreground(40)], make_backgrounds(), np.random.default_rng(4))
             for _ in range(2)
@@ -94,14 +93,14 @@ def test_the_same_seed_gives_the_same_pair():
 def test_padding_is_the_same_in_both_images():
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        pair = make_composition(letterbox=1.0).compose_cutouts([make_foreground(40)], make_backgrounds(), rng)
+        pair = make_composition(letterbox_prob=1.0).compose_cutouts([make_foreground(40)], make_backgrounds(), rng)
         height, width = pair.valid
         assert (height, width) != (SIZE, SIZE)
         for image in (pair.image_a, pair.image_b, pair.foreground, pair.alphas.max(0)):
             assert image[height:].max(initial=0) == 0 == image[:, width:].max(initial=0)
 
 
-def test_twins_and_new_surfaces_have_no_names():
+def test_copies_and_new_surfaces_have_no_names():
     rng = np.random.default_rng(0)
     objects = [make_foreground(40, texts=("the round thing",))]
     pair = make_composition().compose_cutouts(objects, make_backgrounds(), rng, copies=3)
@@ -111,18 +110,18 @@ def test_twins_and_new_surfaces_have_no_names():
     pair = make_composition().compose_cutouts(objects, make_backgrounds(), rng)
     assert pair.names == [("object 40",)]
     assert pair.texts == [("the round thing",)]
-    pair = make_composition(photo_texture=1.0).compose_cutouts(objects, make_backgrounds(), rng)
+    pair = make_composition(photo_texture_prob=1.0).compose_cutouts(objects, make_backgrounds(), rng)
     assert pair.names == [()] == pair.texts
 
 
 def fill_hull(alpha: np.ndarray) -> float:
-    """Area over that of the convex hull through pixel centres: a little above 1 for a disc."""
+    """Area over that of the convex hull through pixel centers: a little above 1 for a disc."""
     return alpha.sum() / cv2.contourArea(cv2.convexHull(np.argwhere(alpha > 0.5).astype(np.float32)))
 
 
-def test_objects_may_become_bunches_and_meshes():
+def test_objects_may_become_clusters_and_lattices():
     filled = {}
-    for name in ("plain", "bunches", "meshes"):
+    for name in ("plain", "cluster_prob", "lattice_prob"):
         composition = make_composition(single_scale=(0.5, 0.6), **({} if name == "plain" else {name: 1.0}))
         pairs = [
             composition.compose_cutouts([make_foreground(40)], make_backgrounds(), np.random.default_rng(seed))
@@ -130,16 +129,16 @@ def test_objects_may_become_bunches_and_meshes():
         ]
         assert all(pair.names == [("object 40",)] and pair.alphas.dtype == np.float32 for pair in pairs)
         filled[name] = np.mean([fill_hull(pair.alphas[0]) for pair in pairs])
-    assert filled["plain"] > 1.0 > 0.97 > filled["bunches"] > 0.8 > filled["meshes"]
+    assert filled["plain"] > 1.0 > 0.97 > filled["cluster_prob"] > 0.8 > filled["lattice_prob"]
 
 
 @pytest.mark.parametrize("whole", [0.0, 1.0])
 def test_b_is_the_photo_and_a_shows_its_object_without_a_halo(whole, monkeypatch):
-    monkeypatch.setattr("fclm_hf.data.synthesis.pairs.jitter_colours", lambda image, rng: image)
+    monkeypatch.setattr("fclm_hf.data.synthesis.pairs.jitter_colors", lambda image, rng: image)
     background = np.full((90, 90, 3), 255, np.uint8)
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        pair = make_composition(whole_photo=whole).compose_photo(make_photo(), background, rng)
+        pair = make_composition(whole_photo_prob=whole).compose_photo(make_photo(), background, rng)
         height, width = pair.valid
         assert (height, width) == ((72, 96) if whole else (SIZE, SIZE))
         content = np.s_[:height, :width]
@@ -160,7 +159,7 @@ def test_b_is_the_photo_and_a_shows_its_object_without_a_halo(whole, monkeypatch
 def test_a_photo_with_texts_is_neither_cut_nor_mirrored():
     photo = make_photo(2, texts=[("the left disc",), ("the right disc",)])
     for seed in range(6):
-        pair = make_composition(whole_photo=0.0).compose_photo(
+        pair = make_composition(whole_photo_prob=0.0).compose_photo(
             photo, make_backgrounds()[0], np.random.default_rng(seed)
         )
         assert pair.valid == (72, 96)
@@ -172,7 +171,7 @@ def test_a_photo_with_texts_is_neither_cut_nor_mirrored():
 def test_objects_of_one_name_in_a_photo_lose_it():
     photo = make_photo(3)
     photo.names = [("cat", "animal"), ("dog", "animal"), ()]
-    pair = make_composition(whole_photo=1.0).compose_photo(photo, make_backgrounds()[0], np.random.default_rng(0))
+    pair = make_composition(whole_photo_prob=1.0).compose_photo(photo, make_backgrounds()[0], np.random.default_rng(0))
     assert pair.names == [("cat",), ("dog",), ()]
 
 
@@ -186,41 +185,10 @@ def test_windows_show_the_object():
         assert 0 <= window.left <= 300 - window.width
         assert 60 <= window.height == window.width <= 100
         assert alpha[window.top :, window.left :][: window.height, : window.width].any()
-    part = Window(50, 200, 20, 40).cut(np.dstack([alpha] * 3), 80)
+    part = Window(50, 200, 20, 40).crop(np.dstack([alpha] * 3), 80)
     assert part.shape == (40, 80, 3)
     assert part[:, :36].min() == 255
     assert part[:, 44:].max() == 0
-
-
-def test_expressions_of_the_data_set_are_used_as_they_are():
-    alpha = np.zeros((40, 40), np.float32)
-    alpha[5:30, 10:30] = 1
-    rng = np.random.default_rng(0)
-    settings = PromptSettings(kinds={"text": 1}, templates=("a photo of {}.",))
-    texts = {sample_prompt(alpha, ("cat",), rng, settings, ("what sits left",))["text"] for _ in range(60)}
-    assert texts == {"a photo of cat.", "what sits left"}
-    assert sample_prompt(alpha, (), rng, settings, ("what sits left",)) == {"text": "what sits left"}
-
-
-def test_prompts_of_an_image_are_shared_out_among_its_objects():
-    alphas = np.zeros((2, 40, 40), np.float32)
-    alphas[0, :20], alphas[1, 20:] = 1, 1
-    foreground = np.ones((40, 40), np.float32)
-    rng = np.random.default_rng(0)
-    settings = PromptSettings()
-    empty = 0
-    for _ in range(100):
-        prompts, targets = sample_prompts(
-            alphas, [("a",), ("b",)], rng, settings, count=3, automatic=0.3, foreground=foreground
-        )
-        assert len(prompts) == len(targets) == 3
-        for prompt, target in zip(prompts, targets, strict=True):
-            expected = [foreground] if not prompt else alphas
-            assert any((target == each).all() for each in expected)
-            empty += not prompt
-        if all(prompts[:2]):
-            assert (targets[0] != targets[1]).any()
-    assert 60 < empty < 120
 
 
 def test_tiny_backgrounds_do():

@@ -50,7 +50,7 @@ def test_nothing_cannot_be_spoiled():
 
 
 def test_masks_among_the_prompts():
-    alpha, settings = make_alpha(), PromptSettings(masks=0.5)
+    alpha, settings = make_alpha(), PromptSettings(mask_prob=0.5)
     prompts = [sample_prompt(alpha, ("cat",), np.random.default_rng(seed), settings) for seed in range(100)]
     with_mask = [prompt for prompt in prompts if "mask" in prompt]
     assert 30 < len(with_mask) < 70

@@ -69,5 +69,5 @@ def test_a_learner_clicks_in_training_only():
 def test_refused_rounds():
     with pytest.raises(ValueError, match="click_rounds must be at least 0, got -1"):
         TrainingSettings(click_rounds=-1)
-    with pytest.raises(ValueError, match="click_rounds needs prompts \"all\", got 'box'"):
+    with pytest.raises(ValueError, match="click_rounds requires prompts \"all\", got 'box'"):
         TrainingSettings(click_rounds=1, prompts="box")

@@ -11,7 +11,7 @@ from fclm_hf.training.objective.distillation import (
     DepthAwareDistillation,
     channel_divergence,
     depth_weights,
-    normalise_depth,
+    normalize_depth,
 )
 from fclm_hf.training.objective.teacher import DepthTeacher
 
@@ -77,11 +77,11 @@ def test_weights_are_equation_2():
     assert ((near > 0) & (far > 0)).sum() == 0
 
 
-def test_depth_is_normalised_per_image_and_over_the_image_alone():
+def test_depth_is_normalized_per_image_and_over_the_image_alone():
     depth = torch.tensor([[[2.0, 4.0], [10.0, 99.0]], [[5.0, 5.0], [5.0, 0.0]]])
     valid = torch.tensor([[[True, True], [True, False]]] * 2)
     expected = torch.tensor([[[0.0, 0.25], [1.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
-    torch.testing.assert_close(normalise_depth(depth, valid), expected)
+    torch.testing.assert_close(normalize_depth(depth, valid), expected)
 
 
 def test_tokens_without_weight_cost_nothing():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fclm_hf.training.objective.optimal_transport import MIN_EPSILON, foreground_transport_loss
+from fclm_hf.training.objective.optimal_transport import foreground_transport_loss
+from fclm_hf.training.objective.settings import MIN_EPSILON
 from fclm_hf.training.objective.sinkhorn import sinkhorn_plan
 
 
@@ -17,8 +18,8 @@ def make_tokens(kind: str, count: int = 40, channels: int = 24) -> tuple[torch.T
     if kind == "unrelated":
         return first, torch.randn(2, count, channels)
     if kind == "clustered":
-        centres = torch.randn(2, 6, channels) + torch.randn(channels)
-        first = centres[:, torch.arange(count) % 6] + 0.4 * first
+        centers = torch.randn(2, 6, channels) + torch.randn(channels)
+        first = centers[:, torch.arange(count) % 6] + 0.4 * first
     return first, first + 0.4 * torch.randn(2, count, channels)
 
 

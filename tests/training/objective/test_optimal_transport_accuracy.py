@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from fclm_hf.training.objective.optimal_transport import MIN_EPSILON, foreground_transport_loss
+from fclm_hf.training.objective.optimal_transport import foreground_transport_loss
+from fclm_hf.training.objective.settings import MIN_EPSILON
 from fclm_hf.training.objective.sinkhorn import iterate_plan, sinkhorn_plan
 
 
@@ -38,10 +39,10 @@ def make_tokens(kind: str, count: int, channels: int, generator: torch.Generator
 
     first, second = noise(count, channels), noise(count, channels)
     if kind.startswith("clusters"):
-        centres, spread = int(kind[9]), float(kind[11:])
-        places = torch.randint(centres, (2, count), generator=generator)
-        centres = noise(centres, channels)
-        return centres[places[0]] + spread * first, centres[places[1]] + spread * second
+        centers, spread = int(kind[9]), float(kind[11:])
+        places = torch.randint(centers, (2, count), generator=generator)
+        centers = noise(centers, channels)
+        return centers[places[0]] + spread * first, centers[places[1]] + spread * second
     if kind == "shuffled copies":
         return first, first.flip(0) + 0.3 * second
     if kind == "near copies":
@@ -51,8 +52,8 @@ def make_tokens(kind: str, count: int, channels: int, generator: torch.Generator
     if kind == "nearly tied":
         return 1 + 0.01 * first, 1 + 0.01 * second
     if kind == "one token too many":  # the plan hangs on the mass of that token alone
-        centre, places = first[:1], torch.arange(count)[:, None]
-        return tuple(torch.where(places < count // 2 + more, -centre, centre) for more in (0, 1))
+        center, places = first[:1], torch.arange(count)[:, None]
+        return tuple(torch.where(places < count // 2 + more, -center, center) for more in (0, 1))
     return first, second
 
 

@@ -20,7 +20,7 @@ VALID = torch.tensor([[1, 1, 1, 0]]).bool().expand(2, 1, 4, 4)
 DISTILLATION, DISCRIMINATOR = DepthAwareDistillation(6, 6, "full"), DomainDiscriminator(6, hidden_size=8)
 
 
-def distil(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def distill(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return DISTILLATION(a, b, b[:, 0], VALID)
 
 
@@ -50,7 +50,7 @@ def segment(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return segmentation_loss(a, (b > 0).float(), torch.ones(2, 6))
 
 
-LOSSES = [distil, discriminate, transport, transport_capped, exchange, laplacian_loss, matte, segment]
+LOSSES = [distill, discriminate, transport, transport_capped, exchange, laplacian_loss, matte, segment]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])

@@ -1,0 +1,27 @@
+"""Agreement between the processes of a run."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import nn
+
+
+def agree(accelerator: Accelerator, code: int) -> int:
+    """Return the largest code of all processes, so that all of them act alike. Every process must call it.
+
+    Args:
+        accelerator: Accelerator of this process.
+        code: What this process has to report; 0 for nothing.
+    """
+    if accelerator.num_processes == 1:
+        return code
+    return int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
+
+
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give all processes the batch norm statistics of the first one, as each gathers them from its own images."""
+    for buffer in model.buffers():
+        buffer.copy_(broadcast(buffer.clone()))
+
+
+__all__ = ["agree", "broadcast_buffers"]
