@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from real_data import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
+from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
 from real_photos import read_photos
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
-from fclm_hf.evaluation.predictors import PROMPT_KEYS
 from fclm_hf.evaluation.prompts import PromptedTarget, PromptRules
 from fclm_hf.metrics import gradient_error, mask_iou, mse, sad
+from fclm_hf.pipeline_fclm import decode_alphas
 
 
 PROMPTS = ("box", "point", "text", "none", "mask", "trimap")
@@ -62,17 +62,15 @@ class Matter:
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> None:
-        self.image = image
+        self.size = (image.height, image.width)
         encoded = self.processor(images=image)
         self.embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
 
     @torch.inference_mode()
     def __call__(self, **prompts: Any) -> np.ndarray:
-        inputs = self.processor(images=self.image, **prompts)
-        inputs = {key: value for key, value in inputs.items() if key in PROMPT_KEYS}
-        outputs = self.model(image_embeddings=self.embeddings, **inputs)
-        size = [(self.image.height, self.image.width)]
-        return self.processor.post_process_image_matting(outputs, target_sizes=size)[0]["alpha"].float().numpy()
+        inputs = self.processor.encode_prompts([self.size], self.embeddings.image_sizes.tolist(), **prompts)
+        alphas = decode_alphas(self.model, self.embeddings, inputs)[None]
+        return self.processor.post_process_image_matting({"alphas": alphas}, [self.size])[0]["alpha"].numpy()
 
     def by(self, prompt: str, targets: list[PromptedTarget]) -> np.ndarray:
         if prompt == "none":

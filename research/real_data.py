@@ -15,10 +15,10 @@ from fclm_hf.data.synthesis.batches import collate_prompts
 from fclm_hf.data.synthesis.composition import Composition, CompositionSettings, jitter_colours
 from fclm_hf.data.sources.folders import Foreground, Foregrounds
 from fclm_hf.data.synthesis.prompts import PromptSettings, sample_prompt
+from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
 from spoiled_masks import spoil_mask
 
 
-HELD_OUT_PERSON_COUNT = 12
 VOC = (
     "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
     "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv",
@@ -54,24 +54,6 @@ def pick_absent(known: list[str], present: set[str], rng: np.random.Generator) -
     return str(rng.choice(fitting))
 
 
-def held_out_persons(index: list[dict]) -> set[str]:
-    """Every sixth or seventh of the sorted numbers, 12 in all."""
-    numbers = sorted({entry["file"].split("_")[1] for entry in index if entry["file"].startswith("people/")})
-    return {numbers[round((i + 0.5) * len(numbers) / HELD_OUT_PERSON_COUNT)] for i in range(HELD_OUT_PERSON_COUNT)}
-
-
-def held_out_backgrounds(index: list[dict]) -> set[str]:
-    """Every fifth original of cutouts/bg, with its crops."""
-    stems = sorted({entry.get("crop_of") or Path(entry["file"]).stem for entry in index if entry["file"].startswith("bg/")})
-    return set(stems[::5])
-
-
-def is_held_out(entry: dict, persons: set[str], backgrounds: set[str]) -> bool:
-    if entry["file"].startswith("people/"):
-        return entry["file"].split("_")[1] in persons
-    return (entry.get("crop_of") or Path(entry["file"]).stem) in backgrounds
-
-
 def read_small(path: Path, side: int) -> np.ndarray:
     """As `read_rgba`, shrunk to a longest side of `side`; kept in memory."""
     if path not in _KEPT:
@@ -83,11 +65,6 @@ def read_small(path: Path, side: int) -> np.ndarray:
 
 
 _KEPT: dict[Path, np.ndarray] = {}
-
-
-def read_rgba(path: Path) -> np.ndarray:
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB)
 
 
 def dress(colours: np.ndarray, rng: np.random.Generator, texture: np.ndarray | None) -> np.ndarray:
