@@ -1,4 +1,4 @@
-"""Head losses: l1 + Laplacian for matting and BCE + IoU for segmentation (Eq. 9 of the paper), and one of coarse masks."""
+"""Head losses of Eq. 9 of the paper, l1 + Laplacian for matting and BCE + IoU for segmentation; coarse masks."""
 
 import torch
 from torch import nn

@@ -1728,7 +1728,8 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
                 does not run.
             input_masks (`torch.FloatTensor` of shape `(batch_size, num_objects, mask_height, mask_width)`, *optional*):
                 Rough masks, trimaps (0, 0.5 and 1 only) or earlier mattes in [0, 1], in pixels of `pixel_values`; -1 on
-                padding, which they may lack, and everywhere for an object without a mask. Known pixels of a trimap stay as they are. Requires `config.dense_prompts`.
+                padding, which they may lack, and everywhere for an object without a mask. Known pixels of a trimap stay
+                as they are. Requires `config.dense_prompts`.
             label_mask (`torch.BoolTensor` of shape `(batch_size, num_objects, height, width)`, *optional*):
                 False where `labels` are unknown. The label of an object with such pixels is a coarse mask: it is
                 learned with [`coarse_mask_loss`] where it is known.
@@ -1791,9 +1792,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         valid_mask: torch.Tensor,
         label_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the head loss of Eq. 9 for `config.task`, that of objects with coarse labels, and that of the coarse
-        logits if it has a weight.
-        """
+        """Return the head loss of Eq. 9 for `config.task`, and the losses of coarse labels and coarse logits."""
         for name, value in (("labels", labels), ("label_mask", label_mask)):
             if value is not None and value.shape != alphas.shape:
                 raise ValueError(

@@ -142,7 +142,7 @@ def scale_prompts(prompts: Prompts, original_sizes: list[Size], resized_sizes: l
 
 
 def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
-    """Pad points, labels, boxes and masks to the largest numbers of objects and points and the largest mask in the batch.
+    """Pad prompts to the largest numbers of objects and points and the largest mask in the batch.
 
     Returns:
         A dict with

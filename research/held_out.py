@@ -17,7 +17,9 @@ def held_out_persons(index: list[dict]) -> set[str]:
 
 def held_out_backgrounds(index: list[dict]) -> set[str]:
     """Every fifth original of cutouts/bg, with its crops."""
-    stems = sorted({entry.get("crop_of") or Path(entry["file"]).stem for entry in index if entry["file"].startswith("bg/")})
+    stems = sorted(
+        {entry.get("crop_of") or Path(entry["file"]).stem for entry in index if entry["file"].startswith("bg/")}
+    )
     return set(stems[::5])
 
 

@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
 from torch.utils.data import IterableDataset, get_worker_info
 
-from fclm_hf.data.synthesis.batches import collate_prompts
-from fclm_hf.data.synthesis.composition import Composition, CompositionSettings, jitter_colours
-from fclm_hf.data.sources.folders import Foreground, Foregrounds
-from fclm_hf.data.synthesis.prompts import PromptSettings, sample_prompt
-from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
-from spoiled_masks import spoil_mask
+from fclm_hf.data import Composition, CompositionSettings, Foreground, PromptSettings, collate_prompts, sample_prompt
+from fclm_hf.data.synthesis.effects import degrade_image, jitter_colors
+from fclm_hf.data.synthesis.procedural import grow_plant
+from fclm_hf.data.synthesis.spoiled_masks import spoil_mask
 
 
+WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
 VOC = (
     "airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog",
     "horse", "motorcycle", "person", "potted plant", "sheep", "couch", "train", "tv",
@@ -67,50 +67,63 @@ def read_small(path: Path, side: int) -> np.ndarray:
 _KEPT: dict[Path, np.ndarray] = {}
 
 
-def dress(colours: np.ndarray, rng: np.random.Generator, texture: np.ndarray | None) -> np.ndarray:
+def dress(colors: np.ndarray, rng: np.random.Generator, texture: np.ndarray | None) -> np.ndarray:
     """Another color and texture for the white shirt: what is bright and gray in the lower two fifths."""
-    hsv = cv2.cvtColor(colours, cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(colors, cv2.COLOR_RGB2HSV)
     white = ((hsv[..., 1] < 60) & (hsv[..., 2] > 110)).astype(np.float32)
     white[: int(0.6 * len(white))] = 0
     white = cv2.GaussianBlur(cv2.medianBlur(white.astype(np.uint8) * 255, 7), (0, 0), 1.5).astype(np.float32) / 255
     tint = rng.uniform(0.1, 1.0, 3).astype(np.float32)
-    cloth = colours.astype(np.float32) * tint
+    cloth = colors.astype(np.float32) * tint
     if texture is not None:
-        pattern = cv2.resize(texture, colours.shape[1::-1]).astype(np.float32)
+        pattern = cv2.resize(texture, colors.shape[1::-1]).astype(np.float32)
         cloth = cloth * (0.35 + 0.65 * pattern / 255)
     share = white[..., None]
-    return np.clip(colours * (1 - share) + cloth * share, 0, 255).astype(np.uint8)
+    return np.clip(colors * (1 - share) + cloth * share, 0, 255).astype(np.uint8)
 
 
-class CutoutForegrounds:
+class Cutouts:
     """Foregrounds of all sources of true alphas: the training set, people with hair, animals and objects."""
 
     def __init__(self, train: Path, cutouts: Path, general_names: dict, shares: tuple[float, float, float]):
-        weights = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
-        self.set = Foregrounds(train, general_names=general_names, weights=weights)
+        entries = json.loads((train / "foregrounds.json").read_text())
+        general = {
+            entry["file"]: general_names.get(entry["name"], []) + general_names.get(entry["cls"], [])
+            for entry in entries
+        }
+        self.set = [
+            {
+                **entry,
+                "path": train / entry["file"],
+                "names": list(dict.fromkeys([entry["name"], *general[entry["file"]]])),
+            }
+            for entry in entries
+        ]
+        weights = np.array([WEIGHTS.get(e["source"], 1.0) * WEIGHTS.get(e["cls"], 1.0) for e in entries])
+        self.weights = weights / weights.sum()
         index = json.loads((cutouts / "index.json").read_text())
         persons, backgrounds = held_out_persons(index), held_out_backgrounds(index)
-        kept = [entry for entry in index if not is_held_out(entry, persons, backgrounds)]
-        self.folder = cutouts
+        kept = [{**e, "path": cutouts / e["file"]} for e in index if not is_held_out(e, persons, backgrounds)]
         self.people = [entry for entry in kept if entry["file"].startswith("people/")]
         self.boss = [entry for entry in kept if entry["file"].startswith("boss/")]
         self.shares = np.array(shares) / sum(shares)
         self.textures: list[np.ndarray] = []
 
+    def list_names(self) -> list[str]:
+        return [name for entry in self.set + self.people + self.boss for name in entry["names"]]
+
     def sample(self, rng: np.random.Generator) -> Foreground:
         kind = int(rng.choice(3, p=self.shares))
-        if kind == 0:
-            return self.set.sample(rng)
-        entries = self.people if kind == 1 else self.boss
-        entry = entries[int(rng.integers(len(entries)))]
-        pixels = read_small(self.folder / entry["file"], 640)
-        colours, alpha = pixels[..., :3], pixels[..., 3].astype(np.float32) / 255
-        names, sides = tuple(entry["names"]), tuple(entry["truncated_LTRB"])
+        entries, weights = ((self.set, self.weights), (self.people, None), (self.boss, None))[kind]
+        entry = entries[int(rng.choice(len(entries), p=weights))]
+        pixels = read_small(entry["path"], 640)
+        colors, alpha = pixels[..., :3], pixels[..., 3].astype(np.float32) / 255
+        sides = tuple(entry.get("truncated_LTRB", (False,) * 4))
         if kind == 1:
             texture = self.textures[int(rng.integers(len(self.textures)))] if rng.random() < 0.5 else None
-            colours = dress(colours, rng, texture)
+            colors = dress(colors, rng, texture)
             sides = (sides[0], sides[1], sides[2], True)
-        return Foreground(np.ascontiguousarray(colours), alpha, names, sides)
+        return Foreground(np.ascontiguousarray(colors), alpha, tuple(entry["names"]), sides)
 
 
 class PhotoTable:
@@ -126,9 +139,7 @@ class PhotoTable:
         weights = [np.mean([rarity[n] for n in row["names"]]) * factor[row["source"]] for row in self.rows]
         self.probabilities = np.array(weights) / np.sum(weights)
         self.names = sorted(counts)
-        self.clear = [
-            [bool(i or u) for i, u in zip(row["instance"], row["unique"], strict=True)] for row in self.rows
-        ]
+        self.clear = [[bool(i or u) for i, u in zip(row["instance"], row["unique"], strict=True)] for row in self.rows]
 
     def sample(self, rng: np.random.Generator) -> dict:
         return self.rows[int(rng.choice(len(self.rows), p=self.probabilities))]
@@ -149,7 +160,9 @@ def edge_band(mask: np.ndarray, radius: int) -> np.ndarray:
 class PhotoSampler:
     """A photo, cropped and changed, with prompts, targets and the pixels where the targets count."""
 
-    def __init__(self, table: PhotoTable, size: int, prompts: PromptSettings, count: int, automatic: float, absent: float):
+    def __init__(
+        self, table: PhotoTable, size: int, prompts: PromptSettings, count: int, automatic: float, absent: float
+    ):
         self.table, self.size, self.prompts = table, size, prompts
         self.count, self.automatic, self.absent = count, automatic, absent
         self.band = max(2, round(0.01 * size))
@@ -204,9 +217,9 @@ class PhotoSampler:
             usable = [v and (i or u) for v, i, u in zip(visible, row["instance"], row["unique"], strict=True)]
             if any(usable):
                 break
-        image = jitter_colours(image.astype(np.float32), rng, 0.6)
+        image = jitter_colors(image.astype(np.float32), rng, 0.6)
         if rng.random() < 0.4:
-            image = Composition._degrade(image, rng)
+            image = degrade_image(image, rng)
         image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
         order = rng.permutation(np.flatnonzero(usable))
         prompts, labels, valid = [], [], []
@@ -226,7 +239,9 @@ class PhotoSampler:
             "regions": [(name, np.pad(region, below)) for name, region in regions],
         }
 
-    def draw(self, row: dict, masks: list[np.ndarray], chosen: int, rng: np.random.Generator) -> tuple[dict, np.ndarray]:
+    def draw(
+        self, row: dict, masks: list[np.ndarray], chosen: int, rng: np.random.Generator
+    ) -> tuple[dict, np.ndarray]:
         if row["complete"] and rng.random() < self.automatic:
             stack = np.stack(masks)
             union = np.where((stack == 1).any(0), 1, np.where((stack == 2).any(0), 2, 0)).astype(np.uint8)
@@ -253,23 +268,51 @@ class TrueSampler:
     """Composites of cut-outs with true alphas; some lie on real photos, whose own objects then count as background."""
 
     def __init__(
-        self, composition: Composition, table: PhotoTable, prompts: PromptSettings, count: int, automatic: float,
-        absent: float, on_photos: float,
-    ):  # fmt: skip
-        self.composition, self.table, self.prompts = composition, table, prompts
+        self,
+        cutouts: Cutouts,
+        backgrounds: "MixedBackgrounds",
+        settings: CompositionSettings,
+        table: PhotoTable,
+        prompts: PromptSettings,
+        count: int,
+        automatic: float,
+        absent: float,
+        on_photos: float,
+    ):
+        self.cutouts, self.backgrounds, self.settings = cutouts, backgrounds, settings
+        self.table, self.prompts = table, prompts
         self.count, self.automatic, self.absent, self.on_photos = count, automatic, absent, on_photos
 
+    def draw_foreground(self, rng: np.random.Generator) -> Foreground:
+        if rng.random() < self.settings.plant_prob:
+            plant = grow_plant(rng, self.settings.size)
+            return Foreground(plant.colors, plant.alpha, ("plant", "potted plant"), plant.cut_sides)
+        return self.cutouts.sample(rng)
+
+    def compose(self, rng: np.random.Generator, background: np.ndarray):
+        settings, composite = self.settings, None
+        while composite is None:
+            count, copies = 1 + int(rng.choice(3, p=settings.object_counts)), 1
+            if count > 1 and rng.random() < settings.duplicate_prob:
+                count, copies = 1, int(rng.integers(2, settings.max_duplicates + 1))
+            foregrounds: list[Foreground] = []
+            for foreground in (self.draw_foreground(rng) for _ in range(count)):
+                if not any(set(foreground.names) & set(each.names) for each in foregrounds):
+                    foregrounds.append(foreground)
+            clutter = [self.cutouts.sample(rng) for _ in range(3)]
+            texture = self.cutouts.textures[int(rng.integers(len(self.cutouts.textures)))]
+            composite = Composition(clutter, [texture], settings).compose(foregrounds, background, rng, copies)
+        return composite
+
     def __call__(self, rng: np.random.Generator) -> dict:
-        backgrounds = self.composition.backgrounds
-        backgrounds.row = self.table.sample(rng) if rng.random() < self.on_photos else None
-        sample = self.composition.sample(rng)
-        taken = set(backgrounds.row["names"]) if backgrounds.row else set()
-        sample["names"] = [(*n, "potted plant") if n == ("plant",) else n for n in sample["names"]]
-        alphas, names = sample["alphas"], [() if taken & set(n) else n for n in sample["names"]]
+        row = self.table.sample(rng) if rng.random() < self.on_photos else None
+        taken = set(row["names"]) if row else set()
+        sample = self.compose(rng, decode(row["image"]["bytes"]) if row else self.backgrounds.sample(rng))
+        alphas, names = sample.alphas, [() if taken & set(own) else own for own in sample.names]
         automatic = 0.0 if taken else self.automatic
         prompts, labels = [], []
         order = rng.permutation(len(alphas))
-        present = taken | {name for n in sample["names"] for name in n}
+        present = taken | {name for own in sample.names for name in own}
         for slot in range(self.count):
             chosen = order[slot % len(order)]
             if rng.random() < automatic:
@@ -284,22 +327,23 @@ class TrueSampler:
                 labels.append(alphas[chosen])
         labels = np.stack(labels).astype(np.float32)
         return {
-            "image": sample["image"], "labels": labels, "valid": np.ones(labels.shape, bool), "size": sample["valid"],
-            "prompts": prompts, "regions": [(n, a) for n, a in zip(sample["names"], alphas, strict=True) if n],
-        }  # fmt: skip
+            "image": sample.image,
+            "labels": labels,
+            "valid": np.ones(labels.shape, bool),
+            "size": sample.valid,
+            "prompts": prompts,
+            "regions": [(own, alpha) for own, alpha in zip(sample.names, alphas, strict=True) if own],
+        }
 
     def list_names(self) -> list[str]:
-        found = self.composition.foregrounds
-        names = [name for entry in found.set.entries for name in found.set.list_names(entry)]
-        return names + [name for entry in found.people + found.boss for name in entry["names"]] + ["plant", "potted plant"]
+        return [*self.cutouts.list_names(), "plant", "potted plant"]
 
 
 class MixedBackgrounds:
-    """Photos without objects of interest, or the whole of `row` when it is set."""
+    """Photos without objects of interest."""
 
     def __init__(self, folders: list[Path]):
         self.paths: list[Path] = []
-        self.row: dict | None = None
         for folder in folders:
             if (folder / "index.json").is_file():
                 index = json.loads((folder / "index.json").read_text())
@@ -310,8 +354,6 @@ class MixedBackgrounds:
                 self.paths += [folder / e["file"] for e in json.loads((folder / "backgrounds.json").read_text())]
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        if self.row is not None:
-            return decode(self.row["image"]["bytes"])
         return read_small(self.paths[int(rng.integers(len(self.paths)))], 960)
 
 
@@ -399,14 +441,21 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     kinds = {"box": 4, "point": 4, "text": args.text_weight, "box+point": 0.7, "text+box": 0.3, "text+point": 0.3}
     prompts = PromptSettings(kinds=kinds, templates=templates)
     table = PhotoTable(args.data / "real")
-    foregrounds = CutoutForegrounds(args.data / "train", args.data / "cutouts", general_names, tuple(args.shares))
+    cutouts = Cutouts(args.data / "train", args.data / "cutouts", general_names, tuple(args.shares))
     backgrounds = MixedBackgrounds([args.data / "train", args.data / "cutouts"])
     rng = np.random.default_rng(0)
-    foregrounds.textures = [cv2.resize(backgrounds.sample(rng), (256, 256)) for _ in range(40)]
-    settings = CompositionSettings(size=args.cutout_size, plants=args.plants, single_scale=(0.4, 1.6), soft_edge=args.soft_edge, strands=args.strands)
-    composition = Composition(foregrounds, backgrounds, settings)
+    cutouts.textures = [cv2.resize(backgrounds.sample(rng), (256, 256)) for _ in range(40)]
+    settings = CompositionSettings(
+        size=args.cutout_size,
+        plant_prob=args.plants,
+        single_scale=(0.4, 1.6),
+        soft_edge_prob=args.soft_edge,
+        hair_prob=args.strands,
+    )
     photos = PhotoSampler(table, args.photo_size, prompts, args.photo_prompts, 0.2, args.absent)
     varied = (*templates * 3, "{}s", "the {}s", "{} toy", "toy {}", "some {}s")
     named = PromptSettings(kinds={**kinds, "text": 2 * args.text_weight}, templates=varied)
-    cutouts = TrueSampler(composition, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos)
-    return MixedBatches(photos, cutouts, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)
+    composites = TrueSampler(
+        cutouts, backgrounds, settings, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos
+    )
+    return MixedBatches(photos, composites, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
 from fclm_hf import loss_fclm
 from fclm_hf.training.checkpointing import save_weights
-from fclm_hf.training.lite import freeze_early_stages
+from fclm_hf.training.pretrained import freeze_early_stages
 from fclm_hf.utils.files import write_atomically
 from real_data import build_batches
 
@@ -138,7 +138,17 @@ class DepthwiseConv(torch.autograd.Function):
         gradient = gradient.float().contiguous(memory_format=torch.channels_last)
         wanted = [*ctx.needs_input_grad[:2], ctx.needs_input_grad[2] and bias is not None]
         grads = torch.ops.aten.convolution_backward(
-            gradient, x.float(), weight.float(), bias and list(bias), stride, padding, (1, 1), False, (0, 0), groups, wanted
+            gradient,
+            x.float(),
+            weight.float(),
+            bias and list(bias),
+            stride,
+            padding,
+            (1, 1),
+            False,
+            (0, 0),
+            groups,
+            wanted,
         )
         return (*(None if g is None else g.to(x.dtype) if i == 0 else g for i, g in enumerate(grads)), None, None, None)
 
@@ -199,7 +209,12 @@ class Trainer:
         if args.edges_only:
             model.requires_grad_(False)
             encoder = model.model.prompt_encoder
-            for part in (model.model.detail_path, model.model.decoder.upsamplers, model.head, encoder.mask_detail_paint):
+            for part in (
+                model.model.detail_path,
+                model.model.decoder.upsamplers,
+                model.head,
+                encoder.mask_detail_paint,
+            ):
                 part.requires_grad_(True)
         model.train().to(memory_format=torch.channels_last)
         self.edge_parts = [model.model.detail_path, model.head.coefficients]
@@ -387,10 +402,15 @@ def main() -> None:
         trainer.load(args.output)
     general_names = yaml.safe_load(args.names.read_text(encoding="utf-8"))["sources"][0]["general_names"]
     batches = build_batches(args, trainer.processor.tokenizer, general_names, trainer.step)
-    trainer.names = Names(trainer.model, trainer.processor.tokenizer, batches.photos.table.names + batches.cutouts.list_names())
+    trainer.names = Names(
+        trainer.model, trainer.processor.tokenizer, batches.photos.table.names + batches.cutouts.list_names()
+    )
     loader = iter(
         DataLoader(
-            batches, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None,
+            batches,
+            batch_size=None,
+            num_workers=args.workers,
+            prefetch_factor=4 if args.workers else None,
             worker_init_fn=nice_worker,
         )  # fmt: skip
     )
@@ -418,7 +438,10 @@ def main() -> None:
         if trainer.step % 20 == 0:
             seconds = (time.perf_counter() - began) / count
             means = {name: round(value / count, 4) for name, value in sums.items()}
-            print(json.dumps({"step": trainer.step, "s": round(seconds, 2), "wait": round(waited / count, 2), **means}), file=log)
+            print(
+                json.dumps({"step": trainer.step, "s": round(seconds, 2), "wait": round(waited / count, 2), **means}),
+                file=log,
+            )
             sums, count, waited, began = {}, 0, 0.0, time.perf_counter()
         if trainer.step % args.save_every == 0:
             trainer.save(args.output)

@@ -444,7 +444,7 @@ def test_masks_may_lack_the_padding(masking_model):
 
 
 def test_masks_must_not_exceed_the_image(model):
-    with pytest.raises(ValueError, match=r"input_masks must not be larger than pixel_values, \(44, 61\), got \(45, 61\)"):
+    with pytest.raises(ValueError, match=r"not be larger than pixel_values, \(44, 61\), got \(45, 61\)"):
         model(torch.randn(1, 3, 44, 61), input_masks=torch.zeros(1, 1, 45, 61))
 
 

@@ -383,7 +383,10 @@ def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image
 @pytest.mark.parametrize(
     ("masks", "message"),
     [
-        ([[np.zeros((5, 5), bool)]], r"input_masks\[0\]\[0\] \(image 0, object 0\) must have the shape \(100, 200\) of its image, got \(5, 5\)"),
+        (
+            [[np.zeros((5, 5), bool)]],
+            r"input_masks\[0\]\[0\] \(image 0, object 0\) must have the shape \(100, 200\) of its image, got \(5, 5\)",
+        ),
         ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*finite float values in \[0, 1\], got \[3, 3\]"),
         ("mask.png", r"input_masks must be a list, got 'mask\.png': expected image > object > mask"),
         (["mask.png"], r"input_masks\[0\] \(image 0\) must be a list of objects, got 'mask\.png'"),

@@ -68,8 +68,8 @@ class SourceConfig:
         shuffle_megabytes: Largest size of the encoded rows of a block, in MiB.
 
     Raises:
-        ValueError: The kind or mask quality is unknown, `columns` names roles that the kind does not have, or a weight or block size is
-            not positive.
+        ValueError: The kind or mask quality is unknown, `columns` names roles that the kind does not have, or a weight
+            or block size is not positive.
 
     Example:
         >>> from fclm_hf.data import SourceConfig

@@ -144,9 +144,9 @@ class PairComposition(Composition):
     def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
         """Make a pair of a photo (B) and its foreground on another background (A).
 
-        The colors of the foreground are estimated first, so that A shows no halo; that of a coarse mask lies in the band
-        along its edges, which does not count. A photo with texts is neither cropped nor mirrored: they may refer to left
-        and right.
+        The colors of the foreground are estimated first, so that A shows no halo; that of a coarse mask lies in the
+        band along its edges, which does not count. A photo with texts is neither cropped nor mirrored: they may refer
+        to left and right.
 
         Args:
             photo: The photo and its objects.

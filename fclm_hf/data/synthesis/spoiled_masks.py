@@ -13,7 +13,8 @@ def make_random_trimap(alpha: np.ndarray, rng: np.random.Generator, unknown: np.
         unknown: Bool (H, W), True where `alpha` is not known.
 
     Returns:
-        float32 (H, W) of 0, 1 and, within 0.5 to 5% of the longer side of what is fractional, an edge or not known, 0.5.
+        float32 (H, W) of 0, 1 and, within 0.5 to 5% of the longer side of what is fractional, an edge or not known,
+        0.5.
     """
     inside = (alpha >= 0.5).astype(np.uint8)
     cross = np.ones((3, 3), np.uint8)
