@@ -4,7 +4,7 @@ import base64
 import binascii
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def open_image(image: Any, name: str = "image", timeout: float = 30.0) -> Image.
         return image
     if isinstance(image, Image.Image):
         return _decode(lambda: image, getattr(image, "filename", "") or name)
+    if is_undecoded(image):
+        return _open_undecoded(image, name)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decode(lambda: Image.open(BytesIO(image)), f"{name} ({len(image)} bytes)")
     if isinstance(image, os.PathLike):
@@ -95,6 +97,21 @@ def open_image(image: Any, name: str = "image", timeout: float = 30.0) -> Image.
 def is_open_file(image: Any) -> bool:
     """Return whether `image` can be read like a file: an open file, `BytesIO`, an upload of a web framework."""
     return callable(getattr(image, "read", None))
+
+
+def is_undecoded(image: Any) -> bool:
+    """Return whether `image` is what `datasets.Image(decode=False)` gives, `{"bytes": ..., "path": ...}`."""
+    return isinstance(image, Mapping) and bool(image) and image.keys() <= {"bytes", "path"}
+
+
+def _open_undecoded(image: Mapping[str, Any], name: str) -> Image.Image:
+    """Open what `datasets.Image(decode=False)` gives."""
+    data, path = image.get("bytes"), image.get("path")
+    if data is not None:
+        return _decode(lambda: Image.open(BytesIO(data)), path or f"{name} ({len(data)} bytes)")
+    if path is None:
+        raise ValueError(f'{name} must have "bytes" or a "path", got None for both.')
+    return open_image(path if isinstance(path, str) and path.startswith(("http://", "https://")) else Path(path), name)
 
 
 def flatten_images(images: Any) -> list[Any]:

@@ -5,14 +5,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from photo_files import make_photo, serve, write_awkward_photos, write_truncated
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.pipelines.pt_utils import KeyDataset
 
 from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_utils_fclm
 
@@ -140,6 +143,161 @@ def test_own_prompts_come_before_those_of_the_call(pipe: ReferringMattingPipelin
     torch.testing.assert_close(theirs["predicted_alpha"], pipe(make_photo(), input_boxes=OTHER_BOX)["predicted_alpha"])
 
 
+def assert_close(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    torch.testing.assert_close(result["predicted_alpha"], expected["predicted_alpha"], atol=TOLERANCE, rtol=0)
+
+
+def give_same(pipe: ReferringMattingPipeline, images: list[Any], prompts: dict[str, Any], own: list[dict]) -> None:
+    """Prompts of the call give what each image gives alone with prompts of its own."""
+    for result, image, each in zip(pipe(images, **prompts, cutout=False), images, own, strict=True):
+        expected = pipe(image, **each, cutout=False)
+        assert type(result) is type(expected)
+        for one, other in zip(list_objects(result), list_objects(expected), strict=True):
+            assert_close(one, other)
+
+
+CLICK, OTHER_CLICK = [9, 8], [40, 30]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "own"),
+    [
+        # one object for all
+        ({"text": "low"}, [{"text": "low"}] * 2),
+        ({"input_boxes": BOX}, [{"input_boxes": BOX}] * 2),
+        ({"input_boxes": np.array([BOX])}, [{"input_boxes": BOX}] * 2),
+        ({"input_points": CLICK, "input_labels": 0}, [{"input_points": CLICK, "input_labels": 0}] * 2),
+        ({"input_points": [CLICK], "input_labels": [0]}, [{"input_points": CLICK, "input_labels": 0}] * 2),
+        # pairs
+        ({"text": ["low", "owl"]}, [{"text": "low"}, {"text": "owl"}]),
+        ({"text": ["low", None]}, [{"text": "low"}, {}]),
+        ({"text": [["low"], ["owl", "er"]]}, [{"text": "low"}, {"text": ["owl", "er"]}]),
+        ({"text": [["low", "owl"], "er"]}, [{"text": ["low", "owl"]}, {"text": "er"}]),
+        ({"input_boxes": [[BOX], [OTHER_BOX]]}, [{"input_boxes": BOX}, {"input_boxes": OTHER_BOX}]),
+        ({"input_boxes": torch.tensor([[BOX], [OTHER_BOX]])}, [{"input_boxes": BOX}, {"input_boxes": OTHER_BOX}]),
+        ({"input_boxes": [None, [BOX, OTHER_BOX]]}, [{}, {"input_boxes": [BOX, OTHER_BOX]}]),
+        ({"input_boxes": [[BOX], np.zeros((0, 4))]}, [{"input_boxes": BOX}, {"input_boxes": []}]),
+        (
+            {"input_points": [[[CLICK]], [[CLICK, OTHER_CLICK]]], "input_labels": [[[1]], [[1, 0]]]},
+            [{"input_points": CLICK}, {"input_points": [CLICK, OTHER_CLICK], "input_labels": [1, 0]}],
+        ),
+        ({"text": "low", "input_boxes": [[BOX], []]}, [{"text": "low", "input_boxes": BOX}, {"input_boxes": []}]),
+        # one list for all, as said or by its nesting
+        ({"text": [["low", "owl"]] * 2}, [{"text": ["low", "owl"]}] * 2),
+        ({"text": [["low", "owl"]]}, [{"text": ["low", "owl"]}] * 2),
+        ({"input_boxes": [[BOX, OTHER_BOX]]}, [{"input_boxes": [BOX, OTHER_BOX]}] * 2),
+    ],
+)
+def test_lists_pair_up(pipe: ReferringMattingPipeline, prompts: dict[str, Any], own: list[dict[str, Any]]) -> None:
+    give_same(pipe, [make_photo(), make_photo(60, 50, seed=1)], prompts, own)
+
+
+@pytest.mark.parametrize(
+    ("count", "prompts", "spelling"),
+    [
+        (
+            3,
+            {"text": ["low", "owl"]},
+            r"text must have the prompts of 3 images, got a list of 2: .*"
+            r"text=\[\['low', 'owl'\]\] \* 3 for the same objects in every image, or text=\[prompts of image 0",
+        ),
+        (2, {"text": ["low", "owl", "er"]}, r"text=\[\['low', 'owl', 'er'\]\] \* 2"),
+        (3, {"text": [["low"], ["owl"]]}, r"text must have the prompts of 3 images, got a list of 2"),
+        (2, {"input_boxes": [BOX, OTHER_BOX]}, r"input_boxes=\[\[\[5, 5, 30, 35\], \[20.5, 0, 50, 40\]\]\] \* 2 for"),
+        (3, {"input_boxes": [[BOX], [OTHER_BOX]]}, "input_boxes must have the prompts of 3 images, got a list of 2"),
+        (2, {"input_points": [CLICK, OTHER_CLICK]}, r"input_points=\[\[\[\[9, 8\], \[40, 30\]\]\]\] \* 2"),
+        (2, {"input_points": [[CLICK], [OTHER_CLICK]]}, r"input_points=\[\[\[\[9, 8\]\], \[\[40, 30\]\]\]\] \* 2"),
+    ],
+)
+def test_lists_that_may_mean_either(
+    pipe: ReferringMattingPipeline, count: int, prompts: dict[str, Any], spelling: str
+) -> None:
+    with pytest.raises(ValueError, match=spelling):
+        pipe([make_photo()] * count, **prompts)
+
+
+def test_a_generator_gives_the_prompts_of_the_call_to_all(pipe: ReferringMattingPipeline) -> None:
+    photos = [make_photo(), make_photo(60, 50, seed=1)]
+    results = list(pipe(iter(photos), text=["low", "owl"], cutout=False))
+    assert [len(each) for each in results] == [2, 2]
+    assert_close(results[1][0], pipe(photos[1], text="low"))
+    with pytest.raises(ValueError, match=r'text must be the prompts of every image, .* yield {"image": ..., "text"'):
+        pipe(iter(photos), text=[["low"], ["owl"]])
+
+
+def test_next(pipe: ReferringMattingPipeline) -> None:
+    photos = [make_photo(seed=seed) for seed in range(3)]
+    expected = [result["alpha"].tobytes() for result in pipe(photos, cutout=False)]
+    for images in (iter(photos), (photo for photo in photos), Dataset.from_list([{"image": p} for p in photos])):
+        results = pipe(images, cutout=False)
+        assert next(results)["alpha"].tobytes() == expected[0]
+        assert [result["alpha"].tobytes() for result in results] == expected[1:]  # goes on
+        assert next(results, None) is None
+    taken = []
+    next(pipe((taken.append(photo) or photo for photo in photos), cutout=False))
+    assert len(taken) == 1  # no more than what was asked for
+
+
+def test_rows_of_data_sets(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
+    """Further columns pass, and images need not be decoded; neither as rows of a dict nor as a column."""
+    for seed in range(2):
+        make_photo(seed=seed).save(tmp_path / f"{seed}.png")
+    files = [str(tmp_path / f"{seed}.png") for seed in range(2)]
+    columns = {
+        "image": files,
+        "label": [3, 4],
+        "objects": [{"bbox": BOX}] * 2,
+        "boxes": [[], []],
+        "input_boxes": [BOX, None],
+    }
+    rows = Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    expected = [pipe(files[0], input_boxes=BOX), pipe(files[1])]
+    undecoded = rows.cast_column("image", datasets.Image(decode=False))
+    assert set(undecoded[0]["image"]) == {"bytes", "path"}
+    in_bytes = [
+        {"image": {"bytes": Path(file).read_bytes(), "path": None}, "input_boxes": box}
+        for file, box in zip(files, (BOX, None), strict=True)
+    ]
+    for images in (rows, undecoded, list(undecoded), in_bytes, KeyDataset(undecoded, "image")):
+        for result, other in zip(pipe(images, batch_size=2), expected, strict=True):
+            if not isinstance(images, KeyDataset) or other is expected[1]:
+                assert_close(result, other)
+    assert_close(pipe(undecoded[1]["image"]), expected[1])
+    pixels = [
+        pipe.processor(image)["pixel_values"] for image in (files[0], undecoded[0]["image"], in_bytes[0]["image"])
+    ]
+    assert all(torch.equal(pixels[0], each) for each in pixels)
+    for row, problem in (
+        ({"bytes": None, "path": None}, 'must have "bytes" or a "path"'),
+        ({"bytes": None, "path": str(tmp_path / "none.png")}, "does not exist"),
+        ({"bytes": b"no image", "path": "train/7.png"}, r"train/7\.png is not an image"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            pipe({"image": row})
+
+
+@pytest.mark.parametrize("none", [[], [[]], np.zeros((0, 4)), torch.zeros(0, 4), torch.zeros(1, 0, 4)], ids=repr)
+def test_images_without_objects(pipe: ReferringMattingPipeline, none: Any) -> None:
+    """They give an empty list, alone and among others."""
+    photo = make_photo()
+    assert pipe(photo, input_boxes=none) == []
+    assert pipe(photo, input_boxes=none, text="low") == []
+    assert pipe([photo, photo], input_boxes=none) == [[], []]
+    samples = [{"image": photo, "input_boxes": box} for box in ([BOX, OTHER_BOX], none, BOX, none)]
+    for batch_size in (1, 4):
+        results = pipe(samples, batch_size=batch_size)
+        assert [each if each == [] else len(list_objects(each)) for each in results] == [2, [], 1, []]
+        assert_close(results[2], pipe(photo, input_boxes=BOX))
+
+
+def test_boxes_of_detectors(pipe: ReferringMattingPipeline) -> None:
+    results = [
+        pipe(make_photo(), input_boxes=box, cutout=False)["predicted_alpha"]
+        for box in ([-0.3, -1, 50.01, 40.2], [0, 0, 50, 40])
+    ]
+    assert torch.equal(*results)
+
+
 def test_objects_share_one_encoding(pipe: ReferringMattingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     encode, forward = pipe.model.get_image_embeddings, pipe.model.forward
     calls: list[str] = []
@@ -212,11 +370,11 @@ def test_errors_name_the_culprit(pipe: ReferringMattingPipeline, tmp_path: Path)
         (tmp_path / "broken.jpg", {}, r"broken\.jpg"),
         ([photo, str(tmp_path / "broken.jpg")], {}, r"^inputs\[1\]: .*broken\.jpg"),
         (
-            [photo, {"image": photo, "input_boxes": [[0, 0, 99, 9]]}],
+            [photo, {"image": photo, "input_boxes": [[50, 0, 99, 9]]}],
             {},
-            r"^inputs\[1\]: input_boxes.* outside the image",
+            r"^inputs\[1\]: input_boxes.* does not overlap the image",
         ),
-        ({"image": photo, "boxes": [BOX]}, {}, r"Unknown keys \['boxes'\]"),
+        ({"image": photo, "input_box": [BOX]}, {}, r"Unknown key 'input_box' .* did you mean 'input_boxes'\?"),
         ({"text": "cat"}, {}, 'must have the key "image"'),
         (photo, {"input_labels": [1]}, "input_labels must come with input_points"),
         (photo, {"text": ["a", "b"], "input_boxes": [BOX]}, "different numbers of objects"),
