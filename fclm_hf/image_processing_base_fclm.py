@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .configuration_fclm import IMAGE_PROCESSOR_CLASSES, copy_code, keep_present
 from .image_utils_fclm import convert_to_tensor, find_image_size, flatten_images, make_tensor, open_image
 
 
@@ -212,6 +214,19 @@ class FCLMImageProcessorBase:
             ValueError: If an image or map cannot be read, or a setting is invalid.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dict; those of an export name the code of both backends."""
+        output = super().to_dict()
+        if output.get("auto_map"):
+            output["auto_map"] = {name: keep_present(classes) for name, classes in IMAGE_PROCESSOR_CLASSES.items()}
+        return output
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Save to a JSON file, and the code of an export beside it."""
+        super().to_json_file(json_file_path)
+        if getattr(self, "auto_map", None):
+            copy_code(Path(json_file_path).parent)
 
     def post_process_image_matting(self, outputs: Any, target_sizes: Any = None) -> list[dict[str, torch.Tensor]]:
         """Undo the padding and resizing of predicted alphas.

@@ -3,11 +3,15 @@
 from typing import Any
 
 import torch
-from torchvision.transforms.v2 import functional
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import SizeDict
+from transformers.utils import is_torchvision_available
 
 from .image_processing_base_fclm import FCLMImageProcessorBase, FCLMImageProcessorKwargs
+
+
+if is_torchvision_available():  # as remote code, this file is fetched and saved even where it cannot be used
+    from torchvision.transforms.v2 import functional
 
 
 class FCLMImageProcessor(FCLMImageProcessorBase, TorchvisionBackend):
