@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..utils.files import write_bytes
+from ..utils.files import remove_unfinished_files, write_bytes
 from .console import check_device, exit_on_error, make_progress
 from .matte_jobs import OPAQUE_FORMATS, STANDARD_STREAM, TRANSPARENT_FORMATS, Job, is_url, plan_jobs
 from .streams import read_standard_input, write_standard_output
@@ -138,6 +138,7 @@ def matte(
     waiting = [replace(job, data=read_standard_input()) if job.source == STANDARD_STREAM else job for job in waiting]
     failures: dict[str, str] = {}
     if waiting:
+        remove_unfinished_files(path for job in waiting for path in job.targets if path is not None)
         check_device(device)
         pipe = load_pipeline(model, device, dtype.value)
         typer.echo(f"{model or 'fclm-lite'} on {pipe.device}", err=True)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -113,6 +114,12 @@ def check_file_name(images: list[str], out: str, formats: Iterable[str]) -> None
     raise typer.BadParameter(f"-o must end in one of {', '.join(formats)} for this output, got {out}.")
 
 
+def make_file_name(url_path: str) -> str:
+    """Return the last part of the path of a URL as a file name, without anything that leads out of a folder."""
+    name = Path(unquote(url_path)).name
+    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).lstrip(".")[-100:] or "image"
+
+
 def is_url(image: str) -> bool:
     """Return whether an image is a web address."""
     return image.startswith(("http://", "https://"))
@@ -181,7 +188,7 @@ def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
     if image == STANDARD_STREAM:
         yield image, Path("stdin")
     elif is_url(image):
-        yield image, Path(Path(unquote(urlsplit(image).path)).name or "image")
+        yield image, Path(make_file_name(urlsplit(image).path))
     elif not (root := Path(image)).is_dir():
         yield root, Path(root.name)
     else:

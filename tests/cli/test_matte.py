@@ -16,6 +16,7 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from fclm_hf.cli import matte as cli
+from fclm_hf.cli import matte_jobs
 from fclm_hf.cli.main import app
 
 
@@ -246,6 +247,37 @@ def test_url(photo: Path, tmp_path: Path) -> None:
         output = run(f"{address}/none.jpg", "-o", tmp_path / "out", code=1)
         assert "404" in output
     assert list_files(tmp_path / "out") == ["photo-2.png", "photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("http://host/a/b.jpg?size=1#top", "b.jpg"),
+        ("http://host/..", "image"),
+        ("http://host/", "image"),
+        ("http://host", "image"),
+        ("http://host/..%2F..%2Fetc%2Fpasswd", "passwd"),
+        ("http://host/..%5C..%5Cboot.ini", "_.._boot.ini"),
+        ("http://host/a%00b.jpg", "a_b.jpg"),
+        ("http://host/C:evil.jpg", "C_evil.jpg"),
+        ("http://host/.bashrc", "bashrc"),
+        ("http://host/" + 300 * "a" + ".jpg", 96 * "a" + ".jpg"),
+    ],
+)
+def test_names_from_addresses_stay_in_the_folder(address: str, name: str, tmp_path: Path) -> None:
+    assert [str(path) for _, path in matte_jobs.find_images(address, tmp_path)] == [name]
+    [job] = matte_jobs.plan_jobs([address], str(tmp_path / "out"), 1, matte_jobs.TRANSPARENT_FORMATS)
+    assert [target.resolve().parent for target in job.targets] == [(tmp_path / "out").resolve()]
+
+
+def test_what_killed_runs_left_goes(photo: Path, tmp_path: Path) -> None:
+    """But not what others may be writing."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".unfinished-01234567-photo.png", ".unfinished-01234567-other.png", ".unfinished-0-1-photo.png"):
+        (out / name).write_bytes(b"half")
+    run(photo, "-o", out, "--skip-existing")
+    assert list_files(out) == [".unfinished-0-1-photo.png", ".unfinished-01234567-other.png", "photo.png"]
 
 
 def test_usage_errors(photo: Path, tmp_path: Path) -> None:
