@@ -30,9 +30,9 @@ def pipe(checkpoint: Path) -> ReferringMattingPipeline:
 
 @pytest.fixture(scope="module")
 def expected(pipe: ReferringMattingPipeline) -> list[list[bytes]]:
-    cutouts = matte_workers.matte_seeds(pipe, list(range(6)))
-    assert len(set(cutouts)) == 6
-    return [[cutouts[seed] for seed in seeds] for seeds in SEEDS]
+    alphas = matte_workers.matte_seeds(pipe, list(range(6)))
+    assert len(set(alphas)) == 6
+    return [[alphas[seed] for seed in seeds] for seeds in SEEDS]
 
 
 def test_threads(pipe: ReferringMattingPipeline, expected: list[list[bytes]]) -> None:
