@@ -1,6 +1,7 @@
 """The pipeline: what it takes and gives, and that batches, chunks and precision do not change the result."""
 
 import json
+import logging
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,23 @@ def test_default_model_is_local(checkpoint: Path, monkeypatch: pytest.MonkeyPatc
     assert task["default"]["model"][0] == LITE_CHECKPOINT
     monkeypatch.setitem(task, "default", {"model": (str(checkpoint), "main")})
     assert pipeline("referring-matting", local_files_only=True)(make_photo())["alpha"].size == (50, 40)
+
+
+def test_the_default_model_comes_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is part of the package: no other model can take its place some day."""
+    logger, messages = logging.getLogger("transformers.pipelines"), []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: messages.append(record.getMessage()))
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    logger.manager._clear_cache()
+    logger.addHandler(handler)
+    try:
+        pipeline("referring-matting", device="cpu")
+        logger.warning("No model was supplied, defaulted to somebody/else and revision main.")
+    finally:
+        logger.removeHandler(handler)
+        logger.manager._clear_cache()
+    assert messages == ["No model was supplied, defaulted to somebody/else and revision main."]
 
 
 @pytest.mark.skipif(not Path(LITE_CHECKPOINT, "config.json").exists(), reason="the embedded checkpoint is not there")
