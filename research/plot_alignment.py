@@ -11,7 +11,7 @@ Above each panel, and printed as JSON, stand three numbers of the tokens themsel
 first two are 1 where A and B lie apart and about 0.5 where they are mixed.
 
     separability  accuracy of a logistic regression that tells A from B on pairs which it was not fitted to
-    neighbours    share of the ten nearest tokens, by cosine, that are of the same image, A or B
+    neighbors    share of the ten nearest tokens, by cosine, that are of the same image, A or B
     distance      mean of 1 - cosine between tokens at the same place in A and in B
 """
 
@@ -31,7 +31,7 @@ from fclm_hf.hub.checkpoints import fetch_checkpoint, load_checkpoint
 
 
 FOLDS = 5
-NEIGHBOURS = 10
+NEIGHBORS = 10
 
 
 def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
@@ -100,7 +100,7 @@ def measure_neighbours(tokens: np.ndarray) -> float:
 
     labels = np.repeat([0, 1], tokens.shape[1])
     flat = tokens.reshape(len(labels), -1)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(flat) - 1), metric="cosine").fit(flat)
+    search = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(flat) - 1), metric="cosine").fit(flat)
     nearest = search.kneighbors(return_distance=False)  # leaves the token itself out
     return float((labels[nearest] == labels[:, None]).mean())
 
@@ -126,8 +126,8 @@ def draw(panels: dict[str, np.ndarray], output: Path) -> None:
 
     figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
     for axes, (title, points) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for image, colour, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
-            axes.scatter(*image.T, s=6, alpha=0.6, color=colour, label=label)
+        for image, color, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
+            axes.scatter(*image.T, s=6, alpha=0.6, color=color, label=label)
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             tokens, groups = collect_tokens(checkpoint, pairs, args.tokens, args.seed)
             scores[name] = {
                 "separability": measure_separability(tokens, groups),
-                "neighbours": measure_neighbours(tokens),
+                "neighbors": measure_neighbours(tokens),
                 "distance": measure_distance(tokens),
             }
             title = ", ".join(f"{key} {value:.3f}" for key, value in scores[name].items())

@@ -36,8 +36,8 @@ from fclm_hf.training.imagenet import load_imagenet_weights
 
 
 TEMPLATES = (*PromptSettings().templates, "{}s", "{} in the photo")
-COLOURS = ["red", "green", "blue", "yellow", "black", "white", "brown"]
-ADJECTIVES = [*COLOURS, "big", "small", "old", "young", "round", "wooden", "left", "right", "first", "other"]
+COLORS = ["red", "green", "blue", "yellow", "black", "white", "brown"]
+ADJECTIVES = [*COLORS, "big", "small", "old", "young", "round", "wooden", "left", "right", "first", "other"]
 HELD_OUT = 0.05
 TOGETHER = 8  # composites that share their objects as clutter
 SEEN_WEIGHT = 0.05

@@ -44,7 +44,7 @@ INPUTS = ("pixel_mask", "labels", "input_points", "input_labels", "input_boxes",
 
 
 def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
-    """CLIP's BPE with a vocabulary learnt from `names`; all bytes are in it, so that any word can be spelt."""
+    """CLIP's BPE with a vocabulary learned from `names`; all bytes are in it, so that any word can be spelled."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

@@ -184,7 +184,7 @@ def test_dropped_connections_lose_no_row() -> None:
     """Every third read fails, in the middle of files too."""
     from datasets import Dataset
 
-    from fclm_hf.data.sources.retry import RetryPolicy, LostConnectionError
+    from fclm_hf.data.sources.retry import LostConnectionError, RetryPolicy
     from fclm_hf.evaluation.columns import _StreamedRows
 
     failing = {"reads": 0, "every": 3}

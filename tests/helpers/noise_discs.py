@@ -10,5 +10,5 @@ def draw_disc(size: tuple[int, int], center: tuple[int, int], radius: int, seed:
     rows, columns = np.mgrid[:height, :width]
     distance = np.hypot(columns - center[0], rows - center[1])
     alpha = np.clip((radius - distance) / 6, 0, 1) * 255
-    colours = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
-    return Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8))
+    colors = np.random.default_rng(seed).integers(0, 256, (height, width, 3))
+    return Image.fromarray(np.dstack([colors, alpha]).astype(np.uint8))

@@ -55,9 +55,9 @@ def test_figure_and_numbers(arguments, tmp_path, capsys):
         pixels = np.asarray(figure.convert("RGB"))
         assert figure.format == "PNG"
         assert figure.width > figure.height > 300
-    for colour in ((255, 127, 14), (31, 119, 180)):  # points of A and of B in both panels
+    for color in ((255, 127, 14), (31, 119, 180)):  # points of A and of B in both panels
         for half in np.array_split(pixels.astype(int), 2, axis=1):
-            assert (np.abs(half - colour).sum(-1) < 150).any()
+            assert (np.abs(half - color).sum(-1) < 150).any()
     again = run(arguments, output=str(output))
     assert again == scores
 
