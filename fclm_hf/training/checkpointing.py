@@ -17,7 +17,8 @@ from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
 from ..utils.settings import find_changes
-from .arguments import Arguments, rename_all_fields
+from .arguments import Arguments
+from .command_line import rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
 
 

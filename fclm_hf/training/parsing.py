@@ -7,11 +7,29 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from ..utils.renaming import warn_renamed
 
 
 Kind = TypeVar("Kind")
 _NUMBERS = (int, float, str)  # YAML reads 1e-5 as a string
+
+
+def parse_yaml(value: Any, name: str) -> Any:
+    """Parse the value of a field if it is YAML text, as on the command line.
+
+    Args:
+        value: The value.
+        name: Name of the field, for the error.
+
+    Raises:
+        ValueError: If the text is not valid YAML.
+    """
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} cannot be parsed as YAML: {error}") from error
 
 
 def check_known(names: Collection[str], accepted: Collection[str], place: str) -> None:
@@ -128,4 +146,4 @@ def convert(value: Any, hint: Any, place: str) -> Any:
     raise ValueError(f"{place} must be {wanted}, got {value!r}.")
 
 
-__all__ = ["build_dataclass", "check_known", "convert", "list_renamed", "rename_fields"]
+__all__ = ["build_dataclass", "check_known", "convert", "list_renamed", "parse_yaml", "rename_fields"]

@@ -22,10 +22,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from ..auto import FCLMImageProcessor
 from ..checkpoints import LITE_CHECKPOINT
 from ..configuration_fclm import FCLMConfig
-from ..hub.checkpoints import fetch_checkpoint
+from ..hub.checkpoints import fetch_checkpoint, load_complete
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
-from ..utils.loading import load_complete
 from .imagenet import load_imagenet_weights
 from .objective.settings import TrainingSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.trainer import Trainer
 
 

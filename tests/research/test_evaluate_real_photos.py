@@ -64,7 +64,7 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     assert summary["coco"]["box"]["count"] == 2
 
     for wrong, message in (
-        (["--data", str(tmp_path / "nowhere")], "neither coco/index.json nor alphamatting/index.json"),
+        (["--data", str(tmp_path / "nowhere")], "must contain coco/index.json or alphamatting/index.json"),
         ([*arguments, "--template", "a photo"], "must contain {}"),
         ([*arguments, "--limit", "0"], "at least 1"),
     ):

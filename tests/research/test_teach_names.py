@@ -203,7 +203,8 @@ def test_contrast_lets_a_region_be_called_by_any_of_its_names(teaching: ModuleTy
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [(["--wordnet", "nowhere"], "holds no data.noun"), (["--imagenet-share", "2"], "in [0, 1]")]
+    ("wrong", "message"),
+    [(["--wordnet", "nowhere"], "must contain data.noun"), (["--imagenet-share", "2"], "in [0, 1]")],
 )
 def test_bad_arguments(teaching: ModuleType, wordnet: Path, wrong: list[str], message: str, capsys) -> None:
     arguments = ["--data", "set", "--model", "checkpoint", "--output", "taught", "--wordnet", str(wordnet)]

@@ -10,8 +10,8 @@ from run_results import assert_same, read_curve, read_state
 from training_runs import write_run
 
 from fclm_hf.cli.train import main
-from fclm_hf.training.arguments import parse_arguments
 from fclm_hf.training.checkpointing import CheckpointFolder, check_same_arguments, select_fixed
+from fclm_hf.training.command_line import parse_arguments
 
 
 @pytest.fixture(scope="module")

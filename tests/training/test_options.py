@@ -13,7 +13,7 @@ from training_runs import forget_accelerator, write_run
 
 from fclm_hf.cli.train import main
 from fclm_hf.training import trainer
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.trainer import Trainer
 
 

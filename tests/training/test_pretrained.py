@@ -14,7 +14,7 @@ from transformers import CLIPModel, Dinov2Config, Dinov2Model
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.cli.train import main
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings, load_preset, make_optimizer
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 
 
 TINY = [

@@ -14,8 +14,7 @@ from ..sources.source import Source
 from ..synthesis.composition import CompositionSettings
 from ..synthesis.pairs import Pair, PairComposition
 from ..types import Foreground, Photo, Sample
-from .mixture import Mixture, SampleStream
-from .procedural_stream import ProceduralStream
+from .mixture import Mixture, ProceduralStream, SampleStream
 
 
 @accept_renamed

@@ -9,8 +9,7 @@ import numpy as np
 
 from ...utils.renaming import accept_renamed
 from ..types import Foreground
-from .cutouts import warp_foreground
-from .effects import (
+from .augmentation import (
     add_relief,
     cast_shadow,
     crop_to_aspect_ratio,
@@ -18,6 +17,7 @@ from .effects import (
     harmonize_colors,
     jitter_colors,
     vary_background,
+    warp_foreground,
 )
 from .procedural import add_hair, cut_lattice, make_cluster
 

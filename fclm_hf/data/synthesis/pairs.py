@@ -9,8 +9,8 @@ import numpy as np
 from ...foreground_fclm import estimate_foreground_multiscale
 from ...utils.renaming import rename_arguments
 from ..types import Foreground, Photo
+from .augmentation import cast_shadow, harmonize_colors, jitter_colors, vary_background
 from .composition import MAX_ATTEMPTS, Composition, CompositionSettings, composite_objects, stack_alphas
-from .effects import cast_shadow, harmonize_colors, jitter_colors, vary_background
 
 
 @dataclass
