@@ -19,7 +19,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass
 class EvaluationOptions:
-    """What to measure, on which data and how. Options are validated when the object is created.
+    """Options of an evaluation: methods, data and settings. They are validated when the object is created.
 
     Args:
         data: Folder of a benchmark or data set, or Hub id of a data set.

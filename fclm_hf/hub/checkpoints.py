@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def check_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Check that something can be a checkpoint, before any heavy work and without the network.
+    """Check that a folder or id can be that of a checkpoint, without loading it or using the network.
 
     Args:
         checkpoint: Folder, or id of a Hub repository.
@@ -58,7 +58,7 @@ def check_repo_id(repo_id: str, problem: str = "repo_id is invalid") -> None:
 
     Args:
         repo_id: The string.
-        problem: What the error begins with.
+        problem: Beginning of the error.
 
     Raises:
         ValueError: If it is not.
@@ -119,7 +119,7 @@ def load_complete(model_class: type[Model], checkpoint: str | os.PathLike, name:
     Args:
         model_class: Class to load.
         checkpoint: Folder or Hub repository.
-        name: What errors call the checkpoint, such as the argument that names it.
+        name: Name of the checkpoint in errors, such as the argument that gives it.
         **kwargs: Further arguments of `from_pretrained`.
 
     Returns:

@@ -16,7 +16,7 @@ from .parsing import build_dataclass, check_known, parse_yaml
 
 
 RESERVED_SETTINGS = ("image_mean", "image_std")  # set from the image processor
-# fields that hold the fields of other dataclasses, as a mapping or a list of mappings
+# fields whose values are mappings, or lists of mappings, of the fields of another dataclass
 NESTED_FIELDS = {
     "settings": TrainingSettings,
     "composition": CompositionSettings,

@@ -16,7 +16,7 @@ USAGE = "%(prog)s CONFIG.yaml [--field value ...] [--field.key value ...]"
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends default values to help texts where there is a value to show."""
+    """Appends the default value to a help text, unless it is empty."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         """Return the help text of an argument."""
@@ -34,11 +34,11 @@ class _Parser(HfArgumentParser):
 
 
 def rename_all_fields(values: Mapping[str, Any], place: str, warn: bool = True) -> dict[str, Any]:
-    """Return arguments with the new names of renamed fields, also inside of mappings such as `composition`.
+    """Return arguments with the new names of renamed fields, including those in mappings such as `composition`.
 
     Args:
         values: Values by field name, old or new.
-        place: What the error and the warnings call `values`.
+        place: Name of `values` in errors and warnings.
         warn: Whether to warn about old names.
 
     Raises:
@@ -102,7 +102,7 @@ def _read_config(path: str, names: list[str]) -> dict[str, Any]:
     """Return the content of a YAML file, with the new names of renamed fields."""
     config = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
     if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a mapping of fields to values.")
+        raise ValueError(f"{path} must contain a mapping of fields to values, got {type(config).__name__}.")
     config = rename_all_fields(config, path)
     check_known(config, names, path)
     return config
@@ -127,7 +127,7 @@ def _rename_flags(argv: list[str], program: str) -> list[str]:
     renamed = list_renamed(ModelArguments, DataArguments, RunArguments)
     flags = [word.partition("=")[0][2:].replace("-", "_") if word.startswith("--") else "" for word in argv]
     given = {flag: None for flag in flags if flag in renamed or flag in renamed.values()}
-    rename_fields(given, renamed, program)  # warns, and refuses a flag that is given under both names
+    rename_fields(given, renamed, program)  # only for its warnings and errors
     return [
         f"--{renamed[flag]}{word[2 + len(flag) :]}" if flag in renamed else word
         for flag, word in zip(flags, argv, strict=True)

@@ -38,7 +38,7 @@ def check_known(names: Collection[str], accepted: Collection[str], place: str) -
     Args:
         names: Names that were given.
         accepted: Names that exist.
-        place: What the error calls the place where they were given.
+        place: Name of the place where they were given, for the error.
 
     Raises:
         ValueError: If a name is unknown. The error suggests the closest accepted name, or lists all of them.
@@ -46,7 +46,7 @@ def check_known(names: Collection[str], accepted: Collection[str], place: str) -
     for name in names:
         if name not in accepted:
             close = get_close_matches(str(name), accepted, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"accepted are {', '.join(sorted(accepted))}."
+            hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(accepted))}."
             raise ValueError(f"{place} does not take {name!r}: {hint}")
 
 
@@ -67,8 +67,8 @@ def rename_fields(
     Args:
         values: Values by field name, old or new.
         renamed: Old names mapped to new ones, see [`list_renamed`].
-        place: What the error and the warning call `values`.
-        warn: Whether to warn about old names; what a program saved needs no warning.
+        place: Name of `values` in errors and warnings.
+        warn: Whether to warn about old names; files that a program wrote need no warning.
 
     Raises:
         ValueError: If a field is given under both names.
@@ -91,7 +91,7 @@ def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collect
         kind: The dataclass.
         values: Values by field name as YAML yields them: lists stand for tuples, integers for floats. Old names of
             renamed fields are accepted with a warning.
-        place: What errors call `values`.
+        place: Name of `values` in errors.
         reserved: Fields that `values` may not set.
 
     Returns:
@@ -107,7 +107,7 @@ def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collect
     check_known(values, known, place)
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{place} lacks {name!r}.")
+            raise ValueError(f"{place} must contain {name!r}, got {', '.join(values) or 'nothing'}.")
     hints = get_type_hints(kind)
     return kind(**{name: convert(value, hints[name], f"{place}.{name}") for name, value in values.items()})
 
@@ -118,7 +118,7 @@ def convert(value: Any, hint: Any, place: str) -> Any:
     Args:
         value: The value.
         hint: Type hint of the field: a union, list, tuple, dict or plain type.
-        place: What the error calls the field.
+        place: Name of the field in errors.
 
     Returns:
         The converted value.

@@ -53,7 +53,7 @@ def test_old_names_in_the_yaml_file(config, tmp_path):
         (["--settings.kd_weight", "abc"], "settings.kd_weight must be float, got 'abc'."),
         (["--settings.alignment", "half"], "alignment must be one of"),
         (["--ema_decay", "1.5"], "ema_decay must be less than 1, got 1.5."),
-        (["--sources", "{path: a}"], "sources[0] lacks 'kind'."),
+        (["--sources", "{path: a}"], "sources[0] must contain 'kind', got path."),
         (["--config.encoder_siz", "3"], "config does not take 'encoder_siz': did you mean encoder_size?"),
         (["--encoder_sizes", "30"], "encoder_sizes must be multiples of 14 for this backbone, got [30]."),
         (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),

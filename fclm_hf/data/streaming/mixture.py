@@ -21,7 +21,7 @@ class SampleStream:
         source: The source.
         shard: The part of it to read.
         seed: Seed of the order of samples.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
         invalid_samples: Counter of used and skipped samples.
         max_invalid_fraction: See [`InvalidSampleCounter.check`].
         min_sample_count: See [`InvalidSampleCounter.check`].
@@ -55,10 +55,10 @@ class SampleStream:
         self._sample = None
 
     def peek(self) -> Sample:
-        """Return the next sample. It stays the next one until it is taken.
+        """Return the next sample without moving on.
 
         Raises:
-            StreamError: Too many samples are invalid, the source has no rows, or the connection stays down.
+            StreamError: If too many samples are invalid, the source has no rows, or the connection stays down.
         """
         while self._sample is None:
             epoch, values = self._rows.peek()
@@ -83,10 +83,10 @@ class ProceduralStream:
     """Endless plants. The position is the number of plants so far.
 
     Args:
-        size: Side of the images that they grow on, in pixels.
-        weight: How often they are drawn, relative to the sources.
+        size: Side of their images in pixels.
+        weight: Sampling weight, relative to the sources.
         seed: Seed of the run.
-        shard: No two shards have a plant in common.
+        shard: Shard of the stream; no two shards have a plant in common.
     """
 
     kind = "rgba"

@@ -54,7 +54,7 @@ def _draw_linear_map(foreground: Foreground, rng: np.random.Generator, zoom: flo
 
 
 def _draw_center(foreground: Foreground, rng: np.random.Generator, height: float, size: int) -> np.ndarray:
-    """Return (x, y) of the object's center. What its source cut off at the bottom mostly stands on the lower border."""
+    """Return (x, y) of the object's center; objects cut off at the bottom are mostly put on the lower border."""
     spread = 0.22 if rng.random() < 0.7 else 0.4
     center = size * np.clip(0.5 + rng.normal(size=2) * spread, 0.02, 0.98)
     if foreground.cut_sides[3] and rng.random() < 0.8:
@@ -122,7 +122,7 @@ def harmonize_colors(
 
 
 def cast_shadow(background: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Darken a square background by the soft shadow of an object with this `alpha`, displaced at random."""
+    """Darken a square background with the soft shadow of an object with this `alpha`, displaced at random."""
     size = alpha.shape[0]
     shift = rng.normal(size=2) * 0.05 * size
     matrix = np.array([[1, 0, shift[0]], [0, 1, abs(shift[1])]], np.float32)
@@ -132,7 +132,7 @@ def cast_shadow(background: np.ndarray, alpha: np.ndarray, rng: np.random.Genera
 
 
 def degrade_image(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Apply what a camera and a file format do to a picture: blur, color cast, noise and JPEG artifacts, at random."""
+    """Apply random artifacts of cameras and file formats: blur, a color cast, noise and JPEG compression."""
     if rng.random() < 0.3:
         image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.0)))
     if rng.random() < 0.5:
@@ -164,7 +164,7 @@ def crop_to_aspect_ratio(
         rng: Source of randomness.
 
     Returns:
-        The image and the alphas, 0 in the padding, and the height and width of what is not padding.
+        The image and the alphas, 0 in the padding, and the height and width without padding.
     """
     size = image.shape[0]
     short = int(size * rng.uniform(0.55, 0.9))

@@ -276,8 +276,8 @@ def test_a_step_in_bfloat16():
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
-        ({"labels": None}, {}, "lacks labels"),
-        ({"input_points": None}, {"prompts": "point"}, "lacks input_points .prompts: 'point'"),
+        ({"labels": None}, {}, "must contain labels .*, got pixel_values_a, "),
+        ({"input_points": None}, {"prompts": "point"}, "must contain input_points .prompts: 'point'"),
         (
             {"pixel_values_b": torch.zeros(2, 3, 32, 32)},
             {},
