@@ -180,7 +180,7 @@ def test_tables_of_file_names(tmp_path: Path) -> None:
         open_rows(str(tmp_path / "csv"), {"image": "photo"}, None, None)
 
 
-def test_dropped_connections_lose_no_row() -> None:
+def test_streaming_resumes_after_dropped_connections() -> None:
     """Every third read fails, in the middle of files too."""
     from datasets import Dataset
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 
 def draw_disc(size: tuple[int, int], center: tuple[int, int], radius: int, seed: int = 0) -> Image.Image:
-    """A disc of noise, its alpha falling from 255 to 0 over six pixels."""
+    """Return a disc of noise, its alpha falling from 255 to 0 over six pixels."""
     width, height = size
     rows, columns = np.mgrid[:height, :width]
     distance = np.hypot(columns - center[0], rows - center[1])

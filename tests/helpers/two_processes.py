@@ -11,6 +11,7 @@ from fclm_hf.training.trainer import Trainer
 
 
 def list_threads() -> list[str]:
+    """Return the names of the threads of this process."""
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 

@@ -44,9 +44,9 @@ class Shard:
 def split_rows(dataset: datasets.IterableDataset, shard: Shard) -> datasets.IterableDataset:
     """Return the rows of one shard; every row is in exactly one.
 
-    Files and shards are divided evenly into as many groups as possible. The n shards of a group each take every n-th row
-    of its files. If the number of files is a multiple of the number of shards, no file is read twice; a single file is
-    read by every shard.
+    Files and shards are divided evenly into as many groups as possible. The n shards of a group each take every n-th
+    row of its files. If the number of files is a multiple of the number of shards, no file is read twice; a single file
+    is read by every shard.
     """
     groups = math.gcd(dataset.num_shards, shard.count)
     dataset = dataset.shard(num_shards=groups, index=shard.index % groups)

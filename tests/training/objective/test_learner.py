@@ -132,7 +132,7 @@ def test_rows_of_table_6(row, keys):
     assert all(torch.equal(given[key], torch.cat([batch[key]] * 2)) for key in [*keys, "labels"])
 
 
-def test_who_sees_the_exchanged_tokens():
+def test_exchange_for_selects_the_parts_that_see_exchanged_tokens():
     batch, seen = make_batch(), {}
     for readers in ((), ("decoder",), ("discriminator",), ("transport",)):
         torch.manual_seed(3)
