@@ -102,23 +102,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    """Train and save the model."""
-    args = parse_arguments()
-    set_seed(args.seed)
-    cv2.setNumThreads(1)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    config = FCLMConfig.from_preset("lite")
+def load_tokenizer(args: argparse.Namespace, config: FCLMConfig) -> CLIPTokenizer:
+    """Return the tokenizer of the checkpoint to start from, or a new one for the names of the training set."""
     if args.init:  # its text tower was trained with its own tokenizer
-        tokenizer = CLIPTokenizer.from_pretrained(args.init)
-    else:
-        tokenizer = train_tokenizer(
-            [*list_names(read_entries(args.data)), *PromptSettings().templates], config.text_config.vocab_size
-        )
-        tokenizer.model_max_length = config.text_config.max_position_embeddings
-    image_processor = FCLMImageProcessor()
-    processor = FCLMProcessor(image_processor, tokenizer)
+        return CLIPTokenizer.from_pretrained(args.init)
+    names = [*list_names(read_entries(args.data)), *PromptSettings().templates]
+    tokenizer = train_tokenizer(names, config.text_config.vocab_size)
+    tokenizer.model_max_length = config.text_config.max_position_embeddings
+    return tokenizer
+
+
+def build_model(args: argparse.Namespace, config: FCLMConfig) -> FCLMForImageMatting:
+    """Return the model to train, with the weights of the checkpoint to start from or of ImageNet."""
     model = FCLMForImageMatting(config)
     if args.init:
         # weights whose shape has changed since that checkpoint start from scratch
@@ -128,7 +123,32 @@ def main() -> None:
     else:
         load_imagenet_weights(model)
     freeze_early_stages(model, args.freeze_stages)
-    model.train().to(memory_format=torch.channels_last)
+    return model.train().to(memory_format=torch.channels_last)
+
+
+def open_loader(args: argparse.Namespace, tokenizer: CLIPTokenizer) -> StreamLoader:
+    """Open the training set."""
+    stream = TrainingStream(
+        open_foregrounds(args.data),
+        open_backgrounds(args.data),
+        tokenizer,
+        PairSettings(CompositionSettings(size=args.size), seed=args.seed),
+        BatchSettings(args.batch_size, args.prompts_per_image, prompts=PromptSettings()),
+    )
+    return StreamLoader(stream, args.workers)
+
+
+def main() -> None:
+    """Train and save the model."""
+    args = parse_arguments()
+    set_seed(args.seed)
+    cv2.setNumThreads(1)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = FCLMConfig.from_preset("lite")
+    tokenizer = load_tokenizer(args, config)
+    processor = FCLMProcessor(FCLMImageProcessor(), tokenizer)
+    model = build_model(args, config)
     encoder_size = model.config.encoder_size
 
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
@@ -140,14 +160,7 @@ def main() -> None:
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / args.steps, 1)) + 1e-3),
     )
-    stream = TrainingStream(
-        open_foregrounds(args.data),
-        open_backgrounds(args.data),
-        tokenizer,
-        PairSettings(CompositionSettings(size=args.size), seed=args.seed),
-        BatchSettings(args.batch_size, args.prompts_per_image, prompts=PromptSettings()),
-    )
-    loader = StreamLoader(stream, args.workers)
+    loader = open_loader(args, tokenizer)
     start, state_file = 0, args.output / "state.pt"
     if args.resume:
         state = torch.load(state_file, weights_only=True)
