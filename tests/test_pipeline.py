@@ -14,7 +14,7 @@ from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_utils_fclm
+from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_loading_fclm, image_utils_fclm
 
 
 TOLERANCE = 3e-6  # float32 rounding: sums over other shapes run in another order
@@ -159,11 +159,9 @@ def test_a_photo_is_opened_and_converted_once(
     pipe: ReferringMattingPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    for name in ("_decode", "_simplify_mode"):
-        function = getattr(image_utils_fclm, name)
-        monkeypatch.setattr(
-            image_utils_fclm, name, lambda *args, n=name, function=function: calls.append(n) or function(*args)
-        )
+    for module, name in ((image_loading_fclm, "_decode"), (image_utils_fclm, "_simplify_mode")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, n=name, function=function: calls.append(n) or function(*args))
     make_photo().convert("RGBA").save(tmp_path / "photo.png")
     pipe(tmp_path / "photo.png", input_boxes=BOX)
     assert calls == ["_decode", "_simplify_mode"]
