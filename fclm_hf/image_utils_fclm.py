@@ -21,6 +21,7 @@ _AMBIGUOUS_LAYOUT = (
 # backgrounds for transparent images in the order of preference
 _BACKGROUNDS = (WHITE, (0, 0, 0), (128, 128, 128), (0, 177, 64), (0, 71, 187), (255, 0, 255))
 _ENOUGH_CONTRAST = 96.0  # distance of colors in [0, 255] from which on more contrast does not help
+_CLEARLY_MORE = 0.05  # of 2, the score of an image that stands out everywhere
 _MAX_SAMPLES = 512  # rows and columns that decide about the background
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
@@ -203,7 +204,8 @@ def choose_background(colors: torch.Tensor, opacity: torch.Tensor) -> tuple[int,
     """Return a color that the visible part of an image stands out from, above all at its border.
 
     Among white, black, gray, green, blue and magenta, it is the one with the largest mean distance in RGB to the
-    visible pixels, where distances beyond a clear contrast count equally; the earlier one of equals.
+    visible pixels, where distances beyond a clear contrast count equally; an earlier one unless a later one is clearly
+    better.
 
     Args:
         colors: Colors of shape `(3, height, width)`, uint8 in [0, 255] or float in [0, 1].
@@ -224,7 +226,7 @@ def choose_background(colors: torch.Tensor, opacity: torch.Tensor) -> tuple[int,
         contrast = (contrast / _ENOUGH_CONTRAST).clamp(max=1)
         means = [(contrast * each).sum() / each.sum().clamp(min=1e-6) for each in (pooled.flatten(), border)]
         score = float(sum(means))
-        if score > best + 1e-3:
+        if score > best + _CLEARLY_MORE:
             best, color = score, candidate
     return color
 
