@@ -13,10 +13,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.image_utils import ChannelDimension
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import make_cutout
-from .image_utils_fclm import convert_to_image, convert_to_tensor, is_open_file, is_undecoded, open_image
+from .image_loading_fclm import is_undecoded
+from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
 from .processing_fclm import to_lists
 
 
@@ -28,6 +30,7 @@ _NESTED_EXAMPLES = {
     "input_labels": "image > object > point",
     "input_boxes": "[[[x0, y0, x1, y1]], [[x0, y0, x1, y1], [x0, y0, x1, y1]]]",
 }
+_LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
@@ -174,7 +177,14 @@ class ReferringMattingPipeline(Pipeline):
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
-                - **timeout** (`float`, *optional*): Longest wait for the server of a URL, in seconds. Defaults to 30.
+                - **input_data_format** (`str`, *optional*): Where the channels of arrays are, "channels_first" or
+                  "channels_last". Without it the shape decides; where both are possible, they are last in uint8 arrays
+                  and first in others, and a warning says so.
+                - **timeout** (`float`, *optional*): Longest time that a download may take, in seconds. Defaults to 60.
+                - **max_pixels** (`int`, *optional*): Largest number of pixels of an image. Defaults to 256 * 1024 *
+                  1024, or to twice `PIL.Image.MAX_IMAGE_PIXELS` where that has been changed.
+                - **max_bytes** (`int`, *optional*): Largest number of bytes of a file or download. Defaults to
+                  1024 ** 3.
                 - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
                   fit in about 2 GB.
                 - **batch_size** (`int`, defaults to 1): Number of images encoded at once.
@@ -219,7 +229,7 @@ class ReferringMattingPipeline(Pipeline):
         return super().__call__(images, **kwargs, **prompts)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        places = dict.fromkeys((*_OBJECT_DEPTHS, "timeout"), 0) | {"objects_per_pass": 1, "cutout": 2}
+        places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0) | {"objects_per_pass": 1, "cutout": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
@@ -228,38 +238,54 @@ class ReferringMattingPipeline(Pipeline):
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
+        _check_loading(kwargs)
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in kwargs.items():
             if name in places:
                 parameters[places[name]][name] = value
         return parameters
 
-    def preprocess(self, inputs: Any, timeout: float | None = None, **prompts: Any) -> dict[str, Any]:
+    def preprocess(
+        self,
+        inputs: Any,
+        input_data_format: str | ChannelDimension | None = None,
+        timeout: float | None = None,
+        max_pixels: int | None = None,
+        max_bytes: int | None = None,
+        **prompts: Any,
+    ) -> dict[str, Any]:
         """Load the image of an input and process it with its prompts.
 
         Args:
             inputs: An image, or a dict with an image and its prompts.
-            timeout: Longest wait for the server of a URL, in seconds.
+            input_data_format: Where the channels of arrays are, "channels_first" or "channels_last".
+            timeout: Longest time that a download may take, in seconds.
+            max_pixels: Largest number of pixels of an image.
+            max_bytes: Largest number of bytes of a file or download.
             prompts: Prompts of the call.
 
         Returns:
-            The upright RGB image, and the model inputs in a dict of their own: collating would pad labels at the top
-            level with 0, which is a click on the background.
+            The upright image, RGB or with its transparency RGBA, and the model inputs in a dict of their own: collating
+            would pad labels at the top level with 0, which is a click on the background.
         """
+        limits = {"timeout": timeout, "max_pixels": max_pixels, "max_bytes": max_bytes}
         if isinstance(inputs, _Sample):
             try:
-                return self.preprocess(inputs.inputs, timeout, **{**prompts, **inputs.prompts})
+                return self.preprocess(inputs.inputs, input_data_format, **limits, **{**prompts, **inputs.prompts})
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"inputs[{inputs.index}]: {error}") from error
         if isinstance(inputs, Mapping) and not is_undecoded(inputs):
             inputs, prompts = _split_sample(inputs, prompts)
-        image = open_image(inputs) if timeout is None else open_image(inputs, timeout=timeout)
-        pixels = convert_to_tensor(image)
+        image = open_image(inputs, **limits)
+        colors, opacity = split_transparency(image, input_data_format)
         features = self.processor(
-            images=pixels, input_data_format="channels_first", **_nest_prompts(prompts), return_tensors="pt"
+            images=composite(colors, opacity),
+            input_data_format="channels_first",
+            **_nest_prompts(prompts),
+            return_tensors="pt",
         )
-        return {"features": dict(features), "image": _make_photo(pixels, image)}
+        return {"features": dict(features), "image": _make_photo(colors, opacity, image)}
 
     def _forward(self, model_inputs: dict[str, Any], objects_per_pass: int | None = None) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
@@ -295,6 +321,9 @@ class ReferringMattingPipeline(Pipeline):
         image = model_outputs["image"]
         outputs = {"alphas": model_outputs["alphas"]}
         alphas = self.processor.post_process_image_matting(outputs, [(image.height, image.width)])[0]["alpha"]
+        if image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
+            opacity = torch.from_numpy(np.array(image.getchannel("A"))).to(alphas.dtype) / 255
+            alphas = torch.minimum(alphas, opacity)
         results = []
         for alpha in alphas:
             matte = Image.fromarray((alpha * 255).round().to(torch.uint8).numpy())
@@ -318,6 +347,18 @@ class ReferringMattingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
         if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             custom_object_save(self, save_directory)
+
+
+def _check_loading(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for an invalid setting of how images are loaded."""
+    for name in ("timeout", "max_pixels", "max_bytes"):
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    if settings.get("input_data_format") not in (None, "channels_first", "channels_last"):
+        raise ValueError(
+            f'input_data_format must be "channels_first" or "channels_last", got {settings["input_data_format"]!r}.'
+        )
 
 
 def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -391,9 +432,9 @@ def _check_shared(prompts: dict[str, Any]) -> dict[str, Any]:
     return prompts
 
 
-def _make_photo(pixels: torch.Tensor, source: Any) -> Image.Image:
-    """Return RGB pixels as a PIL image, with the color profile of the image they come from if it still applies."""
-    photo = convert_to_image(pixels)
+def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any) -> Image.Image:
+    """Return an RGB or RGBA image, with the color profile of the image it comes from if it still applies."""
+    photo = convert_to_image(colors, opacity)
     profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
     if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
         photo.info["icc_profile"] = profile
