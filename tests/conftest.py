@@ -17,6 +17,7 @@ from local_hub import LocalHub
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
+    """Seed all random number generators before each test."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -53,5 +54,6 @@ def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # keeps the address of the Hub of an earlier test
     monkeypatch.setenv("HF_TOKEN", next(iter(hub.tokens)))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

@@ -19,7 +19,7 @@ PAPER_TEMPLATE = "a photo of {}."
 
 @dataclass
 class PromptSettings:
-    """How prompts are drawn.
+    """Settings of simulated prompts.
 
     Args:
         kinds: Relative frequency of each kind of prompt: "box", "point", "text", or several joined by "+". Kinds with
@@ -59,7 +59,7 @@ def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, floa
         threshold: Alpha above which a pixel belongs to the object; at most half of the largest alpha.
 
     Raises:
-        ValueError: `alpha` is 0 everywhere.
+        ValueError: If `alpha` is 0 everywhere.
     """
     threshold = min(threshold, float(alpha.max()) / 2)
     rows = np.flatnonzero((alpha > threshold).any(1))
@@ -95,7 +95,7 @@ def _draw_pixels(mask: np.ndarray, rng: np.random.Generator, count: int) -> list
 def sample_points(
     alpha: np.ndarray, rng: np.random.Generator, settings: PromptSettings
 ) -> tuple[list[list[float]], list[int]]:
-    """Draw clicks inside an object, half of the time deep inside, and at times some beside it.
+    """Draw clicks inside an object, half of the time deep inside, and sometimes some beside it.
 
     Depth is measured from the border of the image, too, or at times as if the object went on behind it.
 
@@ -138,10 +138,10 @@ def sample_prompt(
 
     Args:
         alpha: `(height, width)` float32 in [0, 1], the visible part of the object; -1 where it is unknown.
-        names: What the object may be called, for the templates.
+        names: Names of the object, for the templates.
         rng: Source of randomness.
-        settings: How prompts are drawn.
-        texts: Expressions that are used verbatim. Without any and without names there is no text.
+        settings: Settings of the prompts.
+        texts: Expressions that are used verbatim. Without names and texts there are no text prompts.
         is_instance: Whether it is a single object. If not, only a text can mean it.
 
     Returns:
@@ -149,7 +149,7 @@ def sample_prompt(
         beside it), `text`, and `mask` (`(height, width)` float32 in [0, 1]).
 
     Raises:
-        ValueError: `alpha` is 0 everywhere, or what is not a single object has neither names nor texts.
+        ValueError: If `alpha` is 0 everywhere, or what is not a single object has neither names nor texts.
 
     Example:
         >>> import numpy as np
@@ -209,12 +209,11 @@ def sample_prompts(
         alphas: `(objects, height, width)` float32 in [0, 1], the visible part of each object; -1 where it is unknown.
         names: Names of each object, see [`sample_prompt`].
         rng: Source of randomness.
-        settings: How prompts are drawn.
+        settings: Settings of the prompts.
         count: Number of prompts.
-        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. It asks for everything in front.
+        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. Its target is the whole foreground.
         texts: Expressions for each object, see [`sample_prompt`].
-        foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: what the alphas cover
-            together.
+        foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: the union of the alphas.
         instance: Whether each alpha is a single object, see [`sample_prompt`]. Default: all are.
         absent_names: Names of what is not in the image.
 
