@@ -408,7 +408,7 @@ def _pair_masks(masks: Any, count: int) -> list[Any]:
         return [masks] * count
     if len(masks) != count:
         raise ValueError(
-            f"input_masks must have the masks of {count} images, got {len(masks)}: pass one mask for all, or one mask or"
+            f"input_masks must have the masks of {count} images, got {len(masks)}: pass one mask for all, or a mask or"
             " list of masks for each."
         )
     return list(masks)
