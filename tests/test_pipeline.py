@@ -369,7 +369,7 @@ def test_cutouts_are_as_transparent_as_their_photo(pipe: ReferringMattingPipelin
     photo = Image.open(BytesIO(encode_transparent_photo()[kind]))
     opacity = torch.from_numpy(np.array(photo.convert("RGBA") if photo.mode != "I;16" else pixels)[..., 3]) / 255
     assert opacity[:, :10].max() < 0.05
-    for result in pipe([photo, photo], input_boxes=[BOX, OTHER_BOX], batch_size=2)[0]:
+    for result in pipe([photo, photo], input_boxes=[[BOX, OTHER_BOX]] * 2, batch_size=2)[0]:
         assert (result["predicted_alpha"] <= opacity).all()
         assert np.array_equal(np.asarray(result["cutout"])[..., 3], result["alpha"])
         assert result["cutout"].size == result["alpha"].size == (50, 40)
