@@ -180,8 +180,8 @@ def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
     if longest <= _WHOLE_SIZE:
         return [full]
     sides = [_WHOLE_SIZE]
-    while 2 * sides[-1] <= min(longest - 1, _STORED_SIZE):
-        sides.append(2 * sides[-1])
+    while 4 * sides[-1] <= min(longest - 1, _STORED_SIZE):
+        sides.append(4 * sides[-1])
     return [*((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides), full]
 
 
@@ -288,18 +288,18 @@ def _refine(layers: np.ndarray, image: Any, alpha: np.ndarray, is_planes: bool =
         start, stop = max(top - _HALO, 0), min(bottom + _HALO, height)
         strip = image[:, start:stop] if is_planes else _as_planes(_read(image, start, stop))
         rows = _find_weights(layers.shape[1], height, start, stop)
-        strip_layers = np.matmul(rows[1], layers[:, rows[0]])
+        strip_layers = np.concatenate([rows[1] @ each for each in layers[:, rows[0]]])  # one plane above the other
         for left in range(0, width, _TILE):
             right = min(left + _TILE, width)
             first, last = max(left - _HALO, 0), min(right + _HALO, width)
             pixels, opacity = strip[..., first:last], _as_opacity(alpha[start:stop, first:last])
             columns = _find_weights(layers.shape[2], width, first, last)
-            tile = strip_layers[..., columns[0]]
-            has_trust = tile[6].any()
+            tile = strip_layers[:, columns[0]]
+            has_trust = tile[-(stop - start) :].any()
             if not is_planes and not has_trust and (opacity >= 1).all():
                 tile = pixels  # nothing to estimate
             else:
-                tile = np.matmul(tile, columns[1].T)
+                tile = (tile @ columns[1].T).reshape(len(layers), stop - start, -1)
             if has_trust:
                 opacity = _correct_opacity(pixels, opacity, tile, tile[6])
             if ((opacity > _INVISIBLE) & (opacity < 1)).any():
