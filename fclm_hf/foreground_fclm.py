@@ -182,7 +182,10 @@ def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
     sides = [_WHOLE_SIZE]
     while 4 * sides[-1] <= min(longest - 1, _STORED_SIZE):
         sides.append(4 * sides[-1])
-    return [*((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides), full]
+    return [
+        *((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides),
+        full,
+    ]
 
 
 def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -233,9 +236,7 @@ def _explain(pixels: np.ndarray, opacity: np.ndarray, layers: np.ndarray, iterat
     return layers.reshape(6, *opacity.shape)
 
 
-def _find_sure_layers(
-    pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _find_sure_layers(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the colors of both layers away from the edge of alpha, and the trust in the line between them.
 
     The trust in [0, 1] is that in an alpha read off the line. Its standard error is that of the colors of the layers,
@@ -441,4 +442,10 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == np.uint8 else (values * 255 + 0.5).astype(np.uint8)
 
 
-__all__ = ["FOREGROUND_METHODS", "ForegroundMethod", "estimate_foreground", "estimate_foreground_multiscale", "make_cutout"]
+__all__ = [
+    "FOREGROUND_METHODS",
+    "ForegroundMethod",
+    "estimate_foreground",
+    "estimate_foreground_multiscale",
+    "make_cutout",
+]

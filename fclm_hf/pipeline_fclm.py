@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,8 @@ from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
-from .foreground_fclm import make_cutout
+from .foreground_fclm import FOREGROUND_METHODS, make_cutout
+from .image_processing_base_fclm import resize_maps
 from .image_utils_fclm import convert_to_image, convert_to_tensor, is_open_file, open_image
 from .processing_fclm import to_lists
 
@@ -24,6 +25,7 @@ _OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes"
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
+_ROWS_PER_STRIP = 256
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
 
 
@@ -64,6 +66,83 @@ class _Sample:
 
     index: int
     inputs: Any
+
+
+class MattingResults(list):
+    """List of the results of the objects in one image, each made when it is accessed.
+
+    Mattes and cutouts of twenty objects in a photo of 24 megapixels would take 4 GB. So only the alphas that the model
+    predicted are kept; `list(results)` makes and keeps all results.
+
+    Args:
+        image (`PIL.Image.Image`): The photo.
+        alphas (`torch.FloatTensor` of shape `(1, num_objects, height, width)`): Alphas of the size the model saw.
+        foreground (`str`, *optional*): How to estimate the colors of cutouts; None for no cutouts.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from fclm_hf.pipeline_fclm import MattingResults
+        >>> results = MattingResults(Image.new("RGB", (8, 6)), torch.ones(1, 2, 3, 4))
+        >>> [result["alpha"].size for result in results]
+        [(8, 6), (8, 6)]
+    """
+
+    def __init__(self, image: Image.Image, alphas: torch.Tensor, foreground: str | None = None):
+        super().__init__(range(alphas.shape[1]))  # the number of an object stands for its result
+        self.image, self.alphas, self.foreground = image, alphas, foreground
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self._make(super().__getitem__(index))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._make, super().__iter__())
+
+    def __reversed__(self) -> Iterator[dict[str, Any]]:
+        return map(self._make, super().__reversed__())
+
+    def __add__(self, other: list[Any]) -> list[Any]:
+        return [*self, *other]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def copy(self) -> list[dict[str, Any]]:
+        """Make all results and return them in a plain list."""
+        return list(self)
+
+    def pop(self, index: Any = -1) -> dict[str, Any]:
+        """Remove and return the result of an object.
+
+        Args:
+            index: Place of the result.
+        """
+        return self._make(super().pop(index))
+
+    def _make(self, item: Any) -> Any:
+        """Return the result of an object by its number; other items have been put into the list by a user."""
+        if not isinstance(item, int):
+            return item
+        size = self.image.height, self.image.width
+        predicted = self.alphas[0, item : item + 1].float()
+        alpha = resize_maps(predicted, size)
+        alpha = (alpha.clone() if alpha is predicted else alpha)[0].clamp_(0, 1)
+        levels = quantize_alpha(alpha)
+        result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
+        if self.foreground is not None:
+            result["cutout"] = make_cutout(self.image, levels, self.foreground)
+        return result
+
+
+def quantize_alpha(alpha: torch.Tensor) -> np.ndarray:
+    """Return an alpha `(height, width)` in [0, 1] as uint8 in [0, 255], rounded a strip at a time."""
+    levels = np.empty(tuple(alpha.shape), np.uint8)
+    for start in range(0, len(levels), _ROWS_PER_STRIP):
+        strip = slice(start, start + _ROWS_PER_STRIP)
+        levels[strip] = (alpha[strip] * 255).round().to(torch.uint8).numpy()
+    return levels
 
 
 class ReferringMattingPipeline(Pipeline):
@@ -139,6 +218,8 @@ class ReferringMattingPipeline(Pipeline):
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
+                - **foreground** (`str`, defaults to `"multiscale"`): How to estimate the colors of cutouts, "multiscale"
+                  or "pymatting"; see [`~fclm_hf.foreground_fclm.estimate_foreground`].
                 - **timeout** (`float`, *optional*): Longest wait for the server of a URL, in seconds. Defaults to 30.
                 - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
                   fit in about 2 GB.
@@ -146,8 +227,9 @@ class ReferringMattingPipeline(Pipeline):
                 - **num_workers** (`int`, defaults to 0): Number of processes that load images.
 
         Returns:
-            For an image with one object a dict, for an image with several objects a list of dicts in their order. For a
-            list of images a list of these, for a generator or dataset an iterator. A dict holds
+            For an image with one object a dict, for an image with several objects a list of dicts in their order
+            ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in memory.
+            For a list of images a list of these, for a generator or dataset an iterator. A dict holds
 
             - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
             - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
@@ -175,7 +257,7 @@ class ReferringMattingPipeline(Pipeline):
         return super().__call__(images, **kwargs)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        places = dict.fromkeys((*_OBJECT_DEPTHS, "timeout"), 0) | {"objects_per_pass": 1, "cutout": 2}
+        places = dict.fromkeys((*_OBJECT_DEPTHS, "timeout"), 0) | {"objects_per_pass": 1, "cutout": 2, "foreground": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
@@ -184,6 +266,8 @@ class ReferringMattingPipeline(Pipeline):
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
+        if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
+            raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in kwargs.items():
             if name in places:
@@ -238,26 +322,20 @@ class ReferringMattingPipeline(Pipeline):
                 alphas[index] = decode_alphas(self.model, _select(embeddings, place), samples[index], objects_per_pass)
         return alphas
 
-    def postprocess(self, model_outputs: dict[str, Any], cutout: bool = True) -> dict[str, Any] | list[dict[str, Any]]:
+    def postprocess(
+        self, model_outputs: dict[str, Any], cutout: bool = True, foreground: str = FOREGROUND_METHODS[0]
+    ) -> "dict[str, Any] | MattingResults":
         """Resize the alphas of an image and make cutouts.
 
         Args:
             model_outputs: Alphas and image.
             cutout: Whether to make cutouts.
+            foreground: How to estimate the colors of cutouts.
 
         Returns:
             A dict for one object, a list of dicts for several; see [`__call__`].
         """
-        image = model_outputs["image"]
-        outputs = {"alphas": model_outputs["alphas"]}
-        alphas = self.processor.post_process_image_matting(outputs, [(image.height, image.width)])[0]["alpha"]
-        results = []
-        for alpha in alphas:
-            matte = Image.fromarray((alpha * 255).round().to(torch.uint8).numpy())
-            result = {"alpha": matte, "predicted_alpha": alpha}
-            if cutout:
-                result["cutout"] = make_cutout(image, alpha)
-            results.append(result)
+        results = MattingResults(model_outputs["image"], model_outputs["alphas"], foreground if cutout else None)
         return results[0] if len(results) == 1 else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -325,4 +403,4 @@ def _select(embeddings: ModelOutput, index: int) -> ModelOutput:
     return type(embeddings)(**fields)
 
 
-__all__ = ["ReferringMattingPipeline"]
+__all__ = ["MattingResults", "ReferringMattingPipeline"]
