@@ -27,7 +27,7 @@ _TILE = 128
 _HALO = 2  # the reach of _ITERATIONS local means
 _ITERATIONS = 2
 _OPAQUE, _INVISIBLE = 1 - 1 / 512, 0.01
-_EDGE = 0.02  # longest distance of the edge of alpha from that of the object, by the longest side
+_EDGE = 0.03  # longest distance of the edge of alpha from that of the object, by the longest side
 _OFF_LINE = 20  # how fast trust falls with the squared distance of a pixel from the line of colors
 
 

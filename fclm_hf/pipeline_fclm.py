@@ -218,8 +218,8 @@ class ReferringMattingPipeline(Pipeline):
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
-                - **foreground** (`str`, defaults to `"multiscale"`): How to estimate the colors of cutouts, "multiscale"
-                  or "pymatting"; see [`~fclm_hf.foreground_fclm.estimate_foreground`].
+                - **foreground** (`str`, defaults to `"multiscale"`): How to estimate the colors of cutouts,
+                  "multiscale" or "pymatting"; see [`~fclm_hf.foreground_fclm.estimate_foreground`].
                 - **timeout** (`float`, *optional*): Longest wait for the server of a URL, in seconds. Defaults to 30.
                 - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
                   fit in about 2 GB.

@@ -284,7 +284,7 @@ def test_results_of_several_objects_are_made_on_access(
     first, second = results
     assert len(calls) == 2
     alone = pipe(make_photo(), input_boxes=OTHER_BOX)
-    for same in (second, results[1], results[-1], next(reversed(results)), results[1:][0], (results + [])[1]):
+    for same in (second, results[1], results[-1], next(reversed(results)), results[1:][0], results.copy()[1]):
         torch.testing.assert_close(same["predicted_alpha"], alone["predicted_alpha"], rtol=0, atol=TOLERANCE)
     copies = pickle.loads(pickle.dumps(results))
     assert copies[0]["alpha"].tobytes() == first["alpha"].tobytes()
