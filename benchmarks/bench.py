@@ -1,4 +1,4 @@
-"""Timing that benchmark.py and its sections share; not run by itself."""
+"""Timing helpers that benchmark.py and its sections share."""
 
 import sys
 import time
@@ -19,16 +19,16 @@ def fit_side(side: int, multiple: int) -> int:
 
 
 class Bench:
-    """Builds the models of one session once, times them and collects the results.
+    """Builds each model once, times runs and collects the results.
 
     Args:
         side: Height and width of the images, in pixels.
         repeats: Number of rounds in which the compared runs alternate.
-        dtype: Of models and images.
+        dtype: Data type of models and images.
 
     Attributes:
-        rows: The results, one per promise.
-        fclm: [`build_fclm`] that builds each model once.
+        rows: The results, one per documented bound.
+        fclm: Cached version of [`build_fclm`].
     """
 
     def __init__(self, side: int, repeats: int, dtype: torch.dtype) -> None:
@@ -48,7 +48,7 @@ class Bench:
         return torch.rand(1, channels, side, side).to(self.dtype) * 2 - 1
 
     def boxes(self, side: int, objects: int = 1) -> torch.Tensor:
-        """Return boxes of shape (1, objects, 4), each a little further to the lower right."""
+        """Return boxes of shape (1, objects, 4), each shifted a little to the lower right."""
         corners = torch.tensor([0.2, 0.25, 0.75, 0.8]) * side
         shifts = torch.arange(objects)[:, None] * side * 0.02
         return (corners + shifts)[None]
@@ -81,10 +81,10 @@ class Bench:
 
         Args:
             section: Section of benchmark.py.
-            label: What was measured.
+            label: Description of the measurement.
             value: The result; None if the measurement failed.
-            bound: What is promised.
-            unit: Of both.
+            bound: The documented bound.
+            unit: Unit of the result and the bound.
             note: Details.
             at_most: Whether the bound is an upper one.
         """

@@ -1,12 +1,12 @@
-"""Shows speed and memory of FCLM next to its bare parts and to its peers; takes an idle CPU and several minutes.
+"""Compares the speed and memory of FCLM with those of its parts and of its peers; needs an idle CPU and minutes.
 
     python benchmarks/benchmark.py [--sections encoder peers cached memory lite metrics training]
                                    [--repeats 5] [--threads N]
 
-All models have random weights, which take the same time as trained ones. Runs that are compared alternate, and a ratio
-is the median of the ratios within one round, so that a busy machine slows down both sides. README.md says what each
-section compares and promises. The last line of the output is JSON. Verdicts are given at the sizes that the promises
-are for.
+All models have random weights, which take the same time as trained ones. Compared runs alternate, and each ratio is the
+median of the ratios within a round, so that a busy machine slows down both sides. README.md describes the comparisons
+and bounds of each section. The last line of the output is JSON. Verdicts are given only at the sizes that the bounds
+apply to.
 """
 
 import argparse
@@ -38,9 +38,9 @@ PHOTO = (3840, 2160)
 
 
 def print_rows(rows: list[dict[str, Any]], side: int, photo: tuple[int, int]) -> None:
-    """Print a line per result, with a verdict at the sizes that the promises are for."""
+    """Print a line per result, with a verdict at the sizes that the bounds apply to."""
     width = max(len(row["label"]) for row in rows)
-    print(f"{'what':<{width}}  {'measured':>10}  {'promised':>12}  verdict  detail")
+    print(f"{'measurement':<{width}}  {'measured':>10}  {'bound':>12}  verdict  detail")
     for row in rows:
         promised = f"{'<=' if row['at_most'] else '>='} {row['bound']:g} {row['unit']}"
         comparable = photo == PHOTO if row["section"] == "memory" else side == SIDE
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the command line; return what the last line of the output says."""
+    """Run the command line; return the summary that the last line of the output holds."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.side < 64 or (args.threads is not None and args.threads < 1):

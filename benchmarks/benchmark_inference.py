@@ -1,10 +1,10 @@
-"""Shows the speed of a forward pass next to the encoder alone and to peers; run by benchmark.py."""
+"""Compares the speed of a forward pass with the encoder alone and with peers; run by benchmark.py."""
 
 import torch
 from bench import Bench, describe_seconds, divide, fit_side
 
 
-FURTHER = 5  # prompts or objects on a cached image that are timed together: one is too short to time well
+FURTHER = 5  # prompts or objects on a cached image that are timed together, as a single one is too fast to time
 
 
 def measure_encoder(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Shows the peak memory of one large photo from pixels to matte, at most 4 GB; run by benchmark.py.
+"""Measures the peak memory of matting one large photo, at most 4 GB; run by benchmark.py.
 
 By itself it prints a table of the peak memory of the pipeline, beyond that of a process that has matted a small photo:
 
@@ -73,7 +73,7 @@ def measure_memory(bench: Bench, photo: tuple[int, int]) -> None:
             command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
             done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 this file
             label = f"peak memory, {preset}, {photo[0]} x {photo[1]} photo"
-            if done.returncode:  # most likely killed for its memory; the other sections still count
+            if done.returncode:  # most likely out of memory; the other sections are still valid
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 bench.record("memory", label, None, 4, "GB", f"stopped with code {done.returncode}: {last}")
                 continue

@@ -1,7 +1,7 @@
-"""Shows the speed of fclm_hf.metrics next to plain implementations; takes scikit-image; run by benchmark.py.
+"""Compares the speed of fclm_hf.metrics with plain implementations; needs scikit-image; run by benchmark.py.
 
-The plain ones label with scikit-image, filter with scipy, and measure instances at full size. The tests use them as
-oracles.
+The plain implementations label components with scikit-image, filter with scipy, and measure instances at full size. The
+tests use them as oracles.
 """
 
 from itertools import pairwise
@@ -91,7 +91,7 @@ def draw_object(size: tuple[int, int], center: tuple[float, float], radius: floa
 
 
 def blur_object(target: np.ndarray, generator: np.random.Generator, radius: float) -> np.ndarray:
-    """Return what a model might predict: soft, uneven at the edge, with a hole and a false object."""
+    """Return a plausible prediction: soft, with an uneven edge, a hole and a spurious object."""
     height, width = target.shape
     noise = cv2.GaussianBlur(generator.standard_normal(target.shape), (0, 0), radius / 100) * radius / 100
     edge = cv2.GaussianBlur(target, (0, 0), radius / 50)

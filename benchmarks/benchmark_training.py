@@ -1,4 +1,4 @@
-"""Shows what a training step of FCLM costs over its bare parts; run by benchmark.py.
+"""Compares the time of a training step of FCLM with that of its parts; run by benchmark.py.
 
 The teacher has the architecture of Depth-Anything-V2-Small, the smallest one.
 """
@@ -32,7 +32,7 @@ def build_learner(bench: Bench, side: int) -> torch.nn.Module:
         reshape_hidden_states=False,
     )
     teacher = DepthAnythingForDepthEstimation(DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=384))
-    # not from the cache of the Bench: models that were built under inference_mode have no gradients
+    # not from the cache of the Bench, because models that were built under inference_mode have no gradients
     student = bench.build_fclm("matting-small", encoder_size=side)
     return ForegroundConsistentLearner(student, teacher).to(bench.dtype).train()
 

@@ -1,9 +1,9 @@
-"""Shows how many training pairs per second the stream makes; takes a training set and a minute.
+"""Measures how many training pairs per second the stream makes; needs a training set and a minute.
 
     python benchmarks/stream_speed.py --data SET [--workers 1] [--size 320] [--batch-size 8] [--prompts-per-image 3]
 
-SET is a folder as `research/build_training_set.py` writes it. A training step that takes longer than a batch does here
-does not wait for data. On a busy machine, `--workers 0` shows how much processor time a batch takes.
+SET is a folder as `research/build_training_set.py` writes it. Training does not wait for data if its steps take longer
+than a batch takes here. On a busy machine, `--workers 0` shows the processor time per batch.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=320, help="side of an image in pixels")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--prompts-per-image", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=40, help="how many are timed, after 4 that are not")
+    parser.add_argument("--batches", type=int, default=40, help="number of timed batches, after 4 to warm up")
     return parser.parse_args()
 
 

@@ -20,7 +20,7 @@ ALPHA_TOLERANCE = 0.1
 _REGULARIZATION = 1e-3
 _RELIABILITY = 1e-2  # weight of invisible pixels in the local means of a layer, so that colors spread into them
 _NOISE = 2e-4  # variance of three channels that 8-bit images have anyway
-_DEAD_ZONE = 0.08  # smaller differences of alpha are texture
+_DEAD_ZONE = 0.05  # smaller differences of alpha are texture, from twice as much they count in full
 _WHOLE_SIZE = 256  # longest side of the scales that are processed at once
 _STORED_SIZE = 2048  # longest side of the finest scale whose layers are kept
 _TILE = 128
@@ -271,7 +271,7 @@ def _correct_opacity(pixels: np.ndarray, opacity: np.ndarray, layers: np.ndarray
     offset -= place * line
     trust = trust * length / (length + _OFF_LINE * _dot(offset, offset))
     change = place - opacity
-    trust *= np.minimum(np.square(np.square(change * (1 / _DEAD_ZONE))), 1)
+    trust *= np.square((np.abs(change) * (1 / _DEAD_ZONE) - 1).clip(0, 1))
     trust *= change
     return opacity + trust
 

@@ -4,8 +4,9 @@
 
 SET is a folder as `research/build_training_set.py` writes it, PHOTOS one as `research/real_photos.py` reads.
 All runs start from the same checkpoint (`--init`, by default the embedded fclm-lite), take the same number of steps on
-the same pairs and differ in the alignment alone; the depth teacher is left out. A finished run is not repeated: its
-figures are in RUNS. The table is Markdown, mean and standard deviation over seeds; the last line of the output is JSON.
+the same pairs and differ only in the alignment; there is no distillation. The metrics of finished runs are kept in RUNS
+and not measured again. The table is Markdown, mean and standard deviation over seeds; the last line of the output is
+JSON.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import evaluate_real_photos
 from training_set import GENERAL_NAMES
 
 from fclm_hf import LITE_CHECKPOINT
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.trainer import Trainer
 from fclm_hf.utils.files import write_bytes
 
@@ -28,8 +29,8 @@ ROWS = {
     "transport": "L_OT",
     "full": "L_adv + L_OT",
 }
-# heading -> where evaluate_real_photos.py puts it
-FIGURES = {
+# heading of a column -> keys of the metric in the results of evaluate_real_photos.py
+METRICS = {
     "alphamatting SAD, box": ("alphamatting", "box", "sad"),
     "alphamatting MSE, box": ("alphamatting", "box", "mse"),
     "alphamatting SAD, none": ("alphamatting", "none", "sad"),
@@ -75,7 +76,7 @@ def measure(args: argparse.Namespace, alignment: str, seed: int) -> dict:
         write_bytes(path, json.dumps({"steps": args.steps, **result}).encode())
     result = json.loads(path.read_text())
     if result["steps"] != args.steps:
-        raise SystemExit(f"--output: {path} is of a run of {result['steps']} steps, not {args.steps}.")
+        raise SystemExit(f"--steps must be {result['steps']}, as in {path}, got {args.steps}.")
     return result
 
 
@@ -86,12 +87,12 @@ def describe(values: list[float]) -> str:
 
 def make_table(results: dict[str, list[dict]]) -> str:
     """Return the Markdown table of the metrics of all rows and seeds."""
-    figures = {
-        name: keys for name, keys in FIGURES.items() if all(keys[0] in run for runs in results.values() for run in runs)
+    metrics = {
+        name: keys for name, keys in METRICS.items() if all(keys[0] in run for runs in results.values() for run in runs)
     }
-    lines = [f"| | {' | '.join(figures)} |", "|---|" + "---|" * len(figures)]
+    lines = [f"| | {' | '.join(metrics)} |", "|---|" + "---|" * len(metrics)]
     for row, runs in results.items():
-        cells = [describe([run[photos][prompt][key] for run in runs]) for photos, prompt, key in figures.values()]
+        cells = [describe([run[photos][prompt][key] for run in runs]) for photos, prompt, key in metrics.values()]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -104,7 +105,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict]]:
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--init", default=LITE_CHECKPOINT, help="checkpoint that all runs start from")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=4, help="pairs of a step")
+    parser.add_argument("--batch-size", type=int, default=4, help="pairs per step")
     parser.add_argument("--size", type=int, default=256, help="side of a composite in pixels")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

@@ -1,8 +1,8 @@
-"""Averages checkpoints that come from one another, often better than each of them; takes seconds and their memory.
+"""Averages the weights of checkpoints, one of which was fine-tuned from the other; takes seconds.
 
     python research/average_weights.py --models RUN/last TAUGHT --shares 0.65 0.35 --output MEAN
 
-The idea is that of Wortsman et al. (2022). Config and processor are those of the first checkpoint.
+The mean is often better than each of them (Wortsman et al., 2022). It has the config and processor of the first.
 """
 
 import argparse

@@ -45,7 +45,7 @@ Item = TypeVar("Item")
 
 
 def open_rgba(path: Path) -> Image.Image | None:
-    """Return the upright image as RGBA, or None if it cannot be read."""
+    """Return the upright image as RGBA; None if it cannot be read."""
     try:
         return open_image(path).convert("RGBA")
     except ValueError:
@@ -64,8 +64,8 @@ def cut_foreground(image: Image.Image, min_side: int) -> tuple[Image.Image, list
     """Crop an RGBA image to its object.
 
     Returns:
-        The crop, and which borders of the image (left, top, right, bottom) cut the object off; or, as a string, why the
-        image is of no use.
+        The crop, and whether the object is cut off at the left, top, right and bottom border; or, as a string, the
+        reason to reject the image.
     """
     alpha = np.asarray(image)[..., 3]
     if alpha.min() > 250:
@@ -192,7 +192,7 @@ class SetWriter:
         return {"file": file, "size": list(image.size), "origin": origin, "license": self.args.backgrounds_license}
 
     def _is_duplicate(self, kind: str, content: bytes) -> bool:
-        """Return whether the same content came before, and remember it."""
+        """Return whether the same content was seen before, and remember it."""
         digest = hashlib.sha256(content).digest()
         known = digest in self.seen[kind]
         self.seen[kind].add(digest)
@@ -214,7 +214,7 @@ def check_output(out: Path) -> None:
 
 
 def open_sources(args: argparse.Namespace, work: Path) -> Iterator[Source]:
-    """Yield the sources that were asked for; what is downloaded goes to the folder `work`."""
+    """Yield the requested sources; downloads go to the folder `work`."""
     if args.tuxpaint is not None:
         yield read_tuxpaint(args.tuxpaint, work)
     if args.fluent is not None:
@@ -227,10 +227,10 @@ def open_sources(args: argparse.Namespace, work: Path) -> Iterator[Source]:
 
 
 def build(args: argparse.Namespace) -> tuple[int, int]:
-    """Write the set into a folder beside `args.out`, exchange the two, and return the numbers of images.
+    """Write the set to a temporary folder, which then replaces `args.out`, and return the numbers of images.
 
     Raises:
-        TrainingSetError: If a source is missing or unusable, or `args.out` holds something else.
+        TrainingSetError: If a source is missing or unusable, or `args.out` is neither empty nor a training set.
     """
     out = args.out.resolve()
     check_output(out)

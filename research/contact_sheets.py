@@ -1,4 +1,4 @@
-"""Contact sheets of mattes beside photo and true alpha, worst first: drawn by evaluate_real_photos.py."""
+"""Contact sheets of mattes next to the photo and the true alpha, worst first; used by evaluate_real_photos.py."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ BACKGROUND = (64, 64, 96)
 
 @dataclass
 class Row:
-    """What was predicted for one object: thumbnails by column, and scores by kind of prompt or baseline."""
+    """Mattes of one object: thumbnails by column, and scores by kind of prompt or baseline."""
 
     name: str
     has_box: bool
@@ -35,12 +35,12 @@ class Row:
 class ContactSheets:
     """Collects mattes and writes them as `<stem>_01.png`, `<stem>_02.png`, ...
 
-    Objects that no box or click can ask for (all objects of a photo as one) get sheets of their own,
-    `<stem>_automatic_01.png`, which have a single column of mattes.
+    Objects without a box or click (all objects of a photo as one) are on separate sheets, `<stem>_automatic_01.png`,
+    with a single column of mattes.
 
     Args:
-        folder: Where to write.
-        stem: Beginning of the file names.
+        folder: Folder of the sheets.
+        stem: Prefix of the file names.
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
@@ -64,7 +64,7 @@ class ContactSheets:
         row.scores[column] = scores
 
     def write(self, columns: list[str]) -> list[Path]:
-        """Write all sheets with these columns, as far as any object has them; return their paths."""
+        """Write all sheets, with those of the columns that any object has; return their paths."""
         paths = []
         for stem, has_box in ((self.stem, True), (f"{self.stem}_automatic", False)):
             rows = sorted(

@@ -2,9 +2,10 @@
 
     python research/evaluate_real_photos.py --data DIR [--model CHECKPOINT] [--baselines] [--save SHEETS]
 
-DIR holds coco/ and/or alphamatting/, laid out as real_photos.py describes. COCO photos are scored by the IoU of
-`alpha > 0.5` with the mask, averaged over objects. By name, only objects count that are alone of their class in the
-photo and whose name is in the tokenizer's vocabulary; without a prompt, the target is the union of a photo's objects.
+DIR contains coco/, alphamatting/ or both, laid out as real_photos.py describes. COCO photos are scored by the IoU of
+`alpha > 0.5` with the mask, averaged over objects. Text prompts are limited to objects that are the only one of their
+class in the photo and whose name is in the tokenizer's vocabulary; without a prompt, the target is the union of all
+objects in the photo.
 The photos of alphamatting.com are scored by SAD (sum of absolute differences / 1000) and MSE at the size of the photo.
 The last line of the output is JSON. `fclm evaluate` measures the same folders with all metrics, and other benchmarks.
 """
@@ -129,14 +130,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Run the command line; return what the last line of the output says."""
+    """Run the command line; return the summary that the last line of the output holds."""
     parser = build_parser()
     args = parser.parse_args(argv)
     folders = [folder for name in SCORES if (folder := args.data / name).joinpath("index.json").is_file()]
     if not folders:
-        parser.error(f"--data: {args.data} holds neither coco/index.json nor alphamatting/index.json")
+        parser.error(f"--data must contain coco/index.json or alphamatting/index.json, got {args.data}")
     if "{}" not in args.template:
-        parser.error(f"--template must contain {{}}, the place of the name, got {args.template!r}")
+        parser.error(f"--template must contain {{}} in place of the name, got {args.template!r}")
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit must be at least 1, got {args.limit}")
     overrides = {"encoder_size": args.encoder_size} if hasattr(args, "encoder_size") else {}
@@ -146,7 +147,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "coco": PromptRules(template, vocabulary=predictor.vocabulary),
         "alphamatting": PromptRules(template),
     }
-    kinds = dict.fromkeys([*args.prompts, "box"])  # baselines start from boxes, asked for or not
+    kinds = dict.fromkeys([*args.prompts, "box"])  # baselines need boxes in any case
     start = time.perf_counter()
     results: dict[str, dict[str, Scores]] = {}
     for folder in folders:

@@ -20,12 +20,12 @@ from fclm_hf.image_utils_fclm import IMAGE_SUFFIXES
 
 
 SKIN_TONES = {"1f3fb", "1f3fc", "1f3fd", "1f3fe", "1f3ff"}
-# singular of the folder names that do more than drop an s
+# folder name -> irregular singular
 PEOPLE = {"dwarves": "dwarf", "elves": "elf", "wolves": "wolf", "woses": "tree creature", "monsters": ""}
 
 
 class TrainingSetError(RuntimeError):
-    """A source is missing or unusable, or the output folder is not ours to replace."""
+    """Raised when a source is missing or unusable, or the output folder must not be replaced."""
 
 
 @dataclass
@@ -34,9 +34,9 @@ class Candidate:
 
     Attributes:
         path: The file.
-        label: Its path as recorded.
-        name: What the object is called.
-        cls: Its class.
+        label: Its path in the index.
+        name: Name of the object.
+        cls: Class of the object.
     """
 
     path: Path
@@ -50,9 +50,9 @@ class Source:
     """Candidates of one origin.
 
     Attributes:
-        record: What the index says of them all: source, kind, alpha, license and origin.
+        record: Fields of the index that they share: source, kind, alpha, license and origin.
         candidates: The images.
-        accepts: Whether an RGBA image may be used; default: all.
+        accepts: Function that tells whether an RGBA image may be used. Default: all may.
     """
 
     record: dict[str, str]
@@ -61,7 +61,7 @@ class Source:
 
 
 def make_record(source: str, kind: str, alpha: str, license: str, origin: str) -> dict[str, str]:
-    """Return what the index says of every image of a source."""
+    """Return the fields of the index that all images of a source share."""
     return {"source": source, "kind": kind, "alpha": alpha, "license": license, "origin": origin}
 
 
@@ -89,7 +89,7 @@ def find_package(package: str, given: str, work: Path, fetch: list[str]) -> tupl
     Args:
         package: Its name.
         given: An archive (.deb, .tgz) or folder, or "" to download it.
-        work: Folder for what is downloaded and unpacked.
+        work: Folder for downloaded and unpacked files.
         fetch: The command that downloads a package into the current folder, without the name.
 
     Raises:

@@ -1,18 +1,18 @@
-"""Draw a figure like the paper's Fig. 6: foreground tokens of images A and B before and after alignment, by t-SNE.
+"""Draws a figure like the paper's Fig. 6: a t-SNE of the foreground tokens of A and B before and after alignment.
 
     pip install ".[figures]"
     python research/plot_alignment.py --before CHECKPOINT --after CHECKPOINT --data DIR -o FIGURE.png
 
-A checkpoint is a folder or a Hub id; DIR is a training set as research/build_training_set.py writes it. Pairs of one
-object on two backgrounds are composed, A without regard to its background and B in harmony with it, the same pairs for
-both checkpoints. A token is a cell of the encoder's last feature map, foreground where the mean alpha is above 0.
+A checkpoint is a folder or a Hub id; DIR is a training set that research/build_training_set.py wrote. Both checkpoints
+see the same pairs of one object on two backgrounds: A is a plain composite, B is in harmony with its background. A
+token is a cell of the encoder's last feature map; it is foreground if the mean alpha of the cell is above 0.
 
-Above each panel, and printed as JSON, stand three numbers of the tokens themselves, not of their t-SNE coordinates. The
-first two are 1 where A and B lie apart and about 0.5 where they are mixed.
+The title of each panel and the JSON output give three values, which are computed from the tokens, not from their t-SNE
+coordinates. The first two are 1 if A and B are separated and about 0.5 if they are mixed.
 
-    separability  accuracy of a logistic regression that tells A from B on pairs which it was not fitted to
-    neighbours    share of the ten nearest tokens, by cosine, that are of the same image, A or B
-    distance      mean of 1 - cosine between tokens at the same place in A and in B
+    separability  accuracy of a logistic regression that tells A from B, on held-out pairs
+    neighbors     fraction of the ten nearest tokens, by cosine, that belong to the same image, A or B
+    distance      mean of 1 - cosine between the tokens of A and B at the same position
 """
 
 import argparse
@@ -28,17 +28,18 @@ from training_set import open_backgrounds, open_foregrounds
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.data import CompositionSettings, Pair, PairSettings, PairStream, Shard, StreamError
 from fclm_hf.hub.checkpoints import fetch_checkpoint, load_checkpoint
+from fclm_hf.utils.files import write_atomically
 
 
 FOLDS = 5
-NEIGHBOURS = 10
+NEIGHBORS = 10
 
 
 def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
     """Return `count` pairs with one object each, `size` pixels wide and high.
 
     Raises:
-        StreamError: An image cannot be read.
+        StreamError: If an image cannot be read.
     """
     composition = CompositionSettings(size=size, object_counts=(1, 0, 0), plant_prob=0, distractor_prob=0)
     settings = PairSettings(composition, seed=seed, max_invalid_fraction=0, min_sample_count=1)
@@ -48,7 +49,7 @@ def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
 
 @torch.no_grad()
 def find_tokens(model: FCLMForImageMatting, processor: FCLMProcessor, pair: Pair) -> torch.Tensor:
-    """Foreground tokens of the encoder's last feature map, (2, tokens, channels): those of A, those of B."""
+    """Return the foreground tokens of A and B in the encoder's last feature map, `(2, tokens, channels)`."""
     height, width = pair.valid
     inputs = processor(
         images=[image[:height, :width] for image in (pair.image_a, pair.image_b)],
@@ -63,7 +64,14 @@ def find_tokens(model: FCLMForImageMatting, processor: FCLMProcessor, pair: Pair
 
 
 def collect_tokens(checkpoint: Path, pairs: list[Pair], limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens (2, tokens, channels) of A and B at the same places, at most `limit`, and the pair of each (tokens,)."""
+    """Draw up to `limit` foreground positions of all pairs.
+
+    Returns:
+        The tokens of A and B at these positions, `(2, tokens, channels)`, and the indices of their pairs, `(tokens,)`.
+
+    Raises:
+        ValueError: If all tokens belong to one pair.
+    """
     model, processor = load_checkpoint(checkpoint)
     model.float()
     found = [find_tokens(model, processor, pair).numpy() for pair in pairs]
@@ -71,12 +79,12 @@ def collect_tokens(checkpoint: Path, pairs: list[Pair], limit: int, seed: int) -
     groups = np.repeat(np.arange(len(found)), [each.shape[1] for each in found])
     chosen = np.random.default_rng(seed).permutation(len(groups))[:limit]
     if len(np.unique(groups[chosen])) < 2:
-        raise ValueError("the tokens are all of one pair: raise --images or --tokens.")
+        raise ValueError("tokens must come from at least two pairs, got one: raise --images or --tokens.")
     return tokens[:, chosen], groups[chosen]
 
 
 def measure_separability(tokens: np.ndarray, groups: np.ndarray) -> float:
-    """Accuracy in [0, 1] of telling A from B, on pairs that the regression was not fitted to."""
+    """Return the accuracy in [0, 1] of a logistic regression that tells A from B, on held-out pairs."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_score
     from sklearn.pipeline import make_pipeline
@@ -94,25 +102,25 @@ def measure_separability(tokens: np.ndarray, groups: np.ndarray) -> float:
     )
 
 
-def measure_neighbours(tokens: np.ndarray) -> float:
-    """Share in [0, 1] of each token's nearest ones that are of A if it is, of B if it is."""
+def measure_neighbors(tokens: np.ndarray) -> float:
+    """Return the fraction in [0, 1] of the nearest neighbors that belong to the same image as the token."""
     from sklearn.neighbors import NearestNeighbors
 
     labels = np.repeat([0, 1], tokens.shape[1])
     flat = tokens.reshape(len(labels), -1)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(flat) - 1), metric="cosine").fit(flat)
+    search = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(flat) - 1), metric="cosine").fit(flat)
     nearest = search.kneighbors(return_distance=False)  # leaves the token itself out
     return float((labels[nearest] == labels[:, None]).mean())
 
 
 def measure_distance(tokens: np.ndarray) -> float:
-    """Mean of 1 - cosine, in [0, 2], between each token of A and the one at its place in B."""
+    """Return the mean of 1 - cosine, in [0, 2], between the tokens of A and B at the same position."""
     first, second = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True).clip(1e-6)
     return float(1 - (first * second).sum(-1).mean())
 
 
 def embed(tokens: np.ndarray, seed: int) -> np.ndarray:
-    """t-SNE of A and B together, by cosine as in Eq. 8: (2, tokens, channels) -> (2, tokens, 2)."""
+    """Embed tokens `(2, tokens, channels)` of A and B jointly by t-SNE, `(2, tokens, 2)`, with the cosine of Eq. 8."""
     from sklearn.manifold import TSNE
 
     flat = tokens.reshape(-1, tokens.shape[-1])
@@ -121,35 +129,46 @@ def embed(tokens: np.ndarray, seed: int) -> np.ndarray:
 
 
 def draw(panels: dict[str, np.ndarray], output: Path) -> None:
-    """One scatter plot of points (2, tokens, 2) for each title."""
+    """Save a figure with a scatter plot of points `(2, tokens, 2)` for each title."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
     for axes, (title, points) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for image, colour, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
-            axes.scatter(*image.T, s=6, alpha=0.6, color=colour, label=label)
+        for image, color, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
+            axes.scatter(*image.T, s=6, alpha=0.6, color=color, label=label)
         axes.set_title(title)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.legend(loc="upper right")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=150)
+
+    with write_atomically(output) as path:
+        figure.savefig(path, dpi=150)
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", required=True, help="checkpoint without alignment")
     parser.add_argument("--after", required=True, help="checkpoint with alignment")
     parser.add_argument("--data", type=Path, required=True, help="training set")
     parser.add_argument("--images", type=int, default=32, help="pairs (default: 32)")
-    parser.add_argument("--tokens", type=int, default=1000, help="most tokens of A, and of B (default: 1000)")
+    parser.add_argument("--tokens", type=int, default=1000, help="maximum number of tokens per image (default: 1000)")
     parser.add_argument("--size", type=int, default=320, help="side of an image in pixels (default: 320)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=Path("alignment.png"))
     return parser
 
 
+def fetch(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> Path:
+    """Return the folder of the checkpoint that an option names, or exit with an error that names the option."""
+    try:
+        return fetch_checkpoint(getattr(args, name))
+    except (OSError, ValueError) as error:
+        parser.error(f"--{name}: {error}")
+
+
 def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
+    """Draw the figure; print and return the three values of each checkpoint."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if missing := [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]:
@@ -162,12 +181,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
         parser.error(
             f"--data: {args.data} holds no {' and no '.join(missing)}; research/build_training_set.py makes both"
         )
-    checkpoints = {}
-    for name in ("before", "after"):
-        try:
-            checkpoints[name] = fetch_checkpoint(getattr(args, name))
-        except (OSError, ValueError) as error:
-            parser.error(f"--{name}: {error}")
+    checkpoints = {name: fetch(parser, args, name) for name in ("before", "after")}
     scores, panels = {}, {}
     try:
         pairs = compose_pairs(args.data, args.images, args.size, args.seed)
@@ -175,7 +189,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
             tokens, groups = collect_tokens(checkpoint, pairs, args.tokens, args.seed)
             scores[name] = {
                 "separability": measure_separability(tokens, groups),
-                "neighbours": measure_neighbours(tokens),
+                "neighbors": measure_neighbors(tokens),
                 "distance": measure_distance(tokens),
             }
             title = ", ".join(f"{key} {value:.3f}" for key, value in scores[name].items())

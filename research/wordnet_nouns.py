@@ -15,7 +15,7 @@ class Nouns:
         folder: Folder with data.noun, index.noun and cntlist.rev.
 
     Attributes:
-        words: What each sense is called, with spaces.
+        words: The words of each sense, with spaces.
         parents: The hypernyms of each sense.
         senses: The senses of each noun in lower case, the most common first.
         counts: How often each noun occurs in WordNet's tagged texts and in its definitions.

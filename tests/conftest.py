@@ -17,6 +17,7 @@ from local_hub import LocalHub
 
 @pytest.fixture(autouse=True)
 def seed() -> None:
+    """Seed all random number generators before each test."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

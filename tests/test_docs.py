@@ -18,6 +18,7 @@ from tiny_checkpoints import DECODER, save_checkpoints
 import fclm_hf.training
 from fclm_hf.cli.main import app
 from fclm_hf.training import arguments
+from fclm_hf.training.command_line import parse_arguments
 
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,7 +125,7 @@ def test_configurations_parse(page: str, page_folder: Path) -> None:
         Path("config.yaml").write_text(block)
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
-            arguments.parse_arguments(["config.yaml"])
+            parse_arguments(["config.yaml"])
 
 
 def list_options(command: str) -> set[str]:

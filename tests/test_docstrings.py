@@ -1,4 +1,4 @@
-"""Docstrings: their examples run as doctests, and every public object documents what it takes and shows how to use it."""
+"""Docstrings: their examples run as doctests, and every public object documents its arguments and has an example."""
 
 import doctest
 import enum

@@ -137,7 +137,7 @@ def test_backends_agree_to_one_gray_level() -> None:
     assert (pil - vision).abs().max() <= 1
 
 
-def test_the_same_image_in_any_form_gives_the_same_bits(processor, tmp_path: Path) -> None:
+def test_input_types_are_bit_exact(processor, tmp_path: Path) -> None:
     scene = draw_scene(150, 110)
     scene.save(tmp_path / "scene.png")
     array = np.array(scene)

@@ -16,7 +16,7 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         The exit code: 130 or 143 after SIGINT or SIGTERM, 1 after an error.
     """
     from ..data import StreamError
-    from ..training.arguments import parse_arguments
+    from ..training.command_line import parse_arguments
 
     try:
         arguments = parse_arguments(argv, program)

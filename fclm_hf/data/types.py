@@ -1,4 +1,4 @@
-"""What rows of training data decode to: cut-out objects, photos with alphas, and samples that hold either."""
+"""Decoded training data: cut-out objects, photos with alphas, and samples that hold either of them."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,8 +16,8 @@ class Foreground:
     Args:
         colors: `np.ndarray` of shape `(height, width, 3)`, uint8. The RGB colors of the object.
         alpha: `np.ndarray` of shape `(height, width)`, float32 in [0, 1]. The opacity of the object.
-        names: What the object may be called, for text prompts made from a template. Empty if it has no name.
-        cut_sides: For left, top, right and bottom, whether the source image already cut the object off there.
+        names: Names of the object, for text prompts made from a template. Empty if it has none.
+        cut_sides: Whether the object is cut off at the left, top, right and bottom border of its source image.
         texts: Expressions that refer to the object; text prompts use them verbatim.
 
     Example:
@@ -44,7 +44,7 @@ class Photo:
     Args:
         image: `np.ndarray` of shape `(height, width, 3)`, uint8. The RGB photo.
         alphas: One `np.ndarray` of shape `(height, width)`, uint8, per object: the visible part of its alpha.
-        names: What each object may be called, one tuple per object.
+        names: Names of each object, one tuple per object.
         texts: Expressions that refer to each object, used verbatim, one tuple per object.
 
     Example:
@@ -67,10 +67,10 @@ class Sample:
 
     Args:
         content: A [`Foreground`], a [`Photo`], or a background photo as a uint8 array of shape `(height, width, 3)`.
-        key: Source and id of the row, as reports show it.
-        epoch: Number of times the source had been read completely before this row, from 0.
-        checksum: CRC-32 of the encoded image. Together with the epoch and the seed of the run it seeds everything that
-            is drawn at random for the sample.
+        key: Source and id of the row, for reports.
+        epoch: Number of times that the source was read completely before this row.
+        checksum: CRC-32 of the encoded image. Together with the epoch and the seed of the run, it seeds all random
+            draws for the sample.
 
     Example:
         >>> import numpy as np

@@ -1,4 +1,4 @@
-"""What a user might use instead of a model: the box itself, GrabCut and closed-form matting, all from a box."""
+"""Baselines that need only a box: the box itself, GrabCut, and closed-form matting."""
 
 from collections.abc import Callable
 

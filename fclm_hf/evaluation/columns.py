@@ -1,7 +1,7 @@
-"""Any other data set: rows of images, mattes and prompts, from the Hub or a folder, whose columns the user names.
+"""Data sets without a known layout: rows of images, mattes and prompts, in columns that the user names.
 
-A row is an image with one object or with several. With several, alpha is a list, and so is each of text, cls, box,
-point and trimap that the row has.
+A row is an image with one or several objects. If there are several, alpha is a list, and so are text, cls, box, point
+and trimap if the row has them.
 """
 
 import csv
@@ -74,7 +74,7 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
             lambda: datasets.load_dataset(data, config_name, split=split or "test", streaming=True), f"Opening {data}"
         )
         features = stream.features or retry.run(lambda: next(iter(stream.take(1)), {}), f"Reading {data}")
-    except Exception as error:  # of the Hub, of the network, of the loader: many kinds
+    except Exception as error:  # the Hub, the network and the loaders raise many types
         raise ValueError(f"data: {data} cannot be opened: {error}") from error
     found = _match_columns(columns, features, data)
     if stream.features:
@@ -85,7 +85,7 @@ def _open_stream(data: str, columns: Mapping[str, str], split: str | None, confi
 
 
 class _StreamedRows:
-    """Rows of a stream in order, each exactly once whatever the connection does; can be read several times."""
+    """Rows of a stream in order, each exactly once even if connections are lost; can be iterated several times."""
 
     def __init__(self, stream: Any, label: str, retry: RetryPolicy) -> None:
         self.stream, self.label, self.retry = stream, label, retry
@@ -139,7 +139,7 @@ def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> E
 
 
 def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
-    """Convert a cell to what a sample or target holds."""
+    """Convert a cell to the value of a sample or target."""
     if cell is None or cell == "":
         if role in REQUIRED:
             raise ValueError(f"data: {place} has no {role}.")

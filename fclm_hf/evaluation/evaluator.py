@@ -1,4 +1,4 @@
-"""The evaluation itself: run every method on every sample that has no result yet, then summarize all results."""
+"""Evaluation loop: run each method on the samples that have no results yet, then summarize all results."""
 
 import importlib.util
 import json
@@ -38,13 +38,13 @@ def evaluate(options: EvaluationOptions, track: Track = lambda samples, descript
 
     Writes settings.json, summary.json and, for each method and kind of prompt, a folder `<method>/<prompt>/` with
     parts/, a table of rows and, if requested, mattes/ to `options.out`. An interrupted run is resumed, and a complete
-    one only summarized again. Sums are exact and rows in the order of the data set, so that the numbers of workers,
-    shards and interruptions do not change a digit of the result.
+    one only summarized again. Sums are exact and rows are in the order of the data set, so the result does not depend
+    on the number of workers, shards and interruptions, not even in the last digit.
 
     Args:
-        options: What to measure and how.
-        track: Function that wraps the samples of a method to display progress. It takes the samples, a description and
-            the number of samples, or None if it is not known.
+        options: Options of the evaluation.
+        track: Function that wraps the samples of a method to display progress. It takes the samples, a description, and
+            the number of samples (None if unknown).
 
     Returns:
         The summary that summary.json holds. Its `results` list one dict per method and kind of prompt, with the metrics
@@ -156,7 +156,7 @@ def check_names(names: list[str]) -> None:
 
 
 def _update_settings(path: Path) -> None:
-    """Respell the settings of a run of release 0.1, which can then be resumed."""
+    """Update the spelling in the settings of a run of release 0.1, so that it can be resumed."""
     settings = json.loads(path.read_text()) if path.is_file() else {}
     if settings.get("point") == "centre":  # codespell:ignore centre
         write_json(path, {**settings, "point": "center"})
@@ -166,7 +166,7 @@ class Method:
     """A checkpoint, baseline or folder of predictions, with its folder of results.
 
     Args:
-        options: What to measure and how.
+        options: Options of the evaluation.
         kind: "checkpoint", "baseline" or "predictions".
         source: Folder or Hub id of the checkpoint, name of the baseline, or folder of predictions.
         name: Name of the folder of results.
@@ -247,7 +247,7 @@ class Method:
             if folder.save_mattes:
                 for each, pred in zip(objects, preds, strict=True):
                     folder.write_matte(each.target.name, pred)
-            if self.protocol.per_image:  # objects that cannot be prompted still count as targets
+            if self.protocol.per_image:  # objects without a prompt still count as targets
                 objects = [PromptedTarget(*pair) for pair in zip(sample.targets, mattes, strict=True)]
             pool.submit(
                 self.protocol_name,

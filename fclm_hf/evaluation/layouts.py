@@ -33,13 +33,13 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark is arranged on disk.
+    """Layout of a benchmark on disk.
 
     Attributes:
         protocol: Name of the protocol that measures it.
         find_splits: Function that lists the splits in a folder; none if the folder has another layout.
         read: Function that reads the samples of a split in a folder.
-        requirements: What a folder needs to match the layout, for errors.
+        requirements: Files and folders that the layout requires, for errors.
     """
 
     protocol: str
@@ -136,7 +136,7 @@ def _find_refmatte(folder: Path) -> list[str]:
 
 
 def _read_refmatte(folder: Path, split: str) -> list[EvaluationSample]:
-    """Join the photos that image_all/ holds once per matte by their image_name."""
+    """Join the copies of a photo, of which image_all/ holds one per matte, by their image_name."""
     path = folder / "refmatte_rw100_label.json"
     labels = _read_json(path)
     chosen_path = folder / "eval_index_expression.json"

@@ -1,11 +1,11 @@
 """Options of an evaluation, validated before anything is loaded."""
 
 import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from ..utils.renaming import warn_renamed
 from .baselines import BASELINES
 from .columns import ROLES
 from .layouts import LAYOUTS
@@ -19,7 +19,7 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass
 class EvaluationOptions:
-    """What to measure, on which data and how. Options are validated when the object is created.
+    """Options of an evaluation: methods, data and settings. They are validated when the object is created.
 
     Args:
         data: Folder of a benchmark or data set, or Hub id of a data set.
@@ -92,8 +92,7 @@ class EvaluationOptions:
         self.data, self.out = str(self.data), Path(self.out)
         self.predictions = [Path(folder) for folder in self.predictions]
         if self.point == "centre":  # codespell:ignore centre
-            message = f'point="{self.point}" is deprecated and will be removed in 0.3.0: use point="center".'
-            warnings.warn(message, FutureWarning, stacklevel=3)
+            warn_renamed(f'point="{self.point}"', 'point="center"', stacklevel=4)
             self.point = "center"
         _check_choice("layout", self.layout, ("auto", "columns", *LAYOUTS))
         _check_choice("protocol", self.protocol, ("auto", *PROTOCOLS))

@@ -1,4 +1,4 @@
-"""Predictors: where mattes come from, which is a checkpoint, a baseline that needs only a box, or a folder of files."""
+"""Predictors, which produce mattes: a checkpoint, a baseline that needs only a box, or a folder of files."""
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
@@ -56,7 +56,7 @@ class CheckpointPredictor:
 
     @property
     def vocabulary(self) -> frozenset[str]:
-        """Return the tokens of the tokenizer."""
+        """The tokens of the tokenizer."""
         return frozenset(self.processor.tokenizer.get_vocab())
 
     @torch.inference_mode()

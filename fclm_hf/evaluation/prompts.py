@@ -11,13 +11,13 @@ from .samples import EvaluationSample, Target, join_targets
 
 PROMPTS = ("text", "point", "box", "none")
 POINT_RULES = ("center", "inside")
-DEFAULT_TEMPLATE = "a photo of {CLS}."  # of the paper
-SOLID = 127  # of 255: pixels above it belong to the object, as in the protocol of Matting Anything (MAM)
+DEFAULT_TEMPLATE = "a photo of {CLS}."  # as in the paper
+SOLID = 127  # 8-bit alpha above which a pixel belongs to the object, as in Matting Anything (MAM)
 
 
 @dataclass(frozen=True)
 class PromptRules:
-    """How prompts are made.
+    """Rules by which prompts are made.
 
     Attributes:
         template: Text around a class name, with {CLS} in its place. Expressions of the data set are used as they are.
@@ -32,7 +32,7 @@ class PromptRules:
 
 @dataclass(frozen=True)
 class PromptedTarget:
-    """An object with the one prompt that asks for it.
+    """An object with its prompt, which is a text, a point or a box.
 
     Attributes:
         target: The object.
@@ -58,10 +58,10 @@ def prompt_targets(
         sample: The image.
         mattes: True mattes in the order of its targets, uint8 of shape `(height, width)`.
         prompt: One of PROMPTS; "none" asks for all objects as one.
-        rules: How prompts are made.
+        rules: Rules by which prompts are made.
 
     Returns:
-        The objects that this kind of prompt can ask for, and how many it cannot, by reason.
+        The prompted objects, and the number of objects without such a prompt, by reason.
     """
     if prompt == "none":
         return [PromptedTarget(*join_targets(sample, mattes))], {}

@@ -1,4 +1,4 @@
-"""Protocols: which metrics a benchmark is scored by, and how float mattes become the 8-bit mattes that are scored."""
+"""Protocols: the metrics of a benchmark, and the conversion of float mattes to the 8-bit mattes that are scored."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How predictions are scored.
+    """Protocol by which predictions are scored.
 
-    Scores are always those of 8-bit mattes, as files hold them, so that mattes that were written to disk have the same
-    scores when they are read again.
+    Mattes are converted to 8 bits before they are scored, so that saved mattes have the same scores when they are read
+    again.
 
     Attributes:
         make_metrics: Function that makes the accumulator, optionally from rows.

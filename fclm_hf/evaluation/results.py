@@ -1,4 +1,4 @@
-"""Results on disk. Every file is written atomically, so that a run can be interrupted anywhere and resumed later."""
+"""Results on disk. Every file is written atomically, so that an evaluation can be interrupted and resumed."""
 
 import csv
 import json
@@ -40,9 +40,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 class ResultFolder:
-    """The results of one method for one kind of prompt: one part per sample, and the mattes if they are to be saved.
+    """The results of one method for one kind of prompt: one part per sample, and optionally the mattes.
 
-    The part of a sample is written after its mattes: where there is a part, its mattes are complete.
+    The part of a sample is written after its mattes, so a sample with a part has all of them.
 
     Args:
         path: The folder.
@@ -54,7 +54,7 @@ class ResultFolder:
 
     @property
     def mattes(self) -> Path:
-        """Return the folder of the mattes."""
+        """The folder of the mattes."""
         return self.path / "mattes"
 
     def has(self, sample: str) -> bool:

@@ -1,4 +1,4 @@
-"""What is measured: images and the true mattes of their objects, read only when they are needed."""
+"""Evaluation samples: images and the true mattes of their objects, read when they are needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Target:
     """An object of an image.
 
     Attributes:
-        name: Where its matte is in a folder of predictions, without suffix: "GT01", or "photo/00" for an instance.
+        name: Path of its matte in a folder of predictions, without suffix: "GT01", or "photo/00" for an instance.
         alpha: The true matte: a path, bytes, a PIL image, or a cell `{"bytes", "path"}` of `datasets`.
         text: An expression of the data set, used as a prompt without a template.
         cls: A class name, which a template turns into a prompt.
@@ -54,7 +54,7 @@ def read_image(source: Any, name: str) -> Image.Image:
 
     Args:
         source: A path, bytes, a PIL image, or a cell of `datasets`.
-        name: What errors call the image.
+        name: Name of the image in errors.
 
     Raises:
         ValueError: If it cannot be read.
@@ -68,7 +68,7 @@ def read_matte(source: Any, name: str, size: tuple[int, int] | None = None) -> n
     Args:
         source: A path, bytes, a PIL image, or a cell of `datasets`: 8-bit, 16-bit or float in [0, 1]. Color images are
             converted to their luminance.
-        name: What errors call the matte.
+        name: Name of the matte in errors.
         size: (height, width) that it must have.
 
     Returns:

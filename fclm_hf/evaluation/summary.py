@@ -14,13 +14,13 @@ from .options import EvaluationOptions
 def make_summary(
     options: EvaluationOptions, layout: str, protocol: str, results: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Collect everything that a reader of the results needs.
+    """Return the summary of an evaluation: its data, settings, package versions and results.
 
     The checkpoints of one evaluation count as runs with different seeds: `spread` holds mean and standard deviation (of
     a sample, with n - 1) over them for each kind of prompt.
 
     Args:
-        options: What was measured and how.
+        options: Options of the evaluation.
         layout: Name of the layout.
         protocol: Name of the protocol.
         results: Results of each method and kind of prompt.

@@ -90,7 +90,10 @@ class ScoringPool:
 
 
 def _make_context() -> BaseContext:
-    """Avoid fork, which can hang in a process with torch threads; a fork server imports the package only once."""
+    """Return a context without fork, which can hang in a process with torch threads.
+
+    A fork server is preferred, because it imports the package only once.
+    """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
     context = get_context("forkserver")

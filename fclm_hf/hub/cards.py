@@ -1,4 +1,4 @@
-"""Model cards: the author's, or a short one from what the checkpoint itself reveals."""
+"""Model cards: the author's, or a short one generated from the checkpoint."""
 
 import os
 from pathlib import Path

@@ -3,25 +3,26 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import REPOCARD_NAME
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
-from ..utils.loading import load_complete
 
 
 CHECKPOINT_FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def check_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Check that something can be a checkpoint, before any heavy work and without the network.
+    """Check that a folder or id can be that of a checkpoint, without loading it or using the network.
 
     Args:
         checkpoint: Folder, or id of a Hub repository.
@@ -57,7 +58,7 @@ def check_repo_id(repo_id: str, problem: str = "repo_id is invalid") -> None:
 
     Args:
         repo_id: The string.
-        problem: What the error begins with.
+        problem: Beginning of the error.
 
     Raises:
         ValueError: If it is not.
@@ -110,6 +111,28 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCL
     """
     model = load_complete(FCLMForImageMatting, folder, "checkpoint", use_safetensors=True)
     return model.eval(), FCLMProcessor.from_pretrained(folder)
+
+
+def load_complete(model_class: type[Model], checkpoint: str | os.PathLike, name: str, **kwargs: Any) -> Model:
+    """Load a model whose checkpoint must hold every weight; `from_pretrained` would initialize missing ones randomly.
+
+    Args:
+        model_class: Class to load.
+        checkpoint: Folder or Hub repository.
+        name: Name of the checkpoint in errors, such as the argument that gives it.
+        **kwargs: Further arguments of `from_pretrained`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: If weights are missing.
+        OSError: If a file is missing or the Hub cannot be reached.
+    """
+    model, info = model_class.from_pretrained(checkpoint, output_loading_info=True, **kwargs)
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(f"{name} {checkpoint} lacks {len(missing)} weights, the first is {missing[0]}.")
+    return model
 
 
 def find_weights(folder: str | os.PathLike) -> list[Path]:

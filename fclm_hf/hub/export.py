@@ -18,7 +18,7 @@ from .checkpoints import check_checkpoint, fetch_checkpoint, find_weights, load_
 from .remote_code import add_remote_code
 
 
-# how the tokenizer was loaded on this machine, which must not be published
+# entries about how the tokenizer was loaded, which must not be published
 LOCAL_KEYS = ("is_local", "local_files_only")
 
 
@@ -76,7 +76,7 @@ def export_checkpoint(
         else:
             model.save_pretrained(inside)
         processor.save_pretrained(inside)
-        with edit_json(inside / CONFIG_NAME) as config:  # what it becomes once it is loaded, so that exports repeat
+        with edit_json(inside / CONFIG_NAME) as config:  # as loading sets it, so that exports are reproducible
             for part in (config["backbone_config"], config["text_config"]):
                 part["dtype"] = part.get("dtype") or config["dtype"]
         with edit_json(inside / "tokenizer_config.json") as config:

@@ -4,9 +4,7 @@ All of them compare float mattes in [0, 1], numpy arrays or torch tensors, and g
 implementations of the respective benchmarks.
 """
 
-import warnings
-from typing import Any
-
+from ..utils.renaming import make_getattr
 from .accumulator import MetricAccumulator
 from .connectivity import connectivity_error
 from .dichotomous import DichotomousMetrics, dichotomous_metrics
@@ -14,23 +12,6 @@ from .gradient import gradient_error
 from .instances import InstanceMattingQuality
 from .masks import MaskMetrics, mask_iou
 from .matting import MattingMetrics, mad, mse, sad
-
-
-_RENAMED = {"dichotomous_measures": dichotomous_metrics}
-
-
-def __getattr__(name: str) -> Any:
-    """Return what a name of release 0.1 stands for now, with a warning that names it."""
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = _RENAMED[name]
-    warnings.warn(
-        f"fclm_hf.metrics.{name} is deprecated and will be removed in the next release: use"
-        f" fclm_hf.metrics.{value.__name__}.",
-        FutureWarning,
-        stacklevel=2,
-    )
-    return value
 
 
 __all__ = [
@@ -47,3 +28,5 @@ __all__ = [
     "mse",
     "sad",
 ]
+
+__getattr__ = make_getattr(__name__, {"dichotomous_measures": dichotomous_metrics})

@@ -63,7 +63,7 @@ class MetricAccumulator:
             ValueError: If there are no rows.
         """
         if not self.rows:
-            raise ValueError(f"{type(self).__name__} has nothing to compute: update() was never called.")
+            raise ValueError(f"{type(self).__name__} must be updated before compute() is called, got no rows.")
         return self._reduce()
 
     def _reduce(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Validation of what metrics take: float mattes in [0, 1] and uint8 trimaps, as numpy arrays or torch tensors."""
+"""Validation of the inputs of metrics: float mattes in [0, 1] and uint8 trimaps, numpy arrays or torch tensors."""
 
 from typing import Any
 

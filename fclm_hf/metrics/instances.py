@@ -91,14 +91,6 @@ class InstanceMattingQuality(MetricAccumulator):
         counts = {"predictions": len(preds), "targets": len(targets)}
         self.rows.append({"iou_threshold": self.iou_threshold, **counts, "pairs": pairs})
 
-    def compute(self) -> dict[str, float]:
-        """Return the metrics over all rows, see the class.
-
-        Raises:
-            ValueError: If there are no rows.
-        """
-        return super().compute()
-
     def _reduce(self) -> dict[str, float]:
         """Sum over the pairs of all images."""
         pairs = [pair for row in self.rows for pair in row["pairs"] if pair[0] >= self.iou_threshold]

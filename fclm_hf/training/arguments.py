@@ -1,27 +1,23 @@
-"""Arguments of a training run: dataclasses filled from a YAML file and flags, checked before any heavy work."""
+"""Arguments of a training run: dataclasses whose values are checked before any heavy work."""
 
-import argparse
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-from transformers import HfArgumentParser
 
 from ..configuration_fclm import FCLMConfig
 from ..data import PAPER_TEMPLATE, BatchSettings, CompositionSettings, PairSettings, PromptSettings, SourceConfig
 from ..hub.checkpoints import check_repo_id
 from .objective.settings import TrainingSettings
-from .parsing import build_dataclass, check_known, list_renamed, rename_fields
+from .parsing import build_dataclass, check_known, parse_yaml
 
 
-USAGE = "%(prog)s CONFIG.yaml [--field value ...] [--field.key value ...]"
 RESERVED_SETTINGS = ("image_mean", "image_std")  # set from the image processor
-# fields that hold the fields of other dataclasses, as a mapping or a list of mappings
-_NESTED = {
+# fields whose values are mappings, or lists of mappings, of the fields of another dataclass
+NESTED_FIELDS = {
     "settings": TrainingSettings,
     "composition": CompositionSettings,
     "prompts": PromptSettings,
@@ -30,14 +26,6 @@ _NESTED = {
     "validation": SourceConfig,
     "validation_backgrounds": SourceConfig,
 }
-
-
-def _parse_yaml(value: Any, name: str) -> Any:
-    """Return the value of a field that may be YAML text, as it is on the command line."""
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name} cannot be parsed as YAML: {error}") from error
 
 
 def _check_minimum(arguments: Any, minimum: float, *names: str) -> None:
@@ -102,11 +90,11 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
-        self.config = _parse_yaml(self.config, "config")
+        self.config = parse_yaml(self.config, "config")
         if not isinstance(self.config, dict):
             raise ValueError(f"config must be a mapping, got {self.config!r}.")
         check_known(self.config, [each.name for each in fields(FCLMConfig)], "config")
-        settings = _parse_yaml(self.settings, "settings")
+        settings = parse_yaml(self.settings, "settings")
         self.settings = build_dataclass(TrainingSettings, settings, "settings", RESERVED_SETTINGS)
         _check_minimum(self, 0, "freeze_stages")
         if any(size < 1 for size in self.encoder_sizes):
@@ -169,13 +157,13 @@ class DataArguments:
 
     def __post_init__(self) -> None:
         for name in ("sources", "backgrounds", "validation", "validation_backgrounds"):
-            values = [_parse_yaml(value, name) for value in getattr(self, name)]
+            values = [parse_yaml(value, name) for value in getattr(self, name)]
             setattr(self, name, [build_dataclass(SourceConfig, each, f"{name}[{i}]") for i, each in enumerate(values)])
         if not self.sources or not self.backgrounds:
             raise ValueError("sources and backgrounds must each name at least one data set.")
         for name in ("composition", "prompts"):
-            values = _parse_yaml(getattr(self, name), name)
-            setattr(self, name, build_dataclass(_NESTED[name], values, name))
+            values = parse_yaml(getattr(self, name), name)
+            setattr(self, name, build_dataclass(NESTED_FIELDS[name], values, name))
         _check_minimum(self, 1, "validation_batches", "prompts_per_image", "dataloader_prefetch_factor")
         _check_minimum(self, 0, "dataloader_num_workers")
         for name in ("empty_prompt_prob", "whole_photo_prob", "max_invalid_fraction"):
@@ -339,138 +327,4 @@ class Arguments:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends default values to help texts where there is a value to show."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        """Return the help text of an argument."""
-        if isinstance(action, argparse._StoreFalseAction):  # added by transformers for each flag that is on by default
-            return f"Same as --{action.dest} false."
-        return super()._get_help_string(action) if action.default or action.default in (0, False) else action.help
-
-
-class _Parser(HfArgumentParser):
-    """Parser that raises an exception instead of exiting."""
-
-    def error(self, message: str) -> None:
-        """Raise a `ValueError`."""
-        raise ValueError(message)
-
-
-def rename_all_fields(values: Mapping[str, Any], place: str, warn: bool = True) -> dict[str, Any]:
-    """Return arguments with the new names of renamed fields, also inside of mappings such as `composition`.
-
-    Args:
-        values: Values by field name, old or new.
-        place: What the error and the warnings call `values`.
-        warn: Whether to warn about old names.
-
-    Raises:
-        ValueError: If a field is given under both names.
-    """
-    values = rename_fields(values, list_renamed(ModelArguments, DataArguments, RunArguments), place, warn)
-
-    def rename_nested(value: Any, renamed: dict[str, str], name: str) -> Any:
-        if isinstance(value, list):
-            return [rename_nested(each, renamed, f"{name}[{index}]") for index, each in enumerate(value)]
-        return rename_fields(value, renamed, f"{place}: {name}", warn) if isinstance(value, dict) else value
-
-    for name, kind in _NESTED.items():
-        if name in values:
-            values[name] = rename_nested(values[name], list_renamed(kind), name)
-    return values
-
-
-def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Arguments:
-    """Parse the command line of a run.
-
-    Args:
-        argv: Optionally a YAML file of `field: value`, then flags, which take precedence: `--field value ...`, or
-            `--field.key value` for one key of a mapping. Old names of renamed fields are accepted with a warning.
-        program: Name of the program in `--help`.
-
-    Returns:
-        The checked arguments.
-
-    Raises:
-        ValueError: If an argument is unknown, missing or not accepted. The message is one line and names the field.
-        OSError: If the YAML file does not exist.
-    """
-    parser = _Parser(
-        (ModelArguments, DataArguments, RunArguments),
-        prog=program,
-        usage=USAGE,
-        allow_abbrev=False,
-        formatter_class=_HelpFormatter,
-    )
-    names = [action.dest for action in parser._actions if action.dest != "help"]
-    argv = list(argv)
-    config = _read_config(argv.pop(0), names) if argv and not argv[0].startswith("-") else {}
-    flags, nested = _split_flags(argv)
-    for section, values in rename_all_fields(nested, program).items():
-        if not isinstance(config.setdefault(section, {}), dict):
-            raise ValueError(f"--{section}.{next(iter(values))}: {section} is not a mapping.")
-        config[section].update(values)
-    # the values of the YAML file go through the parser too, which checks them like flags
-    parsed = parser.parse_args_into_dataclasses(
-        [*_make_flags(config), *_rename_flags(flags, program)], return_remaining_strings=True, look_for_args_file=False
-    )
-    for word in parsed[3]:
-        if word.startswith("-"):
-            check_known([word.lstrip("-").partition("=")[0]], names, program)
-        raise ValueError(f"{program} does not take {word!r} without a flag in front of it.")
-    return Arguments(*parsed[:3])
-
-
-def _read_config(path: str, names: list[str]) -> dict[str, Any]:
-    """Return the content of a YAML file, with the new names of renamed fields."""
-    config = _parse_yaml(Path(path).read_text(encoding="utf-8"), path)
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a mapping of fields to values.")
-    config = rename_all_fields(config, path)
-    check_known(config, names, path)
-    return config
-
-
-def _split_flags(argv: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-    """Split off `--field.key value` and `--field.key=value`: return the other words, and values by field and key."""
-    rest, nested = [], {}
-    words = iter(argv)
-    for word in words:
-        name, is_joined, value = word.partition("=")
-        if name.startswith("--") and "." in name:
-            section, _, key = name[2:].partition(".")
-            nested.setdefault(section, {})[key] = _parse_yaml(value if is_joined else next(words, None), name)
-        else:
-            rest.append(word)
-    return rest, nested
-
-
-def _rename_flags(argv: list[str], program: str) -> list[str]:
-    """Return the command line with the new names of renamed flags."""
-    renamed = list_renamed(ModelArguments, DataArguments, RunArguments)
-    flags = [word.partition("=")[0][2:].replace("-", "_") if word.startswith("--") else "" for word in argv]
-    given = {flag: None for flag in flags if flag in renamed or flag in renamed.values()}
-    rename_fields(given, renamed, program)  # warns, and refuses a flag that is given under both names
-    return [
-        f"--{renamed[flag]}{word[2 + len(flag) :]}" if flag in renamed else word
-        for flag, word in zip(flags, argv, strict=True)
-    ]
-
-
-def _make_flags(config: dict[str, Any]) -> list[str]:
-    """Return the command line that gives the values of a YAML file."""
-
-    def write(value: Any) -> str:
-        return value if isinstance(value, str) else json.dumps(value)
-
-    flags = []
-    for name, value in config.items():
-        if isinstance(value, list):
-            flags += [f"--{name}", *map(write, value)] if value else []
-        elif value is not None:
-            flags.append(f"--{name}={write(value)}")
-    return flags
-
-
-__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments", "parse_arguments", "rename_all_fields"]
+__all__ = ["Arguments", "DataArguments", "ModelArguments", "RunArguments"]

@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, bit-exact, and weights to use; all are written atomically."""
+"""Checkpoints for bit-exact resumption, and weights for `from_pretrained`; both are written atomically."""
 
 import pickle
 import random
@@ -17,11 +17,12 @@ from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
 from ..utils.settings import find_changes
-from .arguments import Arguments, rename_all_fields
+from .arguments import Arguments
+from .command_line import rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
 
 
-# may differ in a resumed run: they change what is written where and how often, but not what is learned
+# may differ in a resumed run, because they have no influence on the trained weights
 FREE_ARGUMENTS = (
     "output_dir",
     "resume_from_checkpoint",
@@ -105,7 +106,7 @@ class CheckpointFolder:
             state: Tensors and plain values, which `torch.load(weights_only=True)` can read.
 
         Raises:
-            OSError: If it cannot be written. The checkpoints from before remain.
+            OSError: If it cannot be written. Earlier checkpoints remain.
         """
         with write_atomically(self._make_path(step)) as path:
             _save_state(state, path)
@@ -120,7 +121,7 @@ class CheckpointFolder:
 
 
 def _save_state(state: dict[str, Any], path: Path) -> None:
-    """Save with `torch.save`, whose own errors hide what the file system reported."""
+    """Save with `torch.save`, but raise the error of the file system that its own errors hide."""
     try:
         with path.open("wb") as file:
             torch.save(state, file)
@@ -180,7 +181,7 @@ def gather_state(shared: Mapping[str, Stateful | None], own: Mapping[str, Statef
 
     Args:
         shared: Parts that are the same in all processes; `None` for those that the run does not have.
-        own: Parts that each process has for itself. The states of its random number generators are saved with them.
+        own: Parts that differ between processes. The states of the random number generators are saved with them.
 
     Returns:
         The state of each shared part by name, and under "processes" a list with the other states of each process.
@@ -199,7 +200,7 @@ def restore_state(
     """Restore the state of a run.
 
     Args:
-        state: What [`gather_state`] returned.
+        state: State that [`gather_state`] returned.
         shared: The same parts as there.
         own: The same parts as there.
         accelerator: Accelerator of this process.
@@ -278,8 +279,8 @@ def check_same_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path
     checkpoint on, the run trains like one of the new length.
 
     Args:
-        before: What [`select_fixed`] returned when the checkpoint was saved.
-        now: What it returns now.
+        before: Arguments that [`select_fixed`] returned when the checkpoint was saved.
+        now: Arguments that it returns now.
         path: The checkpoint.
         step: Its step.
 

@@ -7,11 +7,11 @@ from torch import nn
 
 
 def agree(accelerator: Accelerator, code: int) -> int:
-    """Return the largest code of all processes, so that all of them act alike. Every process must call it.
+    """Return the largest code of all processes, so that all of them act on it. Every process must call it.
 
     Args:
         accelerator: Accelerator of this process.
-        code: What this process has to report; 0 for nothing.
+        code: Code that this process reports; 0 if it has nothing to report.
     """
     if accelerator.num_processes == 1:
         return code

@@ -18,7 +18,7 @@ class UploadError(RuntimeError):
 
 
 def create_repository(run: RunArguments) -> None:
-    """Create the Hub repository of a run that uploads, so that missing permissions show before training.
+    """Create the Hub repository of a run that uploads, so that missing permissions are reported before training.
 
     Args:
         run: Arguments of the run.

@@ -1,4 +1,4 @@
-"""ImageNet weights for the lite model: its backbone and its semantic head start as timm's EfficientNet-Lite0."""
+"""ImageNet weights of timm's EfficientNet-Lite0 for the backbone and the semantic head of the lite model."""
 
 import torch
 from torch import nn
@@ -65,7 +65,7 @@ def load_classifier(head: FCLMSemanticHead, reference: nn.Module) -> torch.Tenso
     Returns:
         U, of shape `(classes, projection_dim)`.
     """
-    norm = reference.bn2  # folded into the convolution before it
+    norm = reference.bn2  # is folded into the convolution before it
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     head.hidden.weight.copy_(reference.conv_head.weight * scale[:, None, None, None])
     head.hidden.bias.copy_(norm.bias - norm.running_mean * scale)

@@ -21,7 +21,7 @@ from .objective.settings import PROMPT_INPUTS
 if TYPE_CHECKING:
     from .arguments import RunArguments
 
-LEARNING_RATE = 1e-5  # the paper's
+LEARNING_RATE = 1e-5  # as in the paper
 Losses = dict[str, torch.Tensor]
 Batch = dict[str, Any]
 
@@ -50,7 +50,7 @@ def make_optimizer(model: nn.Module, learning_rate: float = LEARNING_RATE) -> to
 
 
 def freeze_unused(learner: ForegroundConsistentLearner) -> None:
-    """Freeze the parameters that no loss reaches, or several processes would wait for their gradients.
+    """Freeze the parameters that no loss reaches, whose gradients distributed training would wait for.
 
     These are the mask token of DINOv2 and, if the prompts include no text, everything that reads text.
     """
@@ -128,7 +128,7 @@ def take_step(
 ) -> list[Losses]:
     """Take one optimizer step, with the gradients accumulated over the batches.
 
-    In fp16 an overflow skips the step, which `optimizer.step_was_skipped` tells, and lowers the loss scale.
+    If fp16 overflows, the step is skipped (see `optimizer.step_was_skipped`) and the loss scale is lowered.
 
     Args:
         accelerator: Accelerator of this process.
@@ -159,7 +159,7 @@ def check_losses(
 ) -> None:
     """Check that the losses of a step are finite in all processes. Every process must call it.
 
-    In fp16 a loss may overflow because of its scale: it counts only once the scale has fallen below 1.
+    A loss that overflows in fp16 may do so because of its scale, so it is an error only once the scale is below 1.
 
     Args:
         losses: The losses of each batch.

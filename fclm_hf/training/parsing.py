@@ -7,11 +7,29 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from ..utils.renaming import warn_renamed
 
 
 Kind = TypeVar("Kind")
 _NUMBERS = (int, float, str)  # YAML reads 1e-5 as a string
+
+
+def parse_yaml(value: Any, name: str) -> Any:
+    """Parse the value of a field if it is YAML text, as on the command line.
+
+    Args:
+        value: The value.
+        name: Name of the field, for the error.
+
+    Raises:
+        ValueError: If the text is not valid YAML.
+    """
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} cannot be parsed as YAML: {error}") from error
 
 
 def check_known(names: Collection[str], accepted: Collection[str], place: str) -> None:
@@ -20,7 +38,7 @@ def check_known(names: Collection[str], accepted: Collection[str], place: str) -
     Args:
         names: Names that were given.
         accepted: Names that exist.
-        place: What the error calls the place where they were given.
+        place: Name of the place where they were given, for the error.
 
     Raises:
         ValueError: If a name is unknown. The error suggests the closest accepted name, or lists all of them.
@@ -28,7 +46,7 @@ def check_known(names: Collection[str], accepted: Collection[str], place: str) -
     for name in names:
         if name not in accepted:
             close = get_close_matches(str(name), accepted, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"accepted are {', '.join(sorted(accepted))}."
+            hint = f"did you mean {close[0]}?" if close else f"it must be one of {', '.join(sorted(accepted))}."
             raise ValueError(f"{place} does not take {name!r}: {hint}")
 
 
@@ -49,8 +67,8 @@ def rename_fields(
     Args:
         values: Values by field name, old or new.
         renamed: Old names mapped to new ones, see [`list_renamed`].
-        place: What the error and the warning call `values`.
-        warn: Whether to warn about old names; what a program saved needs no warning.
+        place: Name of `values` in errors and warnings.
+        warn: Whether to warn about old names; files that a program wrote need no warning.
 
     Raises:
         ValueError: If a field is given under both names.
@@ -73,7 +91,7 @@ def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collect
         kind: The dataclass.
         values: Values by field name as YAML yields them: lists stand for tuples, integers for floats. Old names of
             renamed fields are accepted with a warning.
-        place: What errors call `values`.
+        place: Name of `values` in errors.
         reserved: Fields that `values` may not set.
 
     Returns:
@@ -89,7 +107,7 @@ def build_dataclass(kind: type[Kind], values: Any, place: str, reserved: Collect
     check_known(values, known, place)
     for name, field in known.items():
         if name not in values and field.default is MISSING and field.default_factory is MISSING:
-            raise ValueError(f"{place} lacks {name!r}.")
+            raise ValueError(f"{place} must contain {name!r}, got {', '.join(values) or 'nothing'}.")
     hints = get_type_hints(kind)
     return kind(**{name: convert(value, hints[name], f"{place}.{name}") for name, value in values.items()})
 
@@ -100,7 +118,7 @@ def convert(value: Any, hint: Any, place: str) -> Any:
     Args:
         value: The value.
         hint: Type hint of the field: a union, list, tuple, dict or plain type.
-        place: What the error calls the field.
+        place: Name of the field in errors.
 
     Returns:
         The converted value.
@@ -128,4 +146,4 @@ def convert(value: Any, hint: Any, place: str) -> Any:
     raise ValueError(f"{place} must be {wanted}, got {value!r}.")
 
 
-__all__ = ["build_dataclass", "check_known", "convert", "list_renamed", "rename_fields"]
+__all__ = ["build_dataclass", "check_known", "convert", "list_renamed", "parse_yaml", "rename_fields"]

@@ -22,10 +22,9 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGH
 from ..auto import FCLMImageProcessor
 from ..checkpoints import LITE_CHECKPOINT
 from ..configuration_fclm import FCLMConfig
-from ..hub.checkpoints import fetch_checkpoint
+from ..hub.checkpoints import fetch_checkpoint, load_complete
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
-from ..utils.loading import load_complete
 from .imagenet import load_imagenet_weights
 from .objective.settings import TrainingSettings
 
@@ -112,7 +111,7 @@ def load_preset(
     backbone, text_encoder, teacher = str(backbone or BACKBONES[name]), str(text_encoder), str(teacher)
     backbone_config = _read_config("backbone", backbone, ("dinov2",))
     clip_config = _read_config("text_encoder", text_encoder, ("clip", "clip_text_model"))
-    # without these files transformers makes up a tokenizer of a few words
+    # without these files, transformers would create a tokenizer with a few tokens
     _check_files("text_encoder", text_encoder, "tokenizer", _TOKENIZER_FILES)
     if settings.distillation != "none":
         _read_config("teacher", teacher, ("depth_anything",))
@@ -163,7 +162,7 @@ def build_starting_point(arguments: "ModelArguments") -> TrainingPreset:
         arguments: Model arguments of the run.
 
     Raises:
-        ValueError: If an argument does not apply to the model, or a checkpoint is of another kind or incomplete.
+        ValueError: If an argument does not apply to the model, or a checkpoint is incomplete or of another model type.
         OSError: If a checkpoint is unavailable.
     """
     settings, teacher = arguments.settings, arguments.teacher or TEACHER

@@ -182,7 +182,7 @@ class Trainer:
         return 0
 
     def _read_batches(self, signals: StopSignals) -> tuple[list[Batch], StreamError | None]:
-        """Read the batches of a step; a signal ends the wait. Returns the error, if any, that ends the run."""
+        """Read the batches of a step, unless a signal arrives; return them and the error, if any, that ends the run."""
         batches, failure, start = [], None, time.perf_counter()
         if not signals.received:
             with signals.waiting():
@@ -194,7 +194,7 @@ class Trainer:
         return batches, failure
 
     def _take_step(self, batches: list[Batch]) -> dict[str, float]:
-        """Take an optimizer step, update everything that follows it, and return the mean losses."""
+        """Take an optimizer step, update the scheduler and the averaged weights, and return the mean losses."""
         run, start = self.arguments.run, time.perf_counter()
         self._set_schedules()
         taken = take_step(self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm)
@@ -213,14 +213,14 @@ class Trainer:
         return losses
 
     def _set_schedules(self) -> None:
-        """Set what depends on the number of the step: progress of the training and size of the encoder input."""
+        """Set the progress of the training and the size of the encoder input for the next step."""
         run, sizes = self.arguments.run, self.arguments.model.encoder_sizes
         self.accelerator.unwrap_model(self.learner).set_progress(self.step / run.max_steps)
         if sizes:
             self.student.config.encoder_size = int(np.random.default_rng([run.seed, self.step]).choice(sizes))
 
     def _log_and_save(self) -> None:
-        """Do everything that is due after the step."""
+        """Log, validate, save and upload if these are due after the step."""
         run = self.arguments.run
         if self.step % run.logging_steps == 0:
             self._log()
@@ -232,7 +232,7 @@ class Trainer:
             self._push(required=False)
 
     def _is_due(self, every: int) -> bool:
-        """Return whether something is due that happens every so many steps and after the last one."""
+        """Return whether an action that is taken every `every` steps and after the last one is due."""
         return self.step % every == 0 or self.step == self.arguments.run.max_steps
 
     def _log(self) -> None:
@@ -282,7 +282,7 @@ class Trainer:
         }
 
     def _own_parts(self) -> dict[str, Stateful]:
-        """Return the parts of the state that each process has for itself; the names are keys of the checkpoint."""
+        """Return the parts of the state that differ between processes; the names are keys of the checkpoint."""
         return {"stream": self.reader, "meter": self.losses}
 
     def _restore(self, path: Path) -> None:

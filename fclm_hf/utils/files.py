@@ -1,4 +1,4 @@
-"""Files and folders that are written atomically: readers find all of one or none of it."""
+"""Atomic writing of files and folders: readers see the old or the new content, never a part of it."""
 
 import json
 import os
@@ -16,7 +16,7 @@ UNFINISHED = ".unfinished-"
 
 @contextmanager
 def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; once the block ends, what was written to it replaces `path`.
+    """Yield a temporary path in the folder of `path`; once the block ends, the temporary file replaces `path`.
 
     The data is flushed to disk first, so that neither a killed process nor a power failure leaves half a file. After an
     exception the temporary file is removed and `path` is as before. The temporary name keeps the suffix of `path`.
@@ -43,7 +43,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
         flush_to_disk(temporary)
         temporary.replace(target)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would take the room of the next file
+        temporary.unlink(missing_ok=True)  # on a full disk it would take up the space of the next file
         raise
     flush_to_disk(target.parent)
 
@@ -108,7 +108,7 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Remove what killed processes left unfinished anywhere below `folder`."""
+    """Remove the temporary files and folders that killed processes left anywhere below `folder`."""
     for path in list(Path(folder).rglob(f"{UNFINISHED}*")):
         if path.is_dir():
             shutil.rmtree(path)
@@ -117,7 +117,7 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Make the operating system write a file or folder to disk (fsync)."""
+    """Flush a file or folder to disk (fsync)."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

@@ -52,11 +52,11 @@ def rename_arguments(renamed: Mapping[str, str], prefix: str = "") -> Callable[[
     """Return a decorator for a function that accepts the old names of keyword arguments.
 
     Args:
-        renamed: Old name to new name.
-        prefix: Put in front of the old name in the warning.
+        renamed: Maps old names to new names.
+        prefix: Prefix of the old name in the warning.
 
     Raises:
-        TypeError: On calling the function with both the old and the new name of an argument.
+        TypeError: If the function is called with both the old and the new name of an argument.
 
     Example:
         >>> from fclm_hf.utils.renaming import rename_arguments
@@ -88,8 +88,8 @@ def make_getattr(module: str, objects: Mapping[str, Any], removed: Mapping[str, 
 
     Args:
         module: Name of the module, for messages.
-        objects: Old name to the object that is exported under a new name now.
-        removed: Name of an object that is gone to what to use instead.
+        objects: Maps old names to the objects that are exported under new names.
+        removed: Maps the names of removed objects to advice on what to use instead.
 
     Example:
         >>> from fclm_hf.utils.renaming import make_getattr

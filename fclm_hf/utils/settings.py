@@ -1,4 +1,4 @@
-"""Comparison of settings: results and checkpoints are continued only with the settings they were made with."""
+"""Comparison of settings: results and checkpoints can only be resumed with the same settings."""
 
 from collections.abc import Iterator
 from typing import Any

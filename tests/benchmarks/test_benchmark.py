@@ -1,6 +1,8 @@
 """benchmarks/benchmark.py on small images."""
 
 import json
+import math
+import sys
 
 import numpy as np
 import pytest
@@ -23,3 +25,26 @@ def test_benchmark_on_small_images(capsys: pytest.CaptureFixture) -> None:
         assert row["pass"] == (row["value"] <= row["bound"])
     assert rows[0]["value"] > 1
     assert all(0.1 < row["value"] < 1.6 for row in rows if row["section"] == "memory")
+
+
+def test_metrics_section_compares_equal_values(capsys: pytest.CaptureFixture) -> None:
+    rows = benchmark.main(["--sections", "metrics", "--side", "64", "--repeats", "1"])["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        assert row["value"] > 0
+        assert float(row["note"].rsplit(" ", 1)[1]) < 1e-9
+    assert "Conn, 125 x 187" in capsys.readouterr().out
+
+
+def test_training_section_times_the_step_and_its_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.modules["benchmark_training"], "BATCH", 1)
+    rows = benchmark.main(["--sections", "training", "--side", "64", "--repeats", "1"])["rows"]
+    assert [row["unit"] for row in rows] == ["x", "%"]
+    for row in rows:
+        assert math.isfinite(row["value"])
+        assert row["value"] > 0
+        parts = [part.split()[0] for part in row["note"].split(", ")]
+        assert parts == ["batch", "encoder", "teacher", "decoder", "step", "transport"]
+    assert "K = 4 tokens, 28 px" in capsys.readouterr().out

@@ -79,7 +79,7 @@ def test_parsers() -> None:
             parse(bad)
 
 
-def test_figures_have_four_digits() -> None:
+def test_values_have_four_digits() -> None:
     assert [format_value(value) for value in (None, 0.0, 3, 1234.56, 12.3456, 0.0012345)] == [
         "",
         "0",

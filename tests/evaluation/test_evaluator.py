@@ -85,7 +85,7 @@ def test_predictor_agrees_with_the_pipeline(tmp_path: Path, checkpoints: list[st
     assert np.abs(np.asarray(matte, int) - np.asarray(alone, int)).max() <= 1
 
 
-def test_text_skips_what_it_cannot_name(tmp_path: Path, checkpoints: list[str]) -> None:
+def test_text_prompts_skip_objects_without_text(tmp_path: Path, checkpoints: list[str]) -> None:
     data = write_dev(tmp_path / "data") / "coco"
     summary = run(data, tmp_path / "out", models=checkpoints[:1], prompts=["text", "box"], known_words=True)
     text, box = summary["results"]
@@ -240,7 +240,7 @@ def test_shards_share_a_data_set(tmp_path: Path) -> None:
     assert run(data, tmp_path / "out", baselines=["grabcut"], shard=(1, 2)) == whole
 
 
-def test_results_of_other_settings_are_not_mixed(tmp_path: Path, checkpoints: list[str]) -> None:
+def test_resume_refuses_other_settings(tmp_path: Path, checkpoints: list[str]) -> None:
     data, out = write_folders(tmp_path / "data"), tmp_path / "out"
     predictions = tmp_path / "mine"
     write_folders(predictions, alpha=".")
@@ -347,7 +347,7 @@ def test_names_of_samples_stay_in_the_folder_of_results(tmp_path: Path, name: st
     assert {path for path in tmp_path.rglob("*") if out not in path.parents} <= before | {out}
 
 
-def test_the_old_spelling_of_center_still_works_with_a_warning(tmp_path: Path) -> None:
+def test_old_spelling_of_center_is_accepted_with_a_warning(tmp_path: Path) -> None:
     """Results of release 0.1 with that spelling are resumed, too."""
     old = "centre"  # codespell:ignore centre
     data, out = write_folders(tmp_path / "data"), tmp_path / "out"

@@ -180,11 +180,11 @@ def test_tables_of_file_names(tmp_path: Path) -> None:
         open_rows(str(tmp_path / "csv"), {"image": "photo"}, None, None)
 
 
-def test_dropped_connections_lose_no_row() -> None:
+def test_streaming_resumes_after_dropped_connections() -> None:
     """Every third read fails, in the middle of files too."""
     from datasets import Dataset
 
-    from fclm_hf.data.sources.retry import RetryPolicy, LostConnectionError
+    from fclm_hf.data.sources.retry import LostConnectionError, RetryPolicy
     from fclm_hf.evaluation.columns import _StreamedRows
 
     failing = {"reads": 0, "every": 3}

@@ -31,7 +31,7 @@ def test_points_inside_a_ring() -> None:
     assert find_point(full, "inside")[1] == pytest.approx(SIZE[0] / 2, abs=1)
 
 
-def test_provided_prompts_come_first_and_none_joins() -> None:
+def test_provided_prompts_take_precedence_and_none_joins_objects() -> None:
     mattes = [np.asarray(matte(16, 20)), np.asarray(matte(46, 26)), np.zeros(SIZE, np.uint8)]
     targets = (
         Target("s/0", None, text="the low er", box=(1, 2, 3, 4)),

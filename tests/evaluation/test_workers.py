@@ -25,7 +25,7 @@ def test_two_workers_give_the_same_summary_as_none(tmp_path: Path, write: object
     assert files[0] == files[1] == files[2]
 
 
-def test_errors_of_a_worker_come_back() -> None:
+def test_errors_of_a_worker_are_raised() -> None:
     pool = ScoringPool(2)
     pool.submit("unknown", [], [], [], lambda rows: None)
     with pytest.raises(KeyError, match="unknown"), pool:

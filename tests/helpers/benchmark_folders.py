@@ -12,11 +12,12 @@ SIZE = (48, 64)  # height, width
 
 
 def matte(x: float, y: float, radius: float = 9) -> Image.Image:
+    """Return the matte of a soft disc."""
     return Image.fromarray(np.rint(disc(SIZE, (x, y), radius) * 255).astype(np.uint8))
 
 
 def photo(*mattes: Image.Image, seed: int = 0) -> Image.Image:
-    """Noise, with bright objects."""
+    """Return noise with bright objects."""
     pixels = np.random.default_rng(seed).integers(0, 90, (*SIZE, 3))
     for number, each in enumerate(mattes):
         pixels[..., number % 3] += np.asarray(each) // 2
@@ -24,12 +25,13 @@ def photo(*mattes: Image.Image, seed: int = 0) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
+    """Save an image, creating its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
 
 
 def write_refmatte(root: Path) -> Path:
-    """Two photos; the first has two objects, and so appears twice."""
+    """Write a small RefMatte-RW100; its first photo has two objects and therefore appears twice."""
     objects = {"a_0": ("a", matte(20, 20)), "a_1": ("a", matte(45, 28)), "b_0": ("b", matte(30, 24, 14))}
     labels = {}
     for number, (stem, (name, alpha)) in enumerate(objects.items()):
@@ -42,6 +44,7 @@ def write_refmatte(root: Path) -> Path:
 
 
 def write_him2k(root: Path) -> Path:
+    """Write a small HIM2K and return its folder."""
     for name, centers in {"one": [(30, 24)], "two": [(16, 20), (46, 26)]}.items():
         alphas = [matte(*center) for center in centers]
         save(photo(*alphas), root / "images" / "natural" / f"{name}.jpg")
@@ -51,6 +54,7 @@ def write_him2k(root: Path) -> Path:
 
 
 def write_dis5k(root: Path, splits: tuple[str, ...] = ("DIS-VD",)) -> Path:
+    """Write small splits of DIS5K and return their folder."""
     for number, split in enumerate(splits):
         stem = f"{number}#Graphics#4#TrafficSign#82457.1_o"
         alpha = matte(20 + 2 * number, 24, 12).point(lambda value: 255 * (value > 128))
@@ -60,6 +64,7 @@ def write_dis5k(root: Path, splits: tuple[str, ...] = ("DIS-VD",)) -> Path:
 
 
 def write_alphamatting(root: Path) -> Path:
+    """Write a small alphamatting.com training set and return its folder."""
     for number, name in enumerate(("GT01", "GT02")):
         alpha = matte(28 + 4 * number, 22, 13)
         values = np.asarray(alpha)
@@ -71,7 +76,7 @@ def write_alphamatting(root: Path) -> Path:
 
 
 def write_dev(root: Path) -> Path:
-    """Both layouts of the development photos: root/coco and root/alphamatting."""
+    """Write both layouts of the development photos, root/coco and root/alphamatting."""
     alphas = [matte(16, 20), matte(46, 26)]
     save(photo(*alphas), root / "coco" / "images" / "000.jpg")
     objects = []
@@ -89,7 +94,7 @@ def write_dev(root: Path) -> Path:
 
 
 def write_folders(root: Path, image: str = "image", alpha: str = "alpha", count: int = 5) -> Path:
-    """Images and mattes in folders of their own."""
+    """Write folders of images and mattes."""
     for number in range(count):
         truth = matte(20 + 5 * number, 24, 8 + number)
         save(photo(truth, seed=number), root / image / f"p{number}.png")

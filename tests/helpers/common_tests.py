@@ -55,6 +55,7 @@ def local_copy(url: str) -> str:
 
 @cache
 def _import_package(sdist: str) -> None:
+    """Make the tests in the sdist importable as a package."""
     root = Path(_folder().name, f"transformers-{VERSION}")
     with tarfile.open(sdist) as archive:
         members = [member for member in archive if member.name.startswith(f"{root.name}/tests/")]

@@ -4,5 +4,6 @@ from local_hub import LocalHub
 
 
 def read_files(hub: LocalHub, name: str = "tester/cats", branch: str = "main") -> dict[str, bytes]:
+    """Return the contents of the files on a branch, by path."""
     files = hub.storage.repositories["model", name].branches[branch].files
     return {path: hub.storage.find_object(file.sha256).read_bytes() for path, file in files.items()}

@@ -8,11 +8,12 @@ from scripts import load_script
 
 
 def load_oracles() -> ModuleType:
+    """Return the module of the benchmark script with the straightforward implementations."""
     return load_script("benchmark_metrics")
 
 
 def random_pair(generator: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two mattes of one random size: noise, smooth, binary, or coarse steps that tie with the thresholds."""
+    """Return two mattes of one random size: noise, smooth, binary, or coarse steps that tie with the thresholds."""
     shape = tuple(generator.integers(1, 40, 2))
     pred, target = generator.random(shape), generator.random(shape)
     if kind == "smooth":
@@ -27,7 +28,7 @@ def random_pair(generator: np.random.Generator, kind: str) -> tuple[np.ndarray, 
 
 
 def disc(size: tuple[int, int], center: tuple[float, float], radius: float, soft: float = 6) -> np.ndarray:
-    """A soft disc, float64 (H, W) of 8-bit values; `center` is (x, y)."""
+    """Return a soft disc, float64 (H, W) of 8-bit values; `center` is (x, y)."""
     rows, columns = np.mgrid[: size[0], : size[1]]
     distance = np.hypot(columns - center[0], rows - center[1])
     return np.rint(255 * np.clip((radius - distance) / soft + 0.5, 0, 1)) / 255

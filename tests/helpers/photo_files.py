@@ -36,19 +36,23 @@ def write_awkward_photos(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def write_truncated(path: Path) -> None:
+    """Write an image file whose end is missing."""
     make_photo(200, 200).save(path)
     path.write_bytes(path.read_bytes()[:2000])
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Handler that serves files, some of them slowly, and logs nothing."""
+
     def do_GET(self) -> None:
+        """Serve a file."""
         if "slow" in self.path:
             time.sleep(2)
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             super().do_GET()
 
     def log_message(self, *args: object) -> None:
-        pass
+        """Print nothing."""
 
 
 @contextlib.contextmanager

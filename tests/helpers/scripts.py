@@ -8,6 +8,7 @@ from paths import BENCHMARKS, RESEARCH
 
 
 def load_script(name: str) -> ModuleType:
+    """Import a script by its name."""
     for folder in (RESEARCH, BENCHMARKS):
         if str(folder) not in sys.path:
             sys.path.append(str(folder))  # scripts import their neighbors

@@ -27,5 +27,6 @@ def make_batch(height: int = 48, width: int = 64) -> dict[str, torch.Tensor]:
 
 
 def make_learner(**settings) -> ForegroundConsistentLearner:
+    """Return a learner with a tiny student and teacher."""
     teacher = tiny_teacher() if settings.get("distillation") != "none" else None
     return ForegroundConsistentLearner(tiny_model().train(), teacher, TrainingSettings(**settings))

@@ -41,6 +41,7 @@ TINY_DECODER = {
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
+    """Return a CLIP tokenizer with a small vocabulary."""
     letters = string.ascii_lowercase
     tokens = [*letters, *(letter + "</w>" for letter in letters), "lo", "low</w>", "er</w>"]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
@@ -50,6 +51,7 @@ def tiny_tokenizer() -> CLIPTokenizer:
 
 
 def tiny_config(**overrides) -> FCLMConfig:
+    """Return the config of a tiny model."""
     tokenizer = tiny_tokenizer()
     text_config = {
         **TINY_TEXT,
@@ -63,11 +65,13 @@ def tiny_config(**overrides) -> FCLMConfig:
 
 
 def tiny_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
+    """Return a tiny model with random weights, in evaluation mode."""
     torch.manual_seed(seed)
     return FCLMForImageMatting(tiny_config(**overrides)).eval()
 
 
 def tiny_processor(**overrides) -> FCLMProcessor:
+    """Return the processor of a tiny model."""
     return FCLMProcessor(FCLMImageProcessorPil(**overrides), tiny_tokenizer())
 
 

@@ -97,10 +97,12 @@ class Run:
 
     @property
     def is_alive(self) -> bool:
+        """Whether all processes are alive."""
         return all(process.is_alive() for process in self.processes)
 
     @property
     def output(self) -> str:
+        """The output of all processes so far."""
         return self.log.read_text()
 
     def finish(self) -> str:
@@ -126,12 +128,14 @@ class Run:
 
 
 def wait_until(condition: Callable[[], object], run: Run) -> None:
+    """Wait until a condition holds while a run is alive."""
     while not condition():
         assert run.is_alive, run.output
         time.sleep(0.001)
 
 
 def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Callable[[], None] | None) -> None:
+    """Run `fclm train` in a child process, with its output in a file."""
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):

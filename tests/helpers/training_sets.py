@@ -15,13 +15,14 @@ from PIL import Image
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """Return the bytes of an image file."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 def make_cutout(number: int, side: int = 16) -> Image.Image:
-    """A disc in a color that tells its number, 0 to 65,535."""
+    """Return a disc whose color encodes its number, 0 to 65,535."""
     rows, columns = np.mgrid[:side, :side]
     pixels = np.zeros((side, side, 4), np.uint8)
     pixels[..., :3] = number % 256, number // 256, 128
@@ -30,12 +31,13 @@ def make_cutout(number: int, side: int = 16) -> Image.Image:
 
 
 def make_background(number: int, side: int = 24) -> Image.Image:
+    """Return a blurred noise image that depends on its number."""
     noise = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((side, side))
 
 
 def write_parquet(folder: Path, rows: list[dict], files: int = 1) -> Path:
-    """Parquet files with consecutive parts of the rows, in row groups of 7."""
+    """Write consecutive parts of the rows to Parquet files, in row groups of 7."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, part in enumerate(np.array_split(np.arange(len(rows)), files)):
         table = pa.Table.from_pylist([rows[row] for row in part])
@@ -44,7 +46,7 @@ def write_parquet(folder: Path, rows: list[dict], files: int = 1) -> Path:
 
 
 def write_webdataset(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]) -> None:
-    """A tar file with one entry per sample and extension."""
+    """Write a tar file with one entry per sample and extension."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for key, fields in samples:
@@ -55,13 +57,13 @@ def write_webdataset(path: Path, samples: Iterable[tuple[str, dict[str, bytes]]]
 
 
 def write_metadata(folder: Path, rows: list[dict]) -> Path:
-    """metadata.jsonl, which makes a folder of images a data set."""
+    """Write metadata.jsonl, which makes a folder of images a data set."""
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
 
 
 def cutout_rows(count: int) -> list[dict]:
-    """Parquet rows of numbered cut-outs, each with a name of its own."""
+    """Return Parquet rows of numbered cut-outs with different names."""
     return [
         {"image": {"bytes": encode(make_cutout(number)), "path": None}, "name": f"object {number}", "id": number}
         for number in range(count)
@@ -69,15 +71,17 @@ def cutout_rows(count: int) -> list[dict]:
 
 
 def background_rows(count: int) -> list[dict]:
+    """Return Parquet rows of numbered backgrounds."""
     return [
         {"image": {"bytes": encode(make_background(number)), "path": None}, "id": number} for number in range(count)
     ]
 
 
 def make_png(width: int, height: int, content: bytes = b"") -> bytes:
-    """A PNG file that declares any size, whatever it holds."""
+    """Return a PNG file that declares any size, regardless of its content."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
+        """Return a chunk of a PNG file."""
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))

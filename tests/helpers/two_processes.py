@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.trainer import Trainer
 
 
 def list_threads() -> list[str]:
+    """Return the names of the threads of this process."""
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
 

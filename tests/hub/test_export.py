@@ -54,7 +54,7 @@ def read_umask() -> int:
     return mask
 
 
-def test_round_trips_to_the_byte(exported: Path, tmp_path: Path) -> None:
+def test_exports_are_bit_exact(exported: Path, tmp_path: Path) -> None:
     first = read_files(exported)
     assert read_files(export_saved_checkpoint(exported, tmp_path / "again")) == first
     model, processor = load_checkpoint(exported)

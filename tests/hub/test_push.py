@@ -21,7 +21,7 @@ def run(*words: object) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("online")
-def test_what_arrives(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
+def test_push_uploads_everything(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
     commit = push_checkpoint(saved, "cats", private=True, commit_message="My cats")
     repository = hub.storage.repositories["model", "tester/cats"]
     head = repository.branches["main"]
@@ -51,7 +51,7 @@ def test_what_arrives(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("online")
-def test_old_files_and_cards(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
+def test_push_replaces_old_files_and_keeps_cards(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
     """Code and weights of an earlier push go, what else is there stays, and so does a card that its author wrote."""
     api = HfApi()
     api.create_repo("cats")
@@ -70,7 +70,7 @@ def test_old_files_and_cards(hub: LocalHub, saved: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("online")
-def test_invalid_input(hub: LocalHub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_of_invalid_input(hub: LocalHub, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for words, problem in [
         ((saved, "a/b/c"), "repo_id is invalid: Repo id must be"),
         ((saved, "c@ts"), "repo_id is invalid: Repo id must"),
@@ -113,7 +113,7 @@ def test_invalid_input(hub: LocalHub, saved: Path, tmp_path: Path, monkeypatch: 
     assert hub.storage.repositories == {}
 
 
-def test_without_a_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_without_a_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_local")
     code, output = run(saved, "cats")
     assert code == 1
@@ -126,7 +126,7 @@ def test_without_a_hub(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("online")
-def test_a_bad_connection(hub: LocalHub, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_push_over_a_bad_connection(hub: LocalHub, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the client sends again does not come twice."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with hub.failing(drop=0.5, error=0.5, times=1, only="preupload|batch|PUT|verify|tree"):

@@ -95,9 +95,8 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("pysodmetrics")
 def test_the_old_name_still_works_with_a_warning() -> None:
-    with pytest.warns(
-        FutureWarning, match=r"dichotomous_measures is deprecated.*use fclm_hf\.metrics\.dichotomous_metrics"
-    ):
+    told = r"fclm_hf\.metrics\.dichotomous_measures is deprecated .* in 0\.3\.0: use dichotomous_metrics\."
+    with pytest.warns(FutureWarning, match=told):
         assert metrics.dichotomous_measures is dichotomous_metrics
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = metrics.nothing

@@ -90,7 +90,7 @@ def test_invalid_instances() -> None:
         quality.update(VALID[None], np.ones((1, 4, 5), np.uint8))
     with pytest.raises(ValueError, match="same size"):
         quality.update(np.zeros((0, 5, 4)), VALID[None])
-    with pytest.raises(ValueError, match="never called"):
+    with pytest.raises(ValueError, match="must be updated before compute"):
         quality.compute()
 
 

@@ -141,7 +141,7 @@ def test_reset_forgets() -> None:
     metrics = MattingMetrics()
     metrics.update(np.ones((4, 5)), np.zeros((4, 5)))
     metrics.reset()
-    with pytest.raises(ValueError, match="never called"):
+    with pytest.raises(ValueError, match="must be updated before compute"):
         metrics.compute()
     metrics.update(np.ones((4, 5)), np.ones((4, 5)))
     assert metrics.compute()["sad"] == 0
@@ -152,7 +152,7 @@ def test_accumulators_of_different_options_do_not_merge() -> None:
         MattingMetrics().merge(MattingMetrics(gca=True))
     with pytest.raises(ValueError, match="same type and options"):
         MattingMetrics().merge(MaskMetrics())
-    with pytest.raises(ValueError, match="never called"):
+    with pytest.raises(ValueError, match="must be updated before compute"):
         MattingMetrics().compute()
 
 

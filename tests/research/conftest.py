@@ -40,6 +40,7 @@ def real_photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
+    """Return the folder of a tiny checkpoint."""
     folder = tmp_path / "checkpoint"
     tiny_model().save_pretrained(folder)
     tiny_processor().save_pretrained(folder)

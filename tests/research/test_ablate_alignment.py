@@ -67,5 +67,5 @@ def test_rows_differ_and_finished_runs_are_kept(ablation, training_set, checkpoi
     again = ablation.main(arguments)
     assert kept.stat().st_mtime_ns == before
     assert again["w/o alignment"][0]["alphamatting"] == results["w/o alignment"][0]["alphamatting"]  # a run repeats
-    with pytest.raises(SystemExit, match="of a run of 1 steps, not 2"):
+    with pytest.raises(SystemExit, match=r"steps must be 1, as in .*, got 2"):
         ablation.main([*arguments, "--steps", "2"])

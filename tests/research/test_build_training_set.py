@@ -77,7 +77,7 @@ def test_training_set_of_a_folder(cutouts: Path, photos: Path, tmp_path: Path, c
     assert not hidden(tmp_path)
 
 
-def test_training_set_is_replaced_whole_or_not_at_all(cutouts: Path, tmp_path: Path, capsys) -> None:
+def test_training_set_is_replaced_atomically(cutouts: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "set"
     arguments = ["--out", str(out), "--foregrounds", str(cutouts)]
     build.main(arguments)

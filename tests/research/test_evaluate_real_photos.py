@@ -64,7 +64,7 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     assert summary["coco"]["box"]["count"] == 2
 
     for wrong, message in (
-        (["--data", str(tmp_path / "nowhere")], "neither coco/index.json nor alphamatting/index.json"),
+        (["--data", str(tmp_path / "nowhere")], "must contain coco/index.json or alphamatting/index.json"),
         ([*arguments, "--template", "a photo"], "must contain {}"),
         ([*arguments, "--limit", "0"], "at least 1"),
     ):
@@ -77,8 +77,7 @@ def test_options_and_errors_of_real_photos(real_photos: Path, checkpoint: Path, 
     with pytest.raises(SystemExit) as stop:
         evaluation.main(arguments)
     assert stop.value.code == 1
-    error = capsys.readouterr().err
-    assert all(part in error for part in ("1_0.png", "10 x 10", "64 x 48"))
+    assert "1_0.png must have the size of its photo, 64 x 48, got 10 x 10" in capsys.readouterr().err
     index = real_photos / "coco" / "index.json"
     entries = json.loads(index.read_text())
     for broken, message in (([{"image": "images/0.png"}], "image and objects"), ([entries[0], {}], "lacks 'objects'")):

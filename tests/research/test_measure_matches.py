@@ -25,4 +25,4 @@ def test_matches_of_names(real_photos: Path, checkpoint: Path, tmp_path: Path, c
     tiny_processor().save_pretrained(tmp_path / "plain")
     with pytest.raises(SystemExit):
         matches.main(["--data", str(real_photos), "--model", str(tmp_path / "plain")])
-    assert "no semantic head" in capsys.readouterr().err
+    assert "must have a semantic head" in capsys.readouterr().err

@@ -55,9 +55,9 @@ def test_figure_and_numbers(arguments, tmp_path, capsys):
         pixels = np.asarray(figure.convert("RGB"))
         assert figure.format == "PNG"
         assert figure.width > figure.height > 300
-    for colour in ((255, 127, 14), (31, 119, 180)):  # points of A and of B in both panels
+    for color in ((255, 127, 14), (31, 119, 180)):  # points of A and of B in both panels
         for half in np.array_split(pixels.astype(int), 2, axis=1):
-            assert (np.abs(half - colour).sum(-1) < 150).any()
+            assert (np.abs(half - color).sum(-1) < 150).any()
     again = run(arguments, output=str(output))
     assert again == scores
 
@@ -67,15 +67,15 @@ def test_the_same_checkpoint_twice_gives_the_same_number(arguments, tmp_path):
     assert scores["before"] == scores["after"]
 
 
-def test_numbers_know_domains_apart_from_domains_alike():
+def test_separability_and_neighbors_of_mixed_and_separate_domains():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(10), 40)
     alike = rng.normal(size=(2, 400, 8))
     apart = alike + np.array([0, 3])[:, None, None]
     assert abs(plot.measure_separability(alike, groups) - 0.5) < 0.1
     assert plot.measure_separability(apart, groups) > 0.95
-    assert abs(plot.measure_neighbours(alike) - 0.5) < 0.1
-    assert plot.measure_neighbours(apart) > 0.95
+    assert abs(plot.measure_neighbors(alike) - 0.5) < 0.1
+    assert plot.measure_neighbors(apart) > 0.95
 
 
 def test_distance_is_that_of_paired_tokens():
@@ -85,18 +85,18 @@ def test_distance_is_that_of_paired_tokens():
     assert plot.measure_distance(other) == pytest.approx(0.5)
 
 
-def test_neighbours_see_what_no_line_tells_apart():
-    """Each pair has a direction of its own; A and B lie apart along it, the other way round in every second pair."""
+def test_neighbors_separate_what_no_line_separates():
+    """Each pair has its own direction, along which A and B are separated, in opposite order in every second pair."""
     rng = np.random.default_rng(0)
     groups, directions = np.repeat(np.arange(8), 40), 4 * np.eye(16)
     tokens = directions[None, groups] + 0.2 * rng.normal(size=(2, 320, 16))
     tokens += np.array([1, -1])[:, None, None] * np.where(groups % 2, 1, -1)[:, None] * directions[8 + groups]
-    assert plot.measure_neighbours(tokens) > 0.95
+    assert plot.measure_neighbors(tokens) > 0.95
     assert plot.measure_separability(tokens, groups) < 0.75
 
 
 def test_tokens_are_the_foreground_of_the_last_map(arguments):
-    """Both images alike, an object that fills the upper left quarter: 2 x 2 of the 4 x 4 tokens of the canvas."""
+    """Both images are the same; the object fills the upper left quarter, 2 x 2 of the 4 x 4 tokens."""
     image, foreground = np.asarray(make_background(3, 64)), np.zeros((64, 64), np.float32)
     foreground[:30, :30] = 1
     pair = plot.Pair(image, image, foreground[None], foreground, [()], [()], (64, 64))
@@ -143,5 +143,5 @@ def test_broken_files_give_one_clear_error(arguments, tmp_path):
         (broken / name).write_bytes((data / name).read_bytes())
     for path in data.glob("object_*.png"):
         (broken / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(SystemExit, match="error: .*photo_"):
+    with pytest.raises(SystemExit, match=r"error: .*photo_"):
         run(arguments, data=str(broken))

@@ -64,7 +64,7 @@ def wordnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = [word.strip().replace(" ", "_") for word in info.index_to_description(index).split(",")]
         senses[info.index_to_label_name(index)] = (words, [parent])
     senses |= {sense: ([word.replace(" ", "_")], parents) for word, (sense, parents) in ABOVE.items()}
-    data, index = ["  1 This line belongs to the licence."], {}
+    data, index = ["  1 This line belongs to the license."], {}
     for sense, (words, parents) in senses.items():
         pointers = " ".join(f"@ {parent[1:]} n 0000" for parent in parents)
         spelled = " ".join(f"{word} 0" for word in words)
@@ -165,7 +165,7 @@ def test_a_checkpoint_learns_names(teaching: ModuleType, wordnet: Path, training
     assert deep
     assert not any(torch.equal(before.state_dict()[name].half(), state[name].half()) for name in deep)
 
-    # new names do not change what is answered until the decoder has learnt to read them
+    # new names do not change what is answered until the decoder has learned to read them
     processor = FCLMProcessor.from_pretrained(output)
     inputs = processor(images=Image.open(training_set / "view.png"), text=[["fox", "a cat"]], return_tensors="pt")
     with torch.no_grad():
@@ -203,7 +203,8 @@ def test_contrast_lets_a_region_be_called_by_any_of_its_names(teaching: ModuleTy
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [(["--wordnet", "nowhere"], "holds no data.noun"), (["--imagenet-share", "2"], "in [0, 1]")]
+    ("wrong", "message"),
+    [(["--wordnet", "nowhere"], "must contain data.noun"), (["--imagenet-share", "2"], "in [0, 1]")],
 )
 def test_bad_arguments(teaching: ModuleType, wordnet: Path, wrong: list[str], message: str, capsys) -> None:
     arguments = ["--data", "set", "--model", "checkpoint", "--output", "taught", "--wordnet", str(wordnet)]

@@ -13,7 +13,8 @@ from training_runs import write_run
 from transformers import TrainingArguments
 
 from fclm_hf.cli.train import main
-from fclm_hf.training.arguments import DataArguments, RunArguments, parse_arguments, rename_all_fields
+from fclm_hf.training.arguments import DataArguments, RunArguments
+from fclm_hf.training.command_line import parse_arguments, rename_all_fields
 from fclm_hf.training.parsing import build_dataclass, list_renamed
 
 
@@ -52,7 +53,7 @@ def test_old_names_in_the_yaml_file(config, tmp_path):
         (["--settings.kd_weight", "abc"], "settings.kd_weight must be float, got 'abc'."),
         (["--settings.alignment", "half"], "alignment must be one of"),
         (["--ema_decay", "1.5"], "ema_decay must be less than 1, got 1.5."),
-        (["--sources", "{path: a}"], "sources[0] lacks 'kind'."),
+        (["--sources", "{path: a}"], "sources[0] must contain 'kind', got path."),
         (["--config.encoder_siz", "3"], "config does not take 'encoder_siz': did you mean encoder_size?"),
         (["--encoder_sizes", "30"], "encoder_sizes must be multiples of 14 for this backbone, got [30]."),
         (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),
@@ -120,7 +121,7 @@ def test_old_names_inside_of_mappings(monkeypatch):
 
     with pytest.warns(FutureWarning, match=r"composition: twins is deprecated .* use duplicate_prob\."):
         assert build_dataclass(Settings, {"twins": 1}, "composition") == Settings(1.0)
-    monkeypatch.setitem(rename_all_fields.__globals__["_NESTED"], "composition", Settings)
+    monkeypatch.setitem(rename_all_fields.__globals__["NESTED_FIELDS"], "composition", Settings)
     saved = {"batch_size": 2, "composition": {"twins": 0.1}, "sources": [{"path": "a"}]}
     expected = {**saved, "per_device_train_batch_size": 2, "composition": {"duplicate_prob": 0.1}}
     del expected["batch_size"]

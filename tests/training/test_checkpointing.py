@@ -10,8 +10,8 @@ from run_results import assert_same, read_curve, read_state
 from training_runs import write_run
 
 from fclm_hf.cli.train import main
-from fclm_hf.training.arguments import parse_arguments
 from fclm_hf.training.checkpointing import CheckpointFolder, check_same_arguments, select_fixed
+from fclm_hf.training.command_line import parse_arguments
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
         (["--ema_decay", "0", "--adam_beta2", "0.9"], "adam_beta2 was 0.999 and is 0.9; ema_decay was 0.9 and is 0.0"),
     ],
 )
-def test_resuming_refuses_other_arguments(config, flags, told):
+def test_resume_refuses_other_arguments(config, flags, told):
     before, now = (select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *more])) for more in ([], flags))
     path = Path("RUN/checkpoints/step-00000004.pt")
     start = re.escape(f"{path} can only be resumed with the arguments of its run, but ")
@@ -49,7 +49,7 @@ def test_resuming_refuses_other_arguments(config, flags, told):
     assert "\n" not in str(error.value)
 
 
-def test_resuming_accepts_other_output_arguments(config):
+def test_resume_accepts_other_output_arguments(config):
     flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
     flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
     flags += " --report_to none --resume_from_checkpoint latest"
@@ -131,7 +131,7 @@ def test_resume_after_a_full_disk(config, tmp_path, capsys):
     assert read_curve(whole) == read_curve(out)
 
 
-def test_resuming_refuses_another_number_of_processes(config, tmp_path, capsys):
+def test_resume_refuses_another_number_of_processes(config, tmp_path, capsys):
     state = {"step": 1, "arguments": {}, "processes": [{}, {}]}
     path = tmp_path / "step-00000001.pt"
     torch.save(state, path)

@@ -10,7 +10,8 @@ from tiny_learner import make_batch, make_learner
 from training_runs import write_run
 
 from fclm_hf.data import StreamError
-from fclm_hf.training.arguments import RunArguments, parse_arguments
+from fclm_hf.training.arguments import RunArguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.optimization import NonFiniteLossError, average_weights, make_optimization, take_step
 from fclm_hf.training.trainer import Trainer
 

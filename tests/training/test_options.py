@@ -13,7 +13,7 @@ from training_runs import forget_accelerator, write_run
 
 from fclm_hf.cli.train import main
 from fclm_hf.training import trainer
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 from fclm_hf.training.trainer import Trainer
 
 
@@ -112,7 +112,7 @@ def test_every_parameter_that_trains_gets_a_gradient(tmp_path, prompts):
 
 
 @pytest.mark.skipif(not is_tensorboard_available(), reason="tensorboard is not installed")
-def test_what_arrives_at_tensorboard(train, tmp_path):
+def test_metrics_and_pictures_reach_tensorboard(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     sources = [{"path": str(tmp_path / "board" / "cutouts"), "kind": "rgba"}]

@@ -14,7 +14,7 @@ from transformers import CLIPModel, Dinov2Config, Dinov2Model
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.cli.train import main
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings, load_preset, make_optimizer
-from fclm_hf.training.arguments import parse_arguments
+from fclm_hf.training.command_line import parse_arguments
 
 
 TINY = [
@@ -80,7 +80,7 @@ def test_the_lite_example_with_other_paths(tmp_path, monkeypatch):
     assert check_run(tmp_path / "out").config.backbone_config.model_type == "timm_backbone"
 
 
-def test_the_paper_s_model_from_small_checkpoints(tmp_path):
+def test_the_paper_model_from_small_checkpoints(tmp_path):
     checkpoints = save_checkpoints(tmp_path / "checkpoints")
     config = write_run(
         tmp_path, model="matting-small", validation=[], settings={"transport_iterations": 5}, **checkpoints
@@ -96,7 +96,7 @@ def test_the_paper_s_model_from_small_checkpoints(tmp_path):
     assert history[0]["learning_rate/decoder"] == 1e-3
 
 
-def test_the_examples_say_what_they_mean():
+def test_example_configurations():
     lite = parse_arguments([str(EXAMPLES / "train_lite.yaml")])
     assert (lite.model.model, lite.model.settings.distillation, lite.run.lr_scheduler_type) == (
         "lite",

@@ -54,7 +54,7 @@ def test_two_processes_end_with_equal_weights(tmp_path):
         ["--encoder_sizes", "56", "--model", "matting-small"],
     ],
 )
-def test_two_processes_whatever_is_trained(tmp_path, flags):
+def test_two_processes_with_other_options(tmp_path, flags):
     config = write_run(tmp_path, max_steps=3, logging_steps=1)
     if "matting-small" in flags:  # its encoder has a mask token that nothing uses
         parts = save_checkpoints(tmp_path / "checkpoints")

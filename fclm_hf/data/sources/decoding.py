@@ -1,4 +1,4 @@
-"""Encoded images of training data as arrays. Whatever is wrong with one raises [`InvalidSampleError`]."""
+"""Decoding of training images to arrays. Images that cannot be used raise [`InvalidSampleError`]."""
 
 import os
 import warnings
@@ -25,11 +25,11 @@ def read_bytes(value: Any, base: str, retry: RetryPolicy) -> bytes:
     Args:
         value: `{"bytes": ..., "path": ...}` as `datasets` returns undecoded images, bytes, or a path or URL.
         base: Folder or URL that relative paths start from.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
 
     Raises:
-        InvalidSampleError: There is no such image.
-        LostConnectionError: The connection stays down.
+        InvalidSampleError: If there is no such image.
+        LostConnectionError: If the connection stays down.
     """
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
@@ -58,7 +58,7 @@ def decode_image(data: bytes) -> Image.Image:
     """Return the upright first frame of an encoded image, in its own mode.
 
     Raises:
-        InvalidSampleError: It is no image, truncated, without pixels or with too many.
+        InvalidSampleError: If it is not an image, is truncated, or has no or too many pixels.
     """
     if not data:
         raise InvalidSampleError(InvalidReason.EMPTY_FILE)
@@ -89,7 +89,7 @@ def _read_size(data: bytes) -> tuple[int, int]:
 
 
 def _declares_no_pixels(data: bytes) -> bool:
-    """Return whether an image that PIL does not recognize, as it has no pixels, says so in its header."""
+    """Return whether the header of an image declares that it has no pixels; PIL does not recognize such images."""
     for magic, (start, length, order) in _SIZE_FIELDS.items():
         fields = data[start : start + 2 * length]
         if data.startswith(magic) and len(fields) == 2 * length:
@@ -121,16 +121,16 @@ def decode_cutout(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """Return the alpha `(height, width)` uint8 that an encoded image stands for.
+    """Return the alpha `(height, width)` uint8 of an encoded image.
 
-    That is its transparency where there is any, else its brightness. A mask of zeros and ones is scaled to 255.
+    It is the transparency of the image if there is any, else its brightness. A mask of zeros and ones is scaled to 255.
 
     Args:
         data: The encoded image.
         size: Height and width of the photo. An alpha of the same aspect ratio is resized to it.
 
     Raises:
-        InvalidSampleError: The image cannot be decoded, is 0 everywhere, or has another aspect ratio.
+        InvalidSampleError: If the image cannot be decoded, is 0 everywhere, or has another aspect ratio.
     """
     alpha = _extract_alpha(decode_image(data))
     if not alpha.any():
@@ -148,7 +148,7 @@ def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def _extract_alpha(image: Image.Image) -> np.ndarray:
-    """Return the transparency of an image where there is any, else its brightness, as uint8."""
+    """Return the transparency of an image if there is any, else its brightness, as uint8."""
     if image.mode.startswith(("I", "F")):
         return convert_to_tensor(image, do_convert_rgb=False)[0].numpy()
     if image.has_transparency_data:
@@ -161,7 +161,7 @@ def _extract_alpha(image: Image.Image) -> np.ndarray:
 def _convert(image: Image.Image, mode: str) -> Image.Image:
     """Return an image in another mode."""
     try:
-        if image.mode in ("La", "RGBa", "PA"):  # each converts to few modes
+        if image.mode in ("La", "RGBa", "PA"):  # PIL converts each of them to few modes
             image = image.convert({"La": "LA", "RGBa": "RGBA", "PA": "RGBA"}[image.mode])
         return image.convert(mode)
     except (ValueError, OSError) as error:

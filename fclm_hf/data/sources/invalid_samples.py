@@ -1,4 +1,4 @@
-"""Samples that cannot be used: why, how many, and when there are too many to go on."""
+"""Invalid samples: reasons, counts, and the limit at which training stops."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -34,7 +34,7 @@ class InvalidSampleError(ValueError):
 
     Args:
         reason: Why it cannot be used.
-        detail: What exactly is wrong, for the message.
+        detail: Details for the message.
 
     Example:
         >>> from fclm_hf.data import InvalidReason, InvalidSampleError
@@ -79,8 +79,8 @@ class InvalidSampleCounter:
 
     Args:
         used: Number of samples that were used.
-        reasons: Value of an [`InvalidReason`] to the number of samples skipped for it.
-        examples: Value of an [`InvalidReason`] to the first sample skipped for it.
+        reasons: Maps the value of an [`InvalidReason`] to the number of samples skipped for it.
+        examples: Maps the value of an [`InvalidReason`] to the first sample skipped for it.
 
     Example:
         >>> from fclm_hf.data import InvalidReason, InvalidSampleCounter, InvalidSampleError
@@ -133,7 +133,7 @@ class InvalidSampleCounter:
             min_count: Number of samples, used or skipped, below which any fraction is accepted.
 
         Raises:
-            TooManyInvalidSamplesError: More than `max_fraction` of the samples were skipped.
+            TooManyInvalidSamplesError: If more than `max_fraction` of the samples were skipped.
         """
         if self.used + self.skipped >= min_count and self.fraction > max_fraction:
             raise TooManyInvalidSamplesError(

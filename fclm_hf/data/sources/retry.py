@@ -1,4 +1,4 @@
-"""Lost connections: which errors mean one, retries with growing pauses, and reading on at the next row."""
+"""Retries after lost connections, and a reader that resumes at the next row."""
 
 import asyncio
 import errno
@@ -53,7 +53,7 @@ class LostConnectionError(StreamError):
 
 def is_temporary(error: BaseException) -> bool:
     """Return whether an error comes from the connection or a busy server, so that the request may succeed later."""
-    aiohttp = sys.modules.get("aiohttp")  # what fsspec uses for http:// where it is installed
+    aiohttp = sys.modules.get("aiohttp")  # fsspec uses it for http:// if it is installed
     optional = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) if aiohttp else ()
     if isinstance(error, (*_BROKEN_CONNECTIONS, *optional)):
         return True
@@ -85,7 +85,7 @@ def single_reads() -> Iterator[None]:
 @accept_renamed
 @dataclass
 class RetryPolicy:
-    """How requests are repeated when the connection fails, with exponentially growing pauses.
+    """Policy of retrying requests after lost connections, with exponentially growing pauses.
 
     Args:
         max_retries: Number of further attempts after the first one, at least 0.
@@ -121,10 +121,10 @@ class RetryPolicy:
             what: Description of the attempt, for the error.
 
         Returns:
-            What `attempt` returns.
+            The result of `attempt`.
 
         Raises:
-            LostConnectionError: All `max_retries + 1` attempts failed because of the connection. Other errors of
+            LostConnectionError: If all `max_retries + 1` attempts failed because of the connection. Other errors of
                 `attempt` are passed through at once.
         """
         tried = 0
@@ -143,23 +143,23 @@ class RetryPolicy:
 
 
 def choose_retry_policy(policy: RetryPolicy | None = None) -> RetryPolicy:
-    """Return `policy` or the default one; offline, where waiting does not help, one without retries."""
+    """Return `policy` or the default one; in offline mode, a policy without retries."""
     if datasets.config.HF_HUB_OFFLINE:
         return RetryPolicy(max_retries=0)
     return policy or RetryPolicy()
 
 
 class ResumableReader:
-    """Reads the rows of a streamed data set in order, and reads on at the next row after a lost connection.
+    """Reads the rows of a streamed data set in order, and resumes at the next row after a lost connection.
 
     Args:
         dataset: The data set. Its own position changes with this reader's.
         label: Name of the data set in errors.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
         position: Position to start from, as an earlier reader's `position`. None starts at the first row.
 
     Attributes:
-        position: State of `dataset` behind the last row that was read; None before the first one.
+        position: State of `dataset` after the last row that was read; None before the first one.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class ResumableReader:
         """Return the next row as column to value, or None at the end.
 
         Raises:
-            LostConnectionError: The connection stays down.
+            LostConnectionError: If the connection stays down.
         """
         return self._retry.run(self._read_once, f"Reading {self._label}")
 
@@ -192,7 +192,7 @@ class ResumableReader:
         except BaseException as error:
             self._batches = None  # the next attempt reopens the files at the last known position
             if isinstance(error, FileNotFoundError) and "://" in str(error):
-                # the file was there when the data set was opened: `datasets` says so too when it cannot ask
+                # the file existed when the data set was opened; `datasets` also raises this if the server is down
                 raise ConnectionError(str(error)) from error
             raise
         self.position = self._dataset.state_dict()

@@ -6,7 +6,7 @@ Three layers, each of which knows only the one below:
 2. [`OrderedRows`] chains epochs and looks up the role of each column. Its state is the epoch and the position in it.
 3. [`ShuffledRows`] shuffles blocks of consecutive rows. A block is first *filled* row by row, then *served* in random
    order while the next one is filled. Its state is where the served block begins, its number, and how many of its rows
-   are done, so resuming reads one block again. A shuffle buffer would lose what it holds.
+   are done, so resuming reads one block again. A shuffle buffer would lose its content.
 """
 
 import math
@@ -44,9 +44,9 @@ class Shard:
 def split_rows(dataset: datasets.IterableDataset, shard: Shard) -> datasets.IterableDataset:
     """Return the rows of one shard; every row is in exactly one.
 
-    Shards are divided over as many groups of files as divide evenly; within a group each shard takes one row out of as
-    many as the group has shards. With as many files as shards, or a multiple, no file is read twice; with one file
-    every shard reads it.
+    Files and shards are divided evenly into as many groups as possible. The n shards of a group each take every n-th
+    row of its files. If the number of files is a multiple of the number of shards, no file is read twice; a single file
+    is read by every shard.
     """
     groups = math.gcd(dataset.num_shards, shard.count)
     dataset = dataset.shard(num_shards=groups, index=shard.index % groups)
@@ -60,7 +60,7 @@ class OrderedRows:
         source: The source to read.
         shard: The part of it to read.
         seed: Seed of the order of files.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
     """
 
     def __init__(self, source: Source, shard: Shard, seed: int, retry: RetryPolicy):
@@ -72,7 +72,7 @@ class OrderedRows:
         self._start_epoch(0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and the position behind the last row that was read."""
+        """Return the epoch and the position after the last row that was read."""
         return {"epoch": self.epoch, "position": self._reader.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ class OrderedRows:
 
     def _start_epoch(self, epoch: int, position: dict[str, Any] | None = None) -> None:
         self.epoch = epoch
-        # `datasets` orders files by its own epoch number; 0 would leave them as they are
+        # `datasets` shuffles files by its own epoch number, except for 0
         self._dataset.set_epoch(1 + int(np.random.default_rng([self._seed, epoch]).integers(2**31)))
         self._reader = ResumableReader(self._dataset, self._source.config.label, self._retry, position)
 
@@ -121,7 +121,7 @@ class ShuffledRows:
         source: The source to read.
         shard: The part of it to read.
         seed: Seed of the order of files and rows.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
     """
 
     def __init__(self, source: Source, shard: Shard, seed: int, retry: RetryPolicy):
@@ -136,7 +136,7 @@ class ShuffledRows:
         return {"start": block.start, "blocks": self._number, "done": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at a row that [`state_dict`] stood for."""
+        """Continue at a row whose state [`state_dict`] returned."""
         self._reader.load_state_dict(state["start"])
         self._restart(state["blocks"], state["done"])
 
@@ -144,7 +144,7 @@ class ShuffledRows:
         """Return the epoch and the values by role of the next row, without moving on.
 
         Raises:
-            StreamError: The shard has no rows, or the connection stays down.
+            StreamError: If the shard has no rows, or the connection stays down.
         """
         if self._serving is None:
             self._serve_next_block()
@@ -164,14 +164,14 @@ class ShuffledRows:
         self._filling = Block(self._reader.state_dict())
 
     def _serve_next_block(self) -> None:
-        """Fill the block that is being filled to its end, shuffle it, and begin the one behind it."""
+        """Complete and shuffle the block that is being filled, and begin the next one."""
         block = self._filling
         while not block.is_full:
             self._add_row(block)
         if not block.rows:
             raise StreamError(
-                f"{self._config.label} has no rows for one of the worker processes: it is empty, keep leaves nothing"
-                " over, or there are more worker processes than rows."
+                f"{self._config.label} has no rows for one of the worker processes: it is empty, keep accepts no row,"
+                " or there are more worker processes than rows."
             )
         self._order = np.random.default_rng([*self._seed, self._number]).permutation(len(block.rows))
         self._serving, self._filling = block, Block(self._reader.state_dict())

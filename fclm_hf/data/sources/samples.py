@@ -29,13 +29,13 @@ def decode_row(source: Source, values: dict[str, Any], epoch: int, retry: RetryP
 
     Args:
         source: The source of the row.
-        values: Role to cell.
+        values: Cells by role.
         epoch: Epoch of the row.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
 
     Raises:
-        InvalidSampleError: An image or alpha cannot be used.
-        LostConnectionError: The connection stays down.
+        InvalidSampleError: If an image or alpha cannot be used.
+        LostConnectionError: If the connection stays down.
     """
     data = read_bytes(values["image"], source.base, retry)
     kind = source.config.kind
@@ -76,7 +76,7 @@ def _make_photo(source: Source, values: dict[str, Any], data: bytes, retry: Retr
 
 
 def _list_names(source: Source, written: str | list[str] | None, cls: str | None = None) -> tuple[str, ...]:
-    """Return the names in a cell and the general ones that go with them, each once."""
+    """Return the names in a cell and the general names of the object, each once."""
     names = _list_strings(written)
     general = (each for key in (*names, cls) for each in source.config.general_names.get(key, ()))
     return tuple(dict.fromkeys((*names, *general)))

@@ -15,7 +15,7 @@ from .retry import RetryPolicy, choose_retry_policy, is_temporary
 
 @dataclass(frozen=True)
 class Roles:
-    """Roles of columns that a kind of source needs and takes."""
+    """Required and optional roles of the columns of a kind of source."""
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ("id",)
@@ -43,25 +43,26 @@ class SourceConfig:
             foregrounds.json / backgrounds.json), or a loader of `datasets` such as "parquet", with `data_files`.
         kind: "image_alpha" (photo and its alpha), "rgba" (cut-out objects), "background" (photos without objects of
             interest), "instances" (photo and one alpha per object) or "text" (the same and expressions per object).
-        columns: Role to column. Roles: image, alpha, alphas, name, names (of the objects), text, texts (expressions
-            per object, used verbatim), cls (key of `general_names`), cut_sides (left, top, right, bottom: whether the
-            object is cut off there) and id (the sample's name in reports). A role that is not given is the column of
-            the same name, if it exists. "json.name" is the field `name` of column `json`. alphas and texts also take
-            a list of columns, one per object; empty cells are left out.
+        columns: Maps roles to columns. Roles: image, alpha, alphas, name, names (of the objects), text, texts
+            (expressions per object, used verbatim), cls (key of `general_names`), cut_sides (whether the object is cut
+            off at the left, top, right and bottom) and id (the sample's name in reports). A role that is not given is
+            the column of the same name, if it exists. "json.name" is the field `name` of column `json`. alphas and
+            texts also take a list of columns, one per object; empty cells are left out.
         split: Split, as in [`datasets.load_dataset`].
         config_name: Configuration of the data set, as `name` in [`datasets.load_dataset`].
         data_files: Files of the data set, as in [`datasets.load_dataset`].
         revision: Branch, tag or commit on the Hub.
-        weight: How often the source is drawn, relative to the others. Must be positive.
+        weight: Sampling weight, relative to the other sources. Must be positive.
         streaming: Whether to read the data set while training; False downloads it first.
-        keep: Column to accepted values; rows with other values are left out.
-        general_names: From a row's name or cls to names that also fit it, such as `{"poodle": ["dog"]}`.
-        shuffle_rows: Rows are shuffled in blocks of at most this many; two blocks are in memory. 1 keeps the order.
-        shuffle_megabytes: Largest size of the encoded rows of a block, in MiB.
+        keep: Maps columns to accepted values; rows with other values are left out.
+        general_names: Maps a row's name or cls to further names of the object, such as `{"poodle": ["dog"]}`.
+        shuffle_rows: Maximum number of rows in the blocks that are shuffled; two blocks are in memory. 1 keeps the
+            order.
+        shuffle_megabytes: Maximum size of the encoded rows of a block, in MiB.
 
     Raises:
-        ValueError: The kind is unknown, `columns` names roles that the kind does not have, or a weight or block size is
-            not positive.
+        ValueError: If the kind is unknown, `columns` names roles that the kind does not have, or a weight or block size
+            is not positive.
 
     Example:
         >>> from fclm_hf.data import SourceConfig
@@ -108,13 +109,13 @@ class SourceConfig:
 
 @dataclass
 class Source:
-    """An opened source: undecoded rows, and where to find the values of each role in them.
+    """An opened source: its undecoded rows, and the columns of each role.
 
     Args:
-        config: What was opened.
+        config: Configuration of the source.
         dataset: The rows, with encoded images.
-        columns: Role to the columns that hold it; several columns for one value per object.
-        classes: Role to the class names of its column, for columns of integer labels.
+        columns: Maps roles to their columns; several columns hold one value per object each.
+        classes: Maps roles to the class names of their columns, for columns of integer labels.
         base: Folder or URL that relative paths in cells start from.
 
     Example:
@@ -155,15 +156,15 @@ def open_source(config: SourceConfig, retry: RetryPolicy | None = None) -> Sourc
 
     Args:
         config: The data set and how to read it.
-        retry: How requests are repeated when the connection fails. Offline nothing is repeated.
+        retry: Policy for lost connections. In offline mode nothing is retried.
 
     Returns:
         The opened source.
 
     Raises:
-        ValueError: The data set does not exist, has no such split, lacks a column (the error lists those found), or a
-            column does not hold what its role needs.
-        LostConnectionError: The connection stays down.
+        ValueError: If the data set does not exist, has no such split, lacks a column (the error lists those found), or
+            a column does not hold what its role requires.
+        LostConnectionError: If the connection stays down.
 
     Example:
         >>> import json, pathlib
@@ -236,7 +237,7 @@ def _find_base(config: SourceConfig) -> str:
 
 
 def _match_columns(config: SourceConfig, features: Mapping[str, Any], defaults: dict[str, str]) -> dict[str, list[str]]:
-    """Return role to columns for the roles that the data set has; `defaults` are the columns of roles not given."""
+    """Return the columns of each role that the data set has; `defaults` are the columns of roles not given."""
     columns = {}
     roles = KINDS[config.kind]
     for role in (*roles.required, *roles.optional):
@@ -255,7 +256,7 @@ def _match_columns(config: SourceConfig, features: Mapping[str, Any], defaults: 
 
 
 def _exist(config: SourceConfig, role: str, names: list[str], features: Mapping[str, Any], is_needed: bool) -> bool:
-    """Return whether all columns of a role exist; raise ValueError if they do not and are needed, or none is named."""
+    """Return whether all columns of a role exist; raise ValueError if needed ones do not, or none is named."""
     missing = [name for name in names if _look_up(features, name) is None]
     if not names or (missing and is_needed):
         wanted = f"column {missing[0]!r}" if missing else "a column"
@@ -269,7 +270,7 @@ def _exist(config: SourceConfig, role: str, names: list[str], features: Mapping[
 def _check_type(
     config: SourceConfig, role: str, name: str, feature: Any, features: Mapping[str, Any], as_list: bool
 ) -> None:
-    """Check that a column holds images if its role needs them; `as_list` if it holds one of several objects."""
+    """Check that a column holds images if its role requires them; with `as_list`, those of one of several objects."""
     if role in _IMAGE_LISTS and not as_list:
         element = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         right, wanted = element is not None and _holds_images(element), "a list of images"

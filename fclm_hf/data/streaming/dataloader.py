@@ -1,4 +1,4 @@
-"""Reads a training stream through worker processes and knows which batch was the last one used."""
+"""Loader that reads a training stream through worker processes and tracks the last batch that was used."""
 
 import logging
 import signal
@@ -16,7 +16,7 @@ from .dataset import TrainingStream
 logger = logging.getLogger(__name__)
 
 
-def _outlive_signals(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """Let a worker ignore Ctrl-C and the first SIGTERM, which reach the whole process group: the main process saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
@@ -27,8 +27,8 @@ class StreamLoader:
 
     `state_dict()` belongs to the last batch that was handed out; what workers have prefetched does not count. Save it
     per process. A run that loads it, with the same sources, settings, world size and number of workers, gets exactly
-    the batches that would have followed. With another number of processes or workers each sample still comes once per
-    epoch and draws from the same seed, but in another order and company, so a state cannot be carried over.
+    the batches that would have followed. With another number of processes or workers, each sample still appears once
+    per epoch and with the same seed, but the order and the batches differ, so a state cannot be loaded.
 
     A batch is a dict with these entries, for B pairs of `size` x `size` pixels (`composition.size`) and N prompts each:
 
@@ -36,7 +36,7 @@ class StreamLoader:
       the stream, 0 in the padding;
     - `pixel_mask`: int64 `(B, size, size)`, 0 for padding;
     - `labels`: float32 `(B, N, size, size)` in [0, 1], the target of each prompt;
-    - `foreground`: float32 `(B, 1, size, size)` in [0, 1], everything in front;
+    - `foreground`: float32 `(B, 1, size, size)` in [0, 1], the whole foreground;
     - `object_mask`: bool `(B, N)`, True;
     - `input_points`, `input_labels`, `input_boxes`, `input_ids`, `attention_mask`: see [`collate_prompts`];
     - `sample_keys`: per image a list of (epoch, key) of the samples in front.
@@ -85,8 +85,8 @@ class StreamLoader:
             batch_size=None,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor,
-            worker_init_fn=_outlive_signals,
-            generator=torch.Generator(),  # else each start takes a number from the random state of training
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator(),  # by default, each start would change the global random state
         )
         for item in items:
             if item.error is not None:
@@ -110,18 +110,18 @@ class StreamLoader:
         return self.invalid_samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position behind the last batch, as plain numbers, strings, lists and dicts."""
+        """Return the position after the last batch, as plain numbers, strings, lists and dicts."""
         return {**self._describe(), "consumed": self.stream.consumed, "states": dict(self.stream.states)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue behind the batch that a state belongs to.
+        """Continue after the batch that a state belongs to.
 
         Args:
-            state: What `state_dict()` returned.
+            state: State that `state_dict()` returned.
 
         Raises:
-            ValueError: The state was saved with other sources, or another seed, batch size, rank, world size or number
-                of workers.
+            ValueError: If the state was saved with other sources, or another seed, batch size, rank, world size or
+                number of workers.
         """
         for name, value in self._describe().items():
             if state[name] != value:
@@ -133,7 +133,7 @@ class StreamLoader:
         self.stream.states = {int(worker): each for worker, each in state["states"].items()}
 
     def _describe(self) -> dict[str, Any]:
-        """Return what must be the same when a stream resumes."""
+        """Return the values that must be the same when a stream resumes."""
         sources = [*self.stream.foregrounds, *self.stream.backgrounds]
         return {
             "sources": [source.config.label for source in sources],

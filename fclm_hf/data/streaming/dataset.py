@@ -21,13 +21,13 @@ from .pair_stream import DrawnPair, PairSettings, PairStream
 @accept_renamed
 @dataclass
 class BatchSettings:
-    """What a batch holds.
+    """Settings of a batch.
 
     Args:
         batch_size: Number of pairs, at least 1.
         prompts_per_image: Number of prompts for each pair, at least 1.
-        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. It asks for everything in front.
-        prompts: How the other prompts are drawn. Default: [`PromptSettings`] with the paper's template.
+        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. Its target is the whole foreground.
+        prompts: Settings of the other prompts. Default: [`PromptSettings`] with the paper's template.
 
     Example:
         >>> from fclm_hf.data import BatchSettings
@@ -45,7 +45,7 @@ class BatchSettings:
 
 @dataclass
 class StreamItem:
-    """What a worker hands over: a batch and the position behind it, or the error that ended the stream."""
+    """Item that a worker yields: a batch and the position after it, or the error that ended the stream."""
 
     worker: int
     batch: dict[str, Any] | None = None
@@ -63,8 +63,8 @@ class TrainingStream(IterableDataset):
         foregrounds: Sources of any kind but "background".
         backgrounds: Sources of kind "background".
         tokenizer: CLIP tokenizer of the model. It may be set later, as the attribute, but before the first batch.
-        pairs: How pairs are drawn. Default: [`PairSettings`].
-        batches: What a batch holds. Default: [`BatchSettings`].
+        pairs: Settings of the pairs. Default: [`PairSettings`].
+        batches: Settings of the batches. Default: [`BatchSettings`].
         rank: Number of this process, from 0 and below `world_size`.
         world_size: Number of processes.
         image_mean: Mean of each channel that is subtracted from pixels in [0, 1], as in the model's image processor.
@@ -72,7 +72,7 @@ class TrainingStream(IterableDataset):
             give pixels in [-1, 1].
 
     Raises:
-        ValueError: A source is of the wrong kind, there is none, or `rank` is not below `world_size`.
+        ValueError: If a source is of the wrong kind, there is none, or `rank` is not below `world_size`.
 
     Example:
         >>> import json, pathlib
@@ -125,8 +125,8 @@ class TrainingStream(IterableDataset):
         workers, number = (info.num_workers, info.id) if info else (1, 0)
         if info:
             cv2.setNumThreads(1)
-            fsspec.asyn.reset_lock()  # its thread does not survive a fork
-        # a DataLoader asks its worker 0 first: it goes on with the worker whose turn it was
+            fsspec.asyn.reset_lock()  # the thread behind it does not survive a fork
+        # a DataLoader always begins with worker 0, which therefore takes the place of the worker whose turn it was
         worker = (number + self.consumed) % workers
         stream = self._open_pairs(Shard(self.rank * workers + worker, self.world_size * workers))
         if worker in self.states:

@@ -1,4 +1,4 @@
-"""Decoded samples of several sources, mixed by weight, without the invalid ones."""
+"""Streams of decoded samples, from sources or procedural, and their mixture by weight."""
 
 from collections.abc import Collection
 from typing import Any
@@ -10,8 +10,8 @@ from ..sources.retry import RetryPolicy
 from ..sources.rows import Shard, ShuffledRows
 from ..sources.samples import decode_row, name_row
 from ..sources.source import Source
+from ..synthesis.procedural import grow_plant
 from ..types import Sample
-from .procedural_stream import ProceduralStream
 
 
 class SampleStream:
@@ -21,7 +21,7 @@ class SampleStream:
         source: The source.
         shard: The part of it to read.
         seed: Seed of the order of samples.
-        retry: How reads are repeated when the connection fails.
+        retry: Policy for lost connections.
         invalid_samples: Counter of used and skipped samples.
         max_invalid_fraction: See [`InvalidSampleCounter.check`].
         min_sample_count: See [`InvalidSampleCounter.check`].
@@ -55,10 +55,10 @@ class SampleStream:
         self._sample = None
 
     def peek(self) -> Sample:
-        """Return the next sample. It stays the next one until it is taken.
+        """Return the next sample without moving on.
 
         Raises:
-            StreamError: Too many samples are invalid, the source has no rows, or the connection stays down.
+            StreamError: If too many samples are invalid, the source has no rows, or the connection stays down.
         """
         while self._sample is None:
             epoch, values = self._rows.peek()
@@ -76,6 +76,44 @@ class SampleStream:
         self._sample = None
         self._rows.advance()
         self.invalid_samples.count_used()
+        return sample
+
+
+class ProceduralStream:
+    """Endless plants. The position is the number of plants so far.
+
+    Args:
+        size: Side of their images in pixels.
+        weight: Sampling weight, relative to the sources.
+        seed: Seed of the run.
+        shard: Shard of the stream; no two shards have a plant in common.
+    """
+
+    kind = "rgba"
+
+    def __init__(self, size: int, weight: float, seed: int, shard: Shard):
+        self.weight = weight
+        self._size, self._seed, self._shard = size, seed, shard
+        self._grown = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of plants so far."""
+        return {"grown": self._grown}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a position that [`state_dict`] returned."""
+        self._grown = state["grown"]
+
+    def peek(self) -> Sample:
+        """Return the next plant, without moving on."""
+        number = self._grown * self._shard.count + self._shard.index
+        plant = grow_plant(np.random.default_rng([self._seed, number]), self._size)
+        return Sample(plant, f"plant:{number}", epoch=0, checksum=number)
+
+    def take(self) -> Sample:
+        """Return the next plant and move on."""
+        sample = self.peek()
+        self._grown += 1
         return sample
 
 

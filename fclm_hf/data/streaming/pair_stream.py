@@ -14,22 +14,21 @@ from ..sources.source import Source
 from ..synthesis.composition import CompositionSettings
 from ..synthesis.pairs import Pair, PairComposition
 from ..types import Foreground, Photo, Sample
-from .mixture import Mixture, SampleStream
-from .procedural_stream import ProceduralStream
+from .mixture import Mixture, ProceduralStream, SampleStream
 
 
 @accept_renamed
 @dataclass
 class PairSettings:
-    """How pairs are drawn.
+    """Settings of pairs.
 
     Args:
         composition: Size of the images, probabilities and ranges.
         whole_photo_prob: Probability that a photo is shown in full instead of a random crop of it, in [0, 1].
-        seed: Seed of everything that is drawn at random, at least 0. The same seed gives the same pairs.
+        seed: Seed of all random draws, at least 0. The same seed gives the same pairs.
         max_invalid_fraction: Largest accepted fraction of invalid samples, in [0, 1].
         min_sample_count: Number of samples below which any fraction of invalid ones is accepted.
-        retry: How reads are repeated when a connection fails.
+        retry: Policy for lost connections.
 
     Example:
         >>> from fclm_hf.data import CompositionSettings, PairSettings
@@ -54,7 +53,7 @@ class PairSettings:
 
 @dataclass
 class _Plan:
-    """What a pair is made of: a photo or cut-out objects, how often each of them is shown, and backgrounds."""
+    """Samples of a pair: a photo or cut-out objects, the number of copies of each, and backgrounds."""
 
     samples: list[Sample]
     backgrounds: list[Sample]
@@ -69,7 +68,7 @@ class _Plan:
 
 @dataclass
 class DrawnPair:
-    """A pair, the epoch and key of each sample in front, and the generator that its prompts are drawn with."""
+    """A pair, the epoch and key of each of its foreground samples, and the random generator for its prompts."""
 
     pair: Pair
     keys: list[tuple[int, str]]
@@ -79,21 +78,21 @@ class DrawnPair:
 class PairStream:
     """Draws the samples of several pairs, then composes each of them.
 
-    A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others with different names;
-    one whose names are taken waits for a later pair. If there are sources of cut-out objects, the fraction
-    `composition.plant_prob` of the objects are procedural plants. Everything random in a pair is seeded by the seed of
+    A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others with different names; an
+    object whose names are taken is kept for a later pair. If there are sources of cut-out objects, the fraction
+    `composition.plant_prob` of the objects are procedural plants. All random draws of a pair are seeded by the seed of
     the run, the epoch, and the checksum of its first sample's image. Clutter and textures come from the other pairs
-    that are drawn together with it, so nothing is read for them and the positions in the sources are the whole state.
+    that are drawn together with it: nothing is read for them, and the positions in the sources are the whole state.
 
     Args:
         foregrounds: Sources of any kind but "background".
         backgrounds: Sources of kind "background".
         shard: The part of every source to read.
-        settings: How pairs are drawn.
+        settings: Settings of the pairs.
 
     Raises:
-        ValueError: There is no source, one is of the wrong kind, or all objects would be plants.
-        StreamError: Too many samples are invalid, a connection stays down, or a source has no rows; while drawing.
+        ValueError: If there is no source, one is of the wrong kind, or all objects would be plants.
+        StreamError: While drawing, if too many samples are invalid, a connection stays down, or a source has no rows.
 
     Example:
         >>> import json, pathlib
@@ -223,7 +222,7 @@ class PairStream:
 
 
 def _check_kinds(foregrounds: Sequence[Source], backgrounds: Sequence[Source]) -> None:
-    """Check that there are sources of each sort, and none of the wrong kind."""
+    """Check that there are foregrounds and backgrounds, and that all of them are of the right kind."""
     for name, sources, is_background in (("foregrounds", foregrounds, False), ("backgrounds", backgrounds, True)):
         kinds = [source.config.kind for source in sources]
         if not kinds or any((kind == "background") != is_background for kind in kinds):

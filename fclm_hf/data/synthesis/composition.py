@@ -9,8 +9,7 @@ import numpy as np
 
 from ...utils.renaming import accept_renamed
 from ..types import Foreground
-from .cutouts import warp_foreground
-from .effects import (
+from .augmentation import (
     add_relief,
     cast_shadow,
     crop_to_aspect_ratio,
@@ -18,11 +17,12 @@ from .effects import (
     harmonize_colors,
     jitter_colors,
     vary_background,
+    warp_foreground,
 )
 from .procedural import add_hair, cut_lattice, make_cluster
 
 
-MAX_ATTEMPTS = 8  # placements of the same objects before they are given up as too small
+MAX_ATTEMPTS = 8  # number of placements after which objects are given up as too small
 
 
 @accept_renamed
@@ -35,15 +35,15 @@ class CompositionSettings:
         object_counts: Probabilities of one, two and three objects in an image; they sum to 1.
         single_scale: Range of the longer side of a single object, as a fraction of `size`.
         shared_scale: The same for each of several objects.
-        duplicate_prob: Probability that an image with several objects shows copies of one object. Names do not tell
-            copies apart, so only boxes and points ask for one of them.
+        duplicate_prob: Probability that an image with several objects shows copies of one object. As their names are
+            the same, copies are prompted only by boxes and points.
         max_duplicates: Largest number of copies, at least 2.
         plant_prob: Probability that an object is a procedural plant, in [0, 1).
         cluster_prob: Probability that an object becomes a cluster of copies of itself, such as a bouquet or a flock.
         lattice_prob: Probability that a regular lattice of holes is cut into an object, as in lace or a fence.
         occlusion_prob: Probability that the rearmost of several objects is drawn from `single_scale`, so that the
             others lie on it.
-        distractor_prob: Probability that a background shows one to four small objects that no prompt asks for.
+        distractor_prob: Probability that a background shows one to four small objects without prompts.
         hair_prob: Probability that hair or fur is grown from an object's contour.
         photo_texture_prob: Probability that a photo replaces most of an object's surface. The object loses its name.
         surface_texture_prob: Probability that an object gets the relief of a photo, unless its surface is replaced.
@@ -55,7 +55,7 @@ class CompositionSettings:
         defocus_prob: Probability that a background is blurred.
         degradation_prob: Probability that blur, color cast, noise and JPEG artifacts are added to the composite.
         letterbox_prob: Probability that a composite is cut to another aspect ratio and padded.
-        min_visible: Smallest visible fraction of an object's area, in [0, 1]; objects with less are not asked for.
+        min_visible: Smallest visible fraction of an object's area, in [0, 1]; objects below it get no prompt.
         min_area: Smallest visible area of an object, as a fraction of the image.
 
     Example:
@@ -120,8 +120,8 @@ def composite_objects(
         layers: Colors `(height, width, 3)` float32 and alpha `(height, width)` float32 in [0, 1] of each object.
 
     Returns:
-        The image `(height, width, 3)`, and the visible alpha `(height, width)` of each object: what later objects cover
-        is taken off, so that the alphas and what is left of the background sum to 1.
+        The image `(height, width, 3)`, and the visible alpha `(height, width)` of each object. Later objects reduce the
+        visible alphas of those they cover, so that all alphas and the weight of the background sum to 1.
 
     Example:
         >>> import numpy as np
@@ -152,9 +152,9 @@ class Composite:
     Args:
         image: `(size, size, 3)` uint8.
         alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object.
-        names: Names of each object; empty where they do not tell it from the others.
-        texts: Expressions for each object; empty where they do not tell it from the others.
-        valid: Height and width of the content; what is to the right and below is padding, 0.
+        names: Names of each object; empty if they do not identify it.
+        texts: Expressions for each object; empty if they do not identify it.
+        valid: Height and width of the content; the rest, at the right and below, is zero padding.
 
     Example:
         >>> import numpy as np
@@ -173,7 +173,7 @@ class Composite:
 
 @dataclass
 class PlacedObject:
-    """An object as a layer of a composite: colors, alpha, and what tells it from the others."""
+    """Layer of a composite: colors and alpha of an object, and the names and texts that identify it."""
 
     colors: np.ndarray
     alpha: np.ndarray
@@ -185,7 +185,7 @@ class Composition:
     """Composes images from cut-out objects and a photo. The same `rng` state gives the same image.
 
     Args:
-        clutter: Cut-out objects that may lie about in the background, small.
+        clutter: Cut-out objects that may appear in the background, small and without prompts.
         textures: Photos `(height, width, 3)` uint8, at least one, that may replace an object's surface.
         settings: Probabilities and ranges. Default: those of [`CompositionSettings`].
 
@@ -221,7 +221,7 @@ class Composition:
             copies: Number of times that each object is shown.
 
         Returns:
-            The composite, or None if too little of all objects can be seen wherever they are placed.
+            The composite, or None if every placement leaves too little of all objects visible.
         """
         varied = self._vary_foregrounds(foregrounds, rng) * copies
         attempts = (self._try_compose(varied, background, rng, copies > 1) for _ in range(MAX_ATTEMPTS))
@@ -232,7 +232,7 @@ class Composition:
     ) -> Composite | None:
         """Return one composite, or None if it shows too little of the objects."""
         settings = self.settings
-        behind = self._draw_behind(background, rng)
+        behind = self._draw_background(background, rng)
         objects = self._place_objects(foregrounds, rng, are_copies)
         layers = []
         for each in objects:
@@ -253,7 +253,7 @@ class Composition:
     def _vary_foregrounds(self, foregrounds: Sequence[Foreground], rng: np.random.Generator) -> list[Foreground]:
         """Return the objects, some of them as a cluster or a lattice."""
         settings = self.settings
-        rest = 1 - settings.plant_prob  # plants are objects of their own, which become neither
+        rest = 1 - settings.plant_prob  # plants become neither a cluster nor a lattice
         varied = []
         for foreground in foregrounds:
             kind = rest * rng.random()
@@ -272,15 +272,15 @@ class Composition:
         rearmost = settings.single_scale if rng.random() < settings.occlusion_prob else settings.shared_scale
         return [rearmost] + [settings.shared_scale] * (count - 1)
 
-    def _draw_behind(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return a part of a photo, at times with small objects that no prompt asks for."""
+    def _draw_background(self, photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a part of a photo, sometimes with small objects without prompts."""
         behind = vary_background(photo, rng, self.settings.size, self.settings.defocus_prob)
         if self.clutter and rng.random() < self.settings.distractor_prob:
             behind = self._add_distractors(behind, rng)
         return behind
 
     def _add_distractors(self, background: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Put one to four small objects on a background, out of focus at times."""
+        """Put one to four small objects on a background, out of focus sometimes."""
         for _ in range(int(rng.integers(1, 5))):
             distractor = self.clutter[int(rng.integers(len(self.clutter)))]
             colors, alpha = warp_foreground(distractor, rng, (0.06, 0.25), self.settings.size)
@@ -329,7 +329,7 @@ class Composition:
         return vary_background(photo, rng, self.settings.size, self.settings.defocus_prob)
 
     def _finish(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return an image as uint8, degraded at times."""
+        """Return an image as uint8, degraded sometimes."""
         if rng.random() < self.settings.degradation_prob:
             image = degrade_image(image, rng)
         return np.clip(np.rint(image), 0, 255).astype(np.uint8)
@@ -337,13 +337,13 @@ class Composition:
     def _letterbox(
         self, image: np.ndarray, alphas: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-        """Return an image, its alphas and the size of their content, at times of another aspect ratio."""
+        """Return an image, its alphas and the size of their content, sometimes cut to another aspect ratio."""
         if rng.random() < self.settings.letterbox_prob:
             return crop_to_aspect_ratio(image, alphas, rng)
         return image, alphas, (self.settings.size, self.settings.size)
 
     def _select_visible(self, alphas: np.ndarray, areas: np.ndarray) -> np.ndarray:
-        """Return the indices of objects of which enough is visible; `areas` is that of each whole object in pixels."""
+        """Return the indices of sufficiently visible objects; `areas` are those of the whole objects in pixels."""
         settings = self.settings
         smallest = np.maximum(settings.min_visible * areas, settings.min_area * settings.size**2)
         return np.flatnonzero(alphas.sum((1, 2)) >= smallest)

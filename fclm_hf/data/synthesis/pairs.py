@@ -9,8 +9,8 @@ import numpy as np
 from ...foreground_fclm import estimate_foreground
 from ...utils.renaming import rename_arguments
 from ..types import Foreground, Photo
+from .augmentation import cast_shadow, harmonize_colors, jitter_colors, vary_background
 from .composition import MAX_ATTEMPTS, Composition, CompositionSettings, composite_objects, stack_alphas
-from .effects import cast_shadow, harmonize_colors, jitter_colors, vary_background
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Pair:
         image_a: `(size, size, 3)` uint8, composited without regard to the background.
         image_b: `(size, size, 3)` uint8, the natural one: a photo, or a composite in harmony with its background.
         alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object.
-        foreground: `(size, size)` float32 in [0, 1], everything in front, including objects that are not in `alphas`.
-        names: Names of each object; empty where they do not tell it from the others.
-        texts: Expressions for each object; empty where they do not tell it from the others.
-        valid: Height and width of the content; what is to the right and below is padding, 0.
+        foreground: `(size, size)` float32 in [0, 1], the whole foreground, including objects that are not in `alphas`.
+        names: Names of each object; empty if they do not identify it.
+        texts: Expressions for each object; empty if they do not identify it.
+        valid: Height and width of the content; the rest, at the right and below, is zero padding.
 
     Example:
         >>> import numpy as np
@@ -62,7 +62,7 @@ class Window:
 
 
 def draw_window(alpha: np.ndarray, rng: np.random.Generator) -> Window:
-    """Draw a square that shows the objects from near by or from some distance, at times cut off.
+    """Draw a square window around the objects, tight or wide; it may cut them off.
 
     Args:
         alpha: `(height, width)` uint8, not 0 everywhere.
@@ -83,7 +83,7 @@ class PairComposition(Composition):
     """Makes pairs from cut-out objects or from photos with alphas. The same `rng` state gives the same pair.
 
     Args:
-        clutter: Cut-out objects that may lie about in the background, small.
+        clutter: Cut-out objects that may appear in the background, small and without prompts.
         textures: Photos `(height, width, 3)` uint8, at least one, that may replace an object's surface.
         settings: Probabilities and ranges. Default: those of [`CompositionSettings`].
         whole_photo_prob: Probability that a photo is shown in full instead of a random crop of it, in [0, 1].
@@ -123,10 +123,10 @@ class PairComposition(Composition):
             foregrounds: The objects, with different names, the rearmost first.
             backgrounds: Photos `(height, width, 3)` uint8 of A and B.
             rng: Source of randomness.
-            copies: Number of times that each object is shown. Copies have no names, which do not tell them apart.
+            copies: Number of times that each object is shown. Copies have no names, which would be ambiguous.
 
         Returns:
-            The pair, or None if too little of all objects can be seen wherever they are placed.
+            The pair, or None if every placement leaves too little of all objects visible.
         """
         varied = self._vary_foregrounds(foregrounds, rng) * copies
         attempts = (self._try_cutouts(varied, backgrounds, rng, copies > 1) for _ in range(MAX_ATTEMPTS))
@@ -144,7 +144,7 @@ class PairComposition(Composition):
             rng: Source of randomness.
 
         Returns:
-            The pair, or None if too little of all objects can be seen.
+            The pair, or None if too little of all objects is visible.
         """
         attempts = (self._try_photo(photo, background, rng) for _ in range(MAX_ATTEMPTS))
         return next((pair for pair in attempts if pair is not None), None)
@@ -157,7 +157,7 @@ class PairComposition(Composition):
         are_copies: bool,
     ) -> Pair | None:
         """Return one pair of composites, or None if it shows too little of the objects."""
-        behind_a, behind_b = (self._draw_behind(photo, rng) for photo in backgrounds)
+        behind_a, behind_b = (self._draw_background(photo, rng) for photo in backgrounds)
         objects = self._place_objects(foregrounds, rng, are_copies)
         image_a, visible = composite_objects(behind_a, [(each.colors, each.alpha) for each in objects])
         harmonized = []
@@ -191,7 +191,7 @@ class PairComposition(Composition):
         return self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid)
 
     def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-        """Return a part of a photo, at times mirrored.
+        """Return a part of a photo, sometimes mirrored.
 
         Returns:
             The image `(height, width, 3)` float32 in [0, 255], the alphas `(objects, height, width)` float32 in [0, 1],
@@ -219,7 +219,7 @@ class PairComposition(Composition):
         texts: list[tuple[str, ...]],
         valid: tuple[int, int],
     ) -> Pair | None:
-        """Return a pair without the objects of which too little can be seen, or None if none is left.
+        """Return a pair of the sufficiently visible objects, or None if there are none.
 
         Args:
             images: `(size, size, 6)` uint8, A and B.

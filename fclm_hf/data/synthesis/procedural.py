@@ -44,7 +44,7 @@ def _outline_leaf(tip: np.ndarray, base: np.ndarray, width: float, bend: float) 
 
 
 def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
-    """Draw a plant of 20 to 700 leaves on stems that start at the bottom, at times with blossoms or in a pot.
+    """Draw a plant of 20 to 700 leaves on stems that start at the bottom, sometimes with blossoms or in a pot.
 
     Args:
         rng: Source of randomness.
@@ -119,7 +119,7 @@ def _paint_pot(
     """Paint a pot in vertical stripes, lit from one side.
 
     Args:
-        painter: What paints.
+        painter: Painter of the plant.
         rng: Source of randomness.
         root: (x, y) where the plant starts.
         half: Half of the width at the top, in pixels.

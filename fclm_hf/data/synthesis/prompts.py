@@ -17,7 +17,7 @@ PAPER_TEMPLATE = "a photo of {}."
 
 @dataclass
 class PromptSettings:
-    """How prompts are drawn.
+    """Settings of simulated prompts.
 
     Args:
         kinds: Relative frequency of each kind of prompt: "box", "point", "text", or several joined by "+". Kinds with
@@ -51,7 +51,7 @@ def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, floa
         threshold: Alpha above which a pixel belongs to the object; at most half of the largest alpha.
 
     Raises:
-        ValueError: `alpha` is 0 everywhere.
+        ValueError: If `alpha` is 0 everywhere.
     """
     threshold = min(threshold, float(alpha.max()) / 2)
     rows = np.flatnonzero((alpha > threshold).any(1))
@@ -87,7 +87,7 @@ def _draw_pixels(mask: np.ndarray, rng: np.random.Generator, count: int) -> list
 def sample_points(
     alpha: np.ndarray, rng: np.random.Generator, settings: PromptSettings
 ) -> tuple[list[list[float]], list[int]]:
-    """Draw clicks inside an object, half of the time deep inside, and at times some beside it.
+    """Draw clicks inside an object, half of the time deep inside, and sometimes some beside it.
 
     Args:
         alpha: `(height, width)` float32 in [0, 1].
@@ -126,17 +126,17 @@ def sample_prompt(
 
     Args:
         alpha: `(height, width)` float32 in [0, 1], the visible part of the object.
-        names: What the object may be called, for the templates.
+        names: Names of the object, for the templates.
         rng: Source of randomness.
-        settings: How prompts are drawn.
-        texts: Expressions that are used verbatim. Without any and without names there is no text.
+        settings: Settings of the prompts.
+        texts: Expressions that are used verbatim. Without names and texts there are no text prompts.
 
     Returns:
         Any of `box` ([x0, y0, x1, y1] in pixels), `points` ([x, y] in pixels each) with `labels` (1 on the object, 0
         beside it), and `text`.
 
     Raises:
-        ValueError: `alpha` is 0 everywhere.
+        ValueError: If `alpha` is 0 everywhere.
 
     Example:
         >>> import numpy as np
@@ -180,12 +180,11 @@ def sample_prompts(
         alphas: `(objects, height, width)` float32 in [0, 1], the visible part of each object.
         names: Names of each object, see [`sample_prompt`].
         rng: Source of randomness.
-        settings: How prompts are drawn.
+        settings: Settings of the prompts.
         count: Number of prompts.
-        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. It asks for everything in front.
+        empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. Its target is the whole foreground.
         texts: Expressions for each object, see [`sample_prompt`].
-        foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: what the alphas cover
-            together.
+        foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: the union of the alphas.
 
     Returns:
         The prompts as [`sample_prompt`] returns them, and their targets `(count, height, width)` float32 in [0, 1].

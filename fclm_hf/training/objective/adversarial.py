@@ -99,9 +99,8 @@ def _mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
 def adversarial_loss(logits_a: torch.Tensor, logits_b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Compute the binary cross-entropy of the discriminator, `E_A[-log(1 - p)] + E_B[-log p]`.
 
-    p is the predicted probability of B. This is Eq. 4 with `h = 1 - p` and the opposite sign. The maximum over h there
-    is a minimum here, which the optimizer finds; the minimum over the encoder there is a maximum here, which the
-    gradient reversal layer between the two brings about.
+    p is the predicted probability of B. This is Eq. 4 with `h = 1 - p` and the opposite sign: the discriminator
+    minimizes it, and the encoder maximizes it through the gradient reversal layer between the two.
 
     Args:
         logits_a: Logits of the tokens of A, of any shape.

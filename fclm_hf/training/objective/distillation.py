@@ -74,7 +74,7 @@ class MetaNet(nn.Module):
 
 
 class DepthAwareDistillation(nn.Module):
-    """Distillation loss of one image (Eq. 3): divergence of student and teacher tokens, for near and far ones apart.
+    """Distillation loss of one image (Eq. 3): divergence of student and teacher tokens, separate for near and far.
 
     Args:
         student_channels: Channels of the student's features.

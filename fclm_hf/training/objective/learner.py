@@ -152,7 +152,8 @@ class ForegroundConsistentLearner(nn.Module):
         if settings.prompts != "all":
             needed.append(PROMPT_INPUTS[settings.prompts][0])
         if missing := [name for name in needed if batch.get(name) is None]:
-            raise ValueError(f"batch lacks {', '.join(missing)} (prompts: {settings.prompts!r}).")
+            found = ", ".join(batch)
+            raise ValueError(f"batch must contain {', '.join(missing)} (prompts: {settings.prompts!r}), got {found}.")
         shapes = {name: tuple(batch[name].shape) for name in needed[:2]}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"pixel_values_a and pixel_values_b must have the same shape, got {shapes}.")

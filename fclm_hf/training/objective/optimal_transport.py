@@ -52,7 +52,7 @@ def foreground_transport_loss(
         features_a: Tokens of A, of shape `(batch, tokens, channels)` and any dtype.
         features_b: Tokens of B, of the same shape.
         mask: Mask of shape `(batch, tokens)`; tokens where it is positive are foreground (Eq. 5).
-        epsilon: Weight of the entropy, at least 0.005, where the result is within 2 % of exact transport.
+        epsilon: Weight of the entropy, at least 0.005; at that value, the result is within 2 % of exact transport.
         iterations: See [`sinkhorn_plan`].
         max_tokens: With more tokens than this, a random subset of this size is used, the same positions in A and B;
             foreground tokens take precedence. The cost matrix has `max_tokens ** 2` entries per image. Default: no

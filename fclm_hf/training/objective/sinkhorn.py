@@ -44,12 +44,12 @@ from transformers.utils.generic import maybe_autocast
 
 
 _FIRST_EPSILON = 1.0  # the cost is at most 2, so that the first plan is nearly uniform
-_ANNEALING_RATIO = 2 ** (1 / 3)  # of an epsilon to the next smaller one
-_ANNEALING_ITERATIONS = 5  # of conjugate gradients, in the single Newton step at each larger epsilon
-_NEWTON_STEPS = 6  # at the final epsilon
+_ANNEALING_RATIO = 2 ** (1 / 3)  # ratio of an epsilon to the next smaller one
+_ANNEALING_ITERATIONS = 5  # conjugate gradient iterations in the single Newton step at each larger epsilon
+_NEWTON_STEPS = 6  # Newton steps at the final epsilon
 _MAX_STEP_RANGE = 3.0
 _MASKED_SCORE = -1e30  # finite, so that the softmax of a row with no other entries is not NaN
-_MIN_COLUMN_SUM = 1e-30  # of columns that no mass reaches, which must not cause a division by 0
+_MIN_COLUMN_SUM = 1e-30  # avoids a division by 0 for columns that no mass reaches
 _ROUNDING_ERROR = 1e-13  # squared relative error of a sum in fp32: a smaller squared residual is noise
 _MIN_CURVATURE = 1e-7  # relative to the preconditioner; directions below it are numerically in the kernel
 
@@ -70,7 +70,7 @@ def _solve(plan: torch.Tensor, columns: torch.Tensor, missing: torch.Tensor, ite
     """Solve `(diag(columns) - plan^T plan) step = missing` by preconditioned conjugate gradients.
 
     The solution of an image no longer changes once its residual is within the rounding error, or the search direction
-    is numerically in the kernel of the matrix; the iterations go on with steps of length 0.
+    is numerically in the kernel of the matrix; the remaining iterations take steps of length 0.
 
     Args:
         plan: Plan of shape `(batch, n, n)`.
@@ -100,7 +100,7 @@ def _solve(plan: torch.Tensor, columns: torch.Tensor, missing: torch.Tensor, ite
 
 
 def iterate_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:
-    """Compute what [`sinkhorn_plan`] returns, operation by operation."""
+    """Compute the plan of [`sinkhorn_plan`] without the custom operator."""
     with maybe_autocast(device_type=cost.device.type, enabled=False):
         rows = mask.float()
         scores = (-cost.float()).masked_fill(~mask[:, None, :], _MASKED_SCORE)
@@ -119,7 +119,7 @@ def iterate_plan(cost: torch.Tensor, mask: torch.Tensor, epsilon: float, iterati
         return make_plan(epsilon) / rows.sum(1).clamp(min=1)[:, None, None]
 
 
-# one operation to torch.compile, which would take minutes over the thousands that it consists of
+# a custom operator, because torch.compile would take minutes to trace its thousands of operations
 _plan_operation = torch.library.custom_op("fclm_hf::sinkhorn_plan", iterate_plan, mutates_args=())
 
 

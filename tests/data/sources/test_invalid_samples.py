@@ -100,7 +100,7 @@ def bad_rows() -> list[tuple[InvalidReason, bytes | None, bytes | None]]:
 @pytest.mark.parametrize(
     ("kind", "photo", "alpha"), good_rows(), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_awkward_images_come_out_upright(kind, photo, alpha):
+def test_awkward_images_are_decoded_upright(kind, photo, alpha):
     pixels = decode_photo(photo).astype(int)
     opacity = decode_alpha(alpha, (HEIGHT, WIDTH))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
@@ -129,14 +129,14 @@ def test_cutouts_of_any_kind_keep_their_alpha(mode):
 
 
 @pytest.mark.parametrize("image", [make_photo(), make_photo().convert("RGBA")], ids=["RGB", "opaque RGBA"])
-def test_an_object_without_transparency_is_none(image):
+def test_opaque_images_are_not_cutouts(image):
     with pytest.raises(InvalidSampleError, match="no transparency"):
         decode_cutout(encode(image))
     with pytest.raises(InvalidSampleError, match="alpha is 0 everywhere"):
         decode_cutout(encode(Image.new("RGBA", (4, 4))))
 
 
-def test_files_are_read_from_where_the_source_is(tmp_path):
+def test_relative_paths_start_at_the_source(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"abc")
     for value, base in (("a.bin", str(tmp_path)), (str(tmp_path / "a.bin"), ""), ({"bytes": b"abc", "path": "x"}, "")):
         assert read_bytes(value, base, RetryPolicy(0)) == b"abc"
@@ -152,7 +152,7 @@ def test_pixels_are_counted_before_they_are_decoded(monkeypatch):
         decode_image(encode(make_photo()))
 
 
-def test_of_a_thousand_files_the_good_ones_are_all_used_and_the_bad_ones_counted(tmp_path):
+def test_invalid_files_among_a_thousand_are_counted_and_skipped(tmp_path):
     """1,000 rows in a folder: 600 plain, 200 awkward, 200 broken."""
     rng = np.random.default_rng(0)
     good, bad = good_rows(), bad_rows()
@@ -195,7 +195,7 @@ def test_of_a_thousand_files_the_good_ones_are_all_used_and_the_bad_ones_counted
     assert counter.used == 800
 
 
-def test_counters_add_up_and_tell_what_is_wrong():
+def test_counters_merge_and_report_reasons():
     counters = [InvalidSampleCounter(used=60), InvalidSampleCounter(used=30)]
     for counter, count in zip(counters, (4, 6), strict=True):
         for number in range(count):
@@ -235,7 +235,7 @@ def test_an_object_that_shrinks_to_nothing_is_invalid(tmp_path):
     assert stream.invalid_samples.used == 90 + 2 * stream.invalid_samples.skipped
 
 
-def test_nothing_but_invalid_samples_ends_the_stream(tmp_path):
+def test_only_invalid_samples_end_the_stream(tmp_path):
     rows = [{"image": {"bytes": b"no image", "path": None}} for _ in range(7)]
     source = open_source(SourceConfig(str(write_parquet(tmp_path, rows)), "background"))
     stream = SampleStream(

@@ -153,13 +153,13 @@ def test_downloading_first_gives_the_same_rows(tmp_path, monkeypatch):
         ({"columns": {"alpha": "matte"}, "keep": {"year": [1]}}, "column 'year' of keep does not exist. Columns found"),
     ],
 )
-def test_what_does_not_fit_is_told_before_any_work(photos, changes, message):
+def test_mismatched_columns_are_reported_early(photos, changes, message):
     config = SourceConfig(**{"path": str(photos), "kind": "image_alpha", **changes})
     with pytest.raises(ValueError, match=message):
         open_source(config)
 
 
-def test_configurations_that_make_no_sense(tmp_path):
+def test_invalid_configurations(tmp_path):
     with pytest.raises(ValueError, match=r"kind must be one of image_alpha, rgba, .*, got 'rgb'"):
         SourceConfig("set", "rgb")
     with pytest.raises(ValueError, match="columns maps 'alpha', but kind 'background' takes image"):

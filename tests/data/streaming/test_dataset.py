@@ -119,7 +119,7 @@ def test_a_batch_holds_what_training_needs(sets):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers):
+def test_resume_is_bit_exact(sets, workers):
     sources = open_sets(sets)
     loader = make_loader(sources, workers, plant_prob=0.1)
     expected, states = [], []
@@ -146,7 +146,7 @@ def test_a_run_that_is_resumed_gets_the_batches_it_would_have_got(sets, workers)
     assert_same(take(last, 3), expected[27:])
 
 
-def test_one_loader_goes_on_where_it_was_left(sets):
+def test_one_loader_resumes_after_a_break(sets):
     sources = open_sets(sets)
     expected = take(make_loader(sources, 2), 7)
     loader = make_loader(sources, 2)
@@ -167,7 +167,7 @@ def test_a_stream_can_be_sent_to_another_process(sets):
     assert_same(take(copy, 2), take(loader, 2))
 
 
-def test_a_state_of_another_run_is_refused(sets):
+def test_resume_refuses_the_state_of_another_run(sets):
     sources = open_sets(sets)
     loader = make_loader(sources, 2)
     take(loader, 1)
@@ -212,7 +212,7 @@ def test_pairs_hold_one_to_three_objects_of_different_names(sets):
     assert all(len({key for _, key in each}) == len(each) for each in keys)
 
 
-def test_objects_of_one_name_never_meet_and_none_is_lost(tmp_path, sets):
+def test_objects_of_one_name_are_never_in_one_pair_and_none_is_lost(tmp_path, sets):
     rows = cutout_rows(12)
     for row in rows:
         row["name"] = f"object {row['id'] % 2}"
@@ -231,7 +231,7 @@ def test_objects_of_one_name_never_meet_and_none_is_lost(tmp_path, sets):
     ] * 3
 
 
-def test_errors_of_a_worker_arrive_as_they_are(sets):
+def test_errors_of_a_worker_are_raised_unchanged(sets):
     sources = open_sets(sets)
     with pytest.raises(
         TooManyInvalidSamplesError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"

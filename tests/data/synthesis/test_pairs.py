@@ -156,7 +156,7 @@ def test_b_is_the_photo_and_a_shows_its_object_without_a_halo(whole, monkeypatch
         assert np.abs(image_a - expected)[edge].mean() < min(12, 0.4 * naive)
 
 
-def test_a_photo_with_texts_is_neither_cut_nor_mirrored():
+def test_photos_with_texts_are_neither_cropped_nor_mirrored():
     photo = make_photo(2, texts=[("the left disc",), ("the right disc",)])
     for seed in range(6):
         pair = make_composition(whole_photo_prob=0.0).compose_photo(
@@ -191,7 +191,7 @@ def test_windows_show_the_object():
     assert part[:, 44:].max() == 0
 
 
-def test_tiny_backgrounds_do():
+def test_tiny_backgrounds_are_accepted():
     pixel = np.zeros((1, 2, 3), np.uint8)
     pair = make_composition().compose_cutouts([make_foreground(3)], (pixel, pixel), np.random.default_rng(0))
     assert pair.image_a.shape == (SIZE, SIZE, 3)

@@ -15,6 +15,7 @@ CDN = r"/cdn/(?P<sha256>\w{64})"
 
 
 def resolve(hub: "LocalHub", request: Request, name: str, revision: str, path: str, prefix: str = "") -> Response:
+    """Return the content of a small file, or a redirect to that of an LFS file."""
     repository = hub.storage.find_repository("dataset" if prefix else "model", name, request.user)
     commit = repository.find_commit(revision)
     headers = {"X-Repo-Commit": commit.oid}
@@ -28,10 +29,12 @@ def resolve(hub: "LocalHub", request: Request, name: str, revision: str, path: s
 
 
 def serve_object(hub: "LocalHub", request: Request, sha256: str) -> Response:
+    """Return the content of an LFS file."""
     return send_object(hub, request, sha256, {"ETag": f'"{sha256}"'})
 
 
 def send_object(hub: "LocalHub", request: Request, sha256: str, headers: dict[str, str]) -> Response:
+    """Return a stored object, or the requested range of it."""
     content = hub.storage.find_object(sha256).read_bytes()
     headers |= {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
     asked = request.headers.get("Range")

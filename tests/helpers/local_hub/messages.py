@@ -26,6 +26,8 @@ class HubError(Exception):
 
 @dataclass
 class Request:
+    """A request and, once it is known, its user."""
+
     method: str
     target: str
     headers: Mapping[str, str]
@@ -39,29 +41,36 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
+        """The last value of each parameter of the query."""
         return {name: values[-1] for name, values in parse_qs(urlsplit(self.target).query).items()}
 
     @property
     def json(self) -> Any:
+        """The body, decoded from JSON."""
         return json.loads(self.body)
 
     @property
     def form(self) -> dict[str, list[str]]:
+        """The fields of a form in the body."""
         return parse_qs(self.body.decode())
 
 
 @dataclass
 class Response:
+    """An answer to a request."""
+
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
 def make_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with a JSON body."""
     return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
 def make_error(error: HubError) -> Response:
+    """Return the response for an error."""
     headers = {"X-Error-Message": str(error), **error.headers}
     if error.code:
         headers["X-Error-Code"] = error.code

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def create(hub: "LocalHub", request: Request) -> Response:
+    """Create a repository; one that exists already is a 409 error."""
     asked = request.json
     kind, owner = asked.get("type") or "model", asked.get("organization") or require_user(request)
     if kind not in KINDS:
@@ -30,6 +31,7 @@ def create(hub: "LocalHub", request: Request) -> Response:
 
 
 def delete(hub: "LocalHub", request: Request) -> Response:
+    """Delete a repository."""
     asked = request.json
     kind, owner = asked.get("type") or "model", asked.get("organization") or require_user(request)
     require_owner(request, owner)
@@ -39,6 +41,7 @@ def delete(hub: "LocalHub", request: Request) -> Response:
 
 
 def describe(hub: "LocalHub", request: Request, kind: str, name: str, revision: str = "") -> Response:
+    """Return the metadata of a repository at a revision."""
     repository = hub.storage.find_repository(kind, name, request.user)
     commit = repository.find_commit(revision or MAIN)
     card = read_card(hub, commit)
@@ -71,6 +74,7 @@ def describe(hub: "LocalHub", request: Request, kind: str, name: str, revision: 
 
 
 def read_card(hub: "LocalHub", commit: Commit) -> dict:
+    """Return the header of the model card of a commit; empty if there is no card."""
     file = commit.files.get("README.md")
     if file is None:
         return {}
@@ -94,6 +98,7 @@ def check_card(hub: "LocalHub", request: Request) -> Response:
 
 
 def list_references(hub: "LocalHub", request: Request, kind: str, name: str) -> Response:
+    """Return the branches and tags of a repository."""
     repository = hub.storage.find_repository(kind, name, request.user)
     answer = {"converts": [], "pullRequests": []}
     for key, folder, commits in (("branches", "heads", repository.branches), ("tags", "tags", repository.tags)):
@@ -105,6 +110,7 @@ def list_references(hub: "LocalHub", request: Request, kind: str, name: str) -> 
 
 
 def list_commits(hub: "LocalHub", request: Request, kind: str, name: str, revision: str) -> Response:
+    """Return the commits of a branch, the latest first."""
     commit = hub.storage.find_repository(kind, name, request.user).find_commit(revision)
     answer = []
     while commit is not None:
@@ -115,6 +121,7 @@ def list_commits(hub: "LocalHub", request: Request, kind: str, name: str, revisi
 
 
 def create_branch(hub: "LocalHub", request: Request, kind: str, name: str, branch: str) -> Response:
+    """Create a branch; one that exists already is a 409 error."""
     repository = find_writable(hub, request, kind, name)
     with hub.storage.lock:
         if branch in repository.branches:
@@ -125,6 +132,7 @@ def create_branch(hub: "LocalHub", request: Request, kind: str, name: str, branc
 
 
 def create_tag(hub: "LocalHub", request: Request, kind: str, name: str, revision: str) -> Response:
+    """Create a tag; one that exists already is a 409 error."""
     repository, tag = find_writable(hub, request, kind, name), request.json["tag"]
     with hub.storage.lock:
         if tag in repository.tags:
@@ -134,6 +142,7 @@ def create_tag(hub: "LocalHub", request: Request, kind: str, name: str, revision
 
 
 def find_writable(hub: "LocalHub", request: Request, kind: str, name: str) -> Repository:
+    """Return a repository that the user owns, or raise an error."""
     repository = hub.storage.find_repository(kind, name, request.user)
     require_owner(request, repository.owner)
     return repository

@@ -61,6 +61,7 @@ class LocalHub:
 
     @property
     def url(self) -> str:
+        """Address of the Hub."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property
@@ -87,6 +88,7 @@ class LocalHub:
             self.faults = before
 
     def answer(self, request: Request) -> Response:
+        """Return the response to a request."""
         try:
             request.user = self.find_user(request)
             return find_answer(ROUTES, self, request)
@@ -94,6 +96,7 @@ class LocalHub:
             return make_error(error)
 
     def find_user(self, request: Request) -> str | None:
+        """Return the user of the token in a request; None without a token."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
             return None
@@ -103,10 +106,13 @@ class LocalHub:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
+    """Handler of HTTP requests, with faults and a log."""
+
     protocol_version = "HTTP/1.1"
     hub: LocalHub
 
     def handle_request(self) -> None:
+        """Answer a request, or let it fail, and log it."""
         request = Request(self.command, self.path, self.headers, self.read_body())
         fault = self.hub.faults.pick(request)
         if fault == "error":
@@ -145,6 +151,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_request  # noqa: N815
 
     def read_body(self) -> bytes:
+        """Return the body of the request, which may be chunked."""
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
             chunks = []
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -155,8 +162,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def log_message(self, *args: object) -> None:
-        pass
+        """Print nothing."""
 
 
 def _make_handler(hub: LocalHub) -> type[_Handler]:
+    """Return a handler class of a Hub."""
     return type("Handler", (_Handler,), {"hub": hub})

@@ -27,11 +27,14 @@ class File:
 
     @property
     def etag(self) -> str:
+        """The ETag by which the Hub identifies the content."""
         return self.sha256 if self.lfs else self.oid
 
 
 @dataclass(frozen=True)
 class Commit:
+    """The files of a repository at one point of its history."""
+
     oid: str
     title: str
     files: dict[str, File]
@@ -40,6 +43,8 @@ class Commit:
 
 @dataclass
 class Repository:
+    """A repository with its branches, tags and commits."""
+
     kind: str
     name: str
     private: bool
@@ -49,15 +54,18 @@ class Repository:
 
     @property
     def owner(self) -> str:
+        """Namespace of the repository."""
         return self.name.split("/")[0]
 
     def find_commit(self, revision: str) -> Commit:
+        """Return the commit of a branch, tag or commit id."""
         for place in (self.branches, self.tags, self.commits):
             if revision in place:
                 return place[revision]
         raise HubError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
 
     def add_commit(self, branch: str, title: str, files: dict[str, File]) -> Commit:
+        """Add a commit to a branch and return it; its id depends only on its content and history."""
         parent = self.branches.get(branch)
         listing = "".join(f"{path} {file.oid}\n" for path, file in sorted(files.items()))
         identity = f"{self.kind} {self.name} {parent and parent.oid} {title}\n{listing}"
@@ -75,6 +83,7 @@ class Storage:
         self.repositories: dict[tuple[str, str], Repository] = {}
 
     def create_repository(self, kind: str, name: str, private: bool) -> Repository:
+        """Create a repository with the first commit of a real one."""
         repository = Repository(kind, name, private)
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS)
         repository.add_commit(MAIN, "initial commit", {ATTRIBUTES: self.write_file(attributes.encode())})
@@ -89,10 +98,12 @@ class Storage:
         return repository
 
     def write_file(self, content: bytes) -> File:
+        """Store the content of a file that is not in LFS."""
         sha256 = self.write_object(content)
         return File(len(content), sha256, hash_git_blob(content), lfs=False)
 
     def write_object(self, content: bytes) -> str:
+        """Store content and return its SHA-256."""
         sha256 = hashlib.sha256(content).hexdigest()
         path = self.folder / sha256
         if not path.exists():
@@ -109,17 +120,21 @@ class Storage:
         return File(size, sha256, hash_git_blob(pointer.encode()), lfs=True)
 
     def has_object(self, sha256: str) -> bool:
+        """Return whether content is stored."""
         return (self.folder / sha256).exists()
 
     def find_object(self, sha256: str) -> Path:
+        """Return the path of stored content, or raise an error."""
         if not self.has_object(sha256):
             raise HubError(400, None, f"LFS pointer to an object that was not uploaded: {sha256}")
         return self.folder / sha256
 
 
 def belongs_to_lfs(path: str, size: int, threshold: int) -> bool:
+    """Return whether a file is stored in LFS because of its size or name."""
     return size >= threshold or any(fnmatch.fnmatch(path, pattern) for pattern in LFS_PATTERNS)
 
 
 def hash_git_blob(content: bytes) -> str:
+    """Return the id of a Git blob."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -31,6 +31,7 @@ def list_tree(hub: "LocalHub", request: Request, kind: str, name: str, revision:
 
 
 def list_paths(hub: "LocalHub", request: Request, kind: str, name: str, revision: str) -> Response:
+    """Return the entries of those requested paths that exist."""
     commit = hub.storage.find_repository(kind, name, request.user).find_commit(revision)
     form = request.form
     asked = [path.strip("/") for path in form.get("paths", [])]
@@ -48,10 +49,12 @@ def walk(commit: Commit, folder: str, recursive: bool) -> Iterator[str]:
 
 
 def find_folders(commit: Commit) -> Iterator[str]:
+    """Yield the folders of a commit, sorted."""
     yield from sorted({path[:end] for path in commit.files for end, each in enumerate(path) if each == "/"})
 
 
 def describe(commit: Commit, path: str, expand: bool) -> dict[str, Any]:
+    """Return the entry of a file or folder."""
     file = commit.files.get(path)
     if file is None:
         entry = {"type": "directory", "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0, "path": path}
@@ -63,10 +66,12 @@ def describe(commit: Commit, path: str, expand: bool) -> dict[str, Any]:
 
 
 def describe_lfs(file: File) -> dict[str, Any]:
+    """Return the LFS part of an entry; empty for other files."""
     return {"lfs": {"oid": file.sha256, "size": file.size, "pointerSize": 134}} if file.lfs else {}
 
 
 def is_true(text: str | None) -> bool:
+    """Return whether a parameter of a query is true."""
     return (text or "").lower() in ("1", "true")
 
 

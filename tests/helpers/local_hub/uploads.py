@@ -49,16 +49,19 @@ def plan_upload(hub: "LocalHub", request: Request, name: str, prefix: str = "") 
 
 
 def receive_object(hub: "LocalHub", request: Request, oid: str) -> Response:
+    """Store an LFS object that is uploaded in one piece."""
     store_object(hub, request.body, oid)
     return Response()
 
 
 def receive_part(hub: "LocalHub", request: Request, oid: str, part: str) -> Response:
+    """Keep a part of an LFS object and return its ETag."""
     hub.parts[oid, int(part)] = request.body
     return Response(headers={"ETag": hashlib.md5(request.body).hexdigest()})
 
 
 def join_parts(hub: "LocalHub", request: Request, oid: str) -> Response:
+    """Store the LFS object that consists of the uploaded parts."""
     parts = [(part["etag"], hub.parts.pop((oid, part["partNumber"]))) for part in request.json["parts"]]
     if any(hashlib.md5(content).hexdigest() != etag for etag, content in parts):
         raise HubError(400, None, "The etag of a part is wrong")
@@ -67,12 +70,14 @@ def join_parts(hub: "LocalHub", request: Request, oid: str) -> Response:
 
 
 def store_object(hub: "LocalHub", content: bytes, oid: str) -> None:
+    """Store content after checking its SHA-256."""
     if hashlib.sha256(content).hexdigest() != oid:
         raise HubError(400, None, f"The content does not have the SHA-256 {oid}")
     hub.storage.write_object(content)
 
 
 def verify_object(hub: "LocalHub", request: Request, name: str) -> Response:
+    """Check the size of an uploaded LFS object."""
     require_owner(request, name.split("/")[0])
     if hub.storage.find_object(request.json["oid"]).stat().st_size != request.json["size"]:
         raise HubError(400, None, "The size of the object is wrong")

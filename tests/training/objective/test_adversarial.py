@@ -32,7 +32,7 @@ def test_schedule():
         assert dann_lambda(torch.tensor(progress)).item() == pytest.approx(expected, rel=1e-5, abs=1e-7)
 
 
-def test_loss_is_equation_4_with_the_sign_turned():
+def test_loss_is_the_negative_of_equation_4():
     logits = torch.randn(2, 3, 7)
     mask = torch.rand(3, 7) > 0.4
     bracket, count = [0.0, 0.0], 0

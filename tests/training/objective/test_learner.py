@@ -132,7 +132,7 @@ def test_rows_of_table_6(row, keys):
     assert all(torch.equal(given[key], torch.cat([batch[key]] * 2)) for key in [*keys, "labels"])
 
 
-def test_who_sees_the_exchanged_tokens():
+def test_exchange_for_selects_the_parts_that_see_exchanged_tokens():
     batch, seen = make_batch(), {}
     for readers in ((), ("decoder",), ("discriminator",), ("transport",)):
         torch.manual_seed(3)
@@ -276,8 +276,8 @@ def test_a_step_in_bfloat16():
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
-        ({"labels": None}, {}, "lacks labels"),
-        ({"input_points": None}, {"prompts": "point"}, "lacks input_points .prompts: 'point'"),
+        ({"labels": None}, {}, "must contain labels .*, got pixel_values_a, "),
+        ({"input_points": None}, {"prompts": "point"}, "must contain input_points .prompts: 'point'"),
         (
             {"pixel_values_b": torch.zeros(2, 3, 32, 32)},
             {},

@@ -24,7 +24,7 @@ def test_the_same_places_swap_on_every_level():
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.0, 0), (0.25, 12), (0.5, 24), (1.0, 49)])
-def test_share(ratio, count):
+def test_ratio_of_exchanged_tokens(ratio, count):
     (a,), _ = exchange_tokens(*make_maps((7, 7)), ratio)
     assert (a[:, 0].sum((1, 2)) == count).all()
 
