@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ...foreground_fclm import estimate_foreground_multiscale
+from ...foreground_fclm import estimate_foreground
 from ...utils.renaming import rename_arguments
 from ..types import Foreground, Photo
 from .augmentation import cast_shadow, harmonize_colors, jitter_colors, vary_background
@@ -178,7 +178,7 @@ class PairComposition(Composition):
         size = self.settings.size
         image, alphas, foreground, scale = self._crop_photo(photo, rng)
         height, width = valid = foreground.shape
-        colors = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
+        colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
         behind = vary_background(background, rng, size, self.settings.defocus_prob)[:height, :width]
         image_a, _ = composite_objects(behind, [(colors, foreground)])
         images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
