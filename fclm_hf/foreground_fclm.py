@@ -297,7 +297,7 @@ def _find_sure_layers(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: 
 
 
 def _correct_opacity(pixels: np.ndarray, opacity: np.ndarray, layers: np.ndarray, trust: np.ndarray) -> np.ndarray:
-    """Move the opacity towards the place of each pixel on the line between the layers, as far as that is trusted."""
+    """Move the opacity toward the place of each pixel on the line between the layers, as far as that is trusted."""
     offset, line = pixels - layers[3:6], layers[:3] - layers[3:6]
     length = _dot(line, line) + 1e-6
     place = _dot(offset, line) / length
