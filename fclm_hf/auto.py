@@ -13,6 +13,7 @@ fclm_hf is done, since the classes of FCLM need other modules of transformers th
 (`CLIPTextConfig` does), and removes itself once everything is registered.
 """
 
+import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -88,6 +89,12 @@ def _register_pipeline() -> None:
             default={"model": (LITE_CHECKPOINT, "main")},
             type="multimodal",
         )
+        logging.getLogger("transformers.pipelines").addFilter(_is_not_about_embedded_checkpoint)
+
+
+def _is_not_about_embedded_checkpoint(record: logging.LogRecord) -> bool:
+    """Return False for the warning that a default model may change on the Hub, as this one comes with the package."""
+    return not str(record.msg).startswith(f"No model was supplied, defaulted to {LITE_CHECKPOINT} ")
 
 
 # the module that holds a registry, and what to do once it has been imported

@@ -1,5 +1,9 @@
 """Configuration of FCLM: a vision backbone, a CLIP text tower, a prompt encoder and an Object-Oriented Decoder."""
 
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -70,6 +74,89 @@ PRESETS: dict[str, dict[str, Any]] = {
         "semantic_head_size": 1280,
     },
 }
+
+
+MAX_LAYERS = 512
+MAX_SIZE = 1_000_000
+MAX_WEIGHTS = 2e11
+_DEPTHS = ("layers", "depth", "depths")
+_SIZES = ("size", "sizes", "dim", "dims", "heads", "embeddings", "channels", "features", "ratio", "factor", "width")
+
+MODEL_CLASSES = {
+    "AutoConfig": "configuration_fclm.FCLMConfig",
+    "AutoModel": "modeling_fclm.FCLMModel",
+    "AutoModelForImageMatting": "modeling_fclm.FCLMForImageMatting",
+}
+PIPELINES = {
+    "referring-matting": {
+        "impl": "pipeline_fclm.ReferringMattingPipeline",
+        "pt": ["AutoModelForImageMatting"],
+        "type": "multimodal",
+    }
+}
+PROCESSOR_CLASSES = {"AutoProcessor": "processing_fclm.FCLMProcessor"}
+IMAGE_PROCESSOR_CLASSES = {
+    "AutoImageProcessor": {
+        "torchvision": "image_processing_fclm.FCLMImageProcessor",
+        "pil": "image_processing_pil_fclm.FCLMImageProcessorPil",
+    }
+}
+
+
+def check_sizes(fields: dict[str, Any], name: str) -> None:
+    """Check that a model with these fields can exist, as a config of others may ask for any amount of memory.
+
+    Args:
+        fields: Fields of a config.
+        name: Name of the config in error messages.
+
+    Raises:
+        ValueError: If a size is absurd, or the sizes together are.
+    """
+    sizes, layers = [1.0, 1.0], 1.0
+    for key, number in _list_numbers(fields):
+        is_depth = key.endswith(_DEPTHS)
+        limit = MAX_LAYERS if is_depth else MAX_SIZE
+        if number > limit or number != number:
+            raise ValueError(f"{name}.{key} must be at most {limit}, got {number}.")
+        if is_depth:
+            layers = max(layers, number)
+        else:
+            sizes.append(number)
+    largest, second = sorted(sizes, reverse=True)[:2]
+    if layers * largest * second > MAX_WEIGHTS:
+        raise ValueError(
+            f"{name} must not need more than about {MAX_WEIGHTS:.0e} weights, got {layers:.0f} layers of up to"
+            f" {largest:.0f} x {second:.0f}."
+        )
+
+
+def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Yield the fields that determine how large a model is, also of nested dicts; a list stands for its items."""
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _list_numbers(value)
+        elif isinstance(key, str) and key.endswith((*_DEPTHS, *_SIZES)):
+            for each in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(each, (int, float)) and not isinstance(each, bool):
+                    yield key, each
+
+
+def has_code(module: str) -> bool:
+    """Return whether the file of a module is beside this one: of remote code, transformers fetches what it needs."""
+    return Path(__file__).with_name(f"{module}.py").is_file()
+
+
+def keep_present(classes: dict[str, str]) -> dict[str, str]:
+    """Return the references, such as `"modeling_fclm.FCLMModel"`, to files that are there."""
+    return {key: reference for key, reference in classes.items() if has_code(reference.split(".")[0])}
+
+
+def copy_code(folder: Path) -> None:
+    """Copy this file and those beside it to a folder, where a config names their classes."""
+    for file in sorted(Path(__file__).parent.glob("*_fclm.py")):
+        if not (folder / file.name).exists() or not (folder / file.name).samefile(file):
+            shutil.copyfile(file, folder / file.name)
 
 
 @strict
@@ -179,8 +266,28 @@ class FCLMConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a dict; those of an export name its code, wherever they were loaded from."""
+        output = super().to_dict()
+        if output.get("auto_map"):
+            output["auto_map"] = {**output["auto_map"], **keep_present(MODEL_CLASSES)}
+            if has_code("pipeline_fclm"):
+                output["custom_pipelines"] = PIPELINES
+        return output
+
+    def to_json_file(self, json_file_path: str | os.PathLike, use_diff: bool = True) -> None:
+        """Save to a JSON file, and the code of an export beside it."""
+        super().to_json_file(json_file_path, use_diff)
+        if getattr(self, "auto_map", None):
+            copy_code(Path(json_file_path).parent)
+
     def validate_architecture(self) -> None:
-        """Check that the fields fit together."""
+        """Check that the fields fit together, and that no size is absurd, before anything is allocated."""
+        own = {key: value for key, value in vars(self).items() if not isinstance(value, PreTrainedConfig)}
+        check_sizes(own, "config")
+        for name in ("backbone_config", "text_config"):
+            part = getattr(self, name)
+            check_sizes(part.to_dict() if isinstance(part, PreTrainedConfig) else part or {}, name)
         if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:
             raise ValueError(
                 "hidden_size must be a multiple of decoder_attention_heads * attention_downsample_rate "

@@ -111,7 +111,8 @@ def make_cutout(
     """Return the foreground of an image as an RGBA image without colors of the background.
 
     Args:
-        image: See [`estimate_foreground`]. The color profile of a PIL image is kept.
+        image: See [`estimate_foreground`]. The color profile of a PIL image is kept, and where it is transparent, the
+            cutout is at least as transparent, with the colors of the visible part.
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
         method: See [`estimate_foreground`].
         alpha_tolerance: See [`estimate_foreground`].
@@ -122,6 +123,8 @@ def make_cutout(
     """
     image = image if isinstance(image, Image.Image) else np.asarray(image)
     opacity = _as_array(alpha)
+    if isinstance(image, Image.Image) and image.has_transparency_data:
+        return _cut_out_visible_part(image, opacity, method, alpha_tolerance)
     _check(image, opacity)
     opacity = _as_bytes(opacity)
     pixels = np.empty((*opacity.shape, 4), np.uint8)
@@ -131,6 +134,37 @@ def make_cutout(
     if isinstance(image, Image.Image) and image.info.get("icc_profile"):
         cutout.info["icc_profile"] = image.info["icc_profile"]
     return cutout
+
+
+def _cut_out_visible_part(
+    image: Image.Image, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
+) -> Image.Image:
+    """Return the cutout of a transparent image, of whose visible part alpha / opacity is foreground."""
+    _check(image, alpha)
+    pixels = np.asarray(image.convert("RGBA"))
+    opacity = pixels[..., 3].astype(np.float32) / 255
+    alpha = np.minimum(_as_floats(alpha), opacity)
+    photo = Image.fromarray(_spread_visible_colors(pixels[..., :3], opacity))
+    photo.info.update(image.info)
+    photo.info.pop("transparency", None)
+    visible_alpha = np.divide(alpha, opacity, out=np.zeros_like(alpha), where=opacity > 0).clip(0, 1)
+    cutout = make_cutout(photo, visible_alpha, method, alpha_tolerance)
+    cutout.putalpha(Image.fromarray(_as_bytes(alpha)))
+    return cutout
+
+
+def _spread_visible_colors(colors: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Return colors `(height, width, 3)` uint8 whose invisible pixels take the colors of visible ones nearby."""
+    levels = [(colors.transpose(2, 0, 1) * opacity, opacity[None])]
+    while max(levels[-1][1].shape) > 1:
+        size = tuple(-(-side // 2) for side in levels[-1][1].shape[1:])
+        levels.append(tuple(_resize(each, size, "area") for each in levels[-1]))
+    spread = np.zeros_like(levels[-1][0])
+    for sums, weights in reversed(levels):
+        spread = _resize(spread, weights.shape[1:], "bilinear")
+        spread = np.where(weights > 1e-6, sums / np.maximum(weights, 1e-6), spread)
+    spread = (spread + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.where(opacity[..., None] > 0, colors, spread)
 
 
 def _write_foreground(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,15 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .image_utils_fclm import convert_to_tensor, find_image_size, flatten_images, make_tensor, open_image
+from .configuration_fclm import IMAGE_PROCESSOR_CLASSES, copy_code, keep_present
+from .image_utils_fclm import (
+    convert_to_tensor,
+    find_image_size,
+    flatten_images,
+    is_open_file,
+    make_tensor,
+    open_image,
+)
 
 
 ACCEPTED_SIZES = '{"longest_edge": L}, {"max_height": H, "max_width": W} or {"height": H, "width": W}'
@@ -70,7 +79,8 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
 
 def _split_images(segmentation_maps: Any, count: int) -> list[Any]:
     """Return the maps of each image."""
-    alone = isinstance(segmentation_maps, (str, bytes, os.PathLike, Image.Image))
+    alone = isinstance(segmentation_maps, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    alone = alone or is_open_file(segmentation_maps)
     is_array = isinstance(segmentation_maps, (np.ndarray, torch.Tensor))
     if alone or (is_array and segmentation_maps.ndim == 2):
         segmentation_maps = [segmentation_maps]
@@ -190,7 +200,8 @@ class FCLMImageProcessorBase:
         Args:
             images: An image, a list of images, or a list of lists of images, one per sample. An image is a URL, path,
                 bytes, open file, base64 string, PIL image, array or tensor; see
-                [`~fclm_hf.image_utils_fclm.load_image`].
+                [`~fclm_hf.image_utils_fclm.load_image`]. Transparent images are composited over a plain color that
+                they stand out from.
             segmentation_maps: Ground-truth alphas, nested as image > object > map, or one map per image. A map has the
                 height and width of its image; uint8 or PIL in [0, 255], uint16 in [0, 65535], float in [0, 1], or bool.
             kwargs: Settings that differ from those of the processor for this call, such as `size`, and
@@ -212,6 +223,19 @@ class FCLMImageProcessorBase:
             ValueError: If an image or map cannot be read, or a setting is invalid.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dict; those of an export name the code of both backends."""
+        output = super().to_dict()
+        if output.get("auto_map"):
+            output["auto_map"] = {name: keep_present(classes) for name, classes in IMAGE_PROCESSOR_CLASSES.items()}
+        return output
+
+    def to_json_file(self, json_file_path: str | os.PathLike) -> None:
+        """Save to a JSON file, and the code of an export beside it."""
+        super().to_json_file(json_file_path)
+        if getattr(self, "auto_map", None):
+            copy_code(Path(json_file_path).parent)
 
     def post_process_image_matting(self, outputs: Any, target_sizes: Any = None) -> list[dict[str, torch.Tensor]]:
         """Undo the padding and resizing of predicted alphas.
@@ -276,7 +300,7 @@ class FCLMImageProcessorBase:
         device = kwargs.get("device")
         pixels = []
         for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
-            tensor = convert_to_tensor(image, kwargs["do_convert_rgb"], keep_float, layout, name=f"image {index}")
+            tensor = convert_to_tensor(image, kwargs["do_convert_rgb"], keep_float, layout, f"image {index}", None)
             resized = _find_resized_size(size, kwargs["size"]) if kwargs["do_resize"] else size
             pixels.append(self.transform_image(tensor if device is None else tensor.to(device), resized, **kwargs))
         resized_sizes = [tuple(image.shape[-2:]) for image in pixels]

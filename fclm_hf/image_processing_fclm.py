@@ -3,11 +3,15 @@
 from typing import Any
 
 import torch
-from torchvision.transforms.v2 import functional
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import SizeDict
+from transformers.utils import is_torchvision_available
 
 from .image_processing_base_fclm import FCLMImageProcessorBase, FCLMImageProcessorKwargs
+
+
+if is_torchvision_available():  # as remote code, this file is fetched and saved even where it cannot be used
+    from torchvision.transforms.v2 import functional
 
 
 class FCLMImageProcessor(FCLMImageProcessorBase, TorchvisionBackend):
@@ -30,7 +34,7 @@ class FCLMImageProcessor(FCLMImageProcessorBase, TorchvisionBackend):
         image_mean (`list[float]`, *optional*, defaults to `[0.5, 0.5, 0.5]`): Mean of each channel, in [0, 1].
         image_std (`list[float]`, *optional*, defaults to `[0.5, 0.5, 0.5]`): Standard deviation of each channel.
         do_convert_rgb (`bool`, *optional*, defaults to `True`): Whether to convert images to RGB, with transparency
-            composited over white.
+            composited over a plain color that the image stands out from.
         do_pad (`bool`, *optional*, defaults to `True`): Whether to pad a batch with 0 at the bottom and right.
         size_divisor (`int`, *optional*, defaults to 32): Number that the padded height and width are multiples of.
         pad_size (`dict[str, int]`, *optional*): `{"height": H, "width": W}` to pad to instead.

@@ -1,31 +1,29 @@
 """Images of any kind, from anywhere, as upright 8-bit RGB: the part that both image processors share."""
 
-import base64
-import binascii
-import os
 import warnings
-from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.utils import httpx
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms
 from transformers.image_utils import ChannelDimension
 
+from .image_loading_fclm import ACCEPTED_IMAGES, IMAGE_SUFFIXES, download, is_open_file, open_image
 
-ACCEPTED_IMAGES = (
-    "a URL, a path, bytes, an open file, a base64 string or data URL, a PIL image, a numpy array or a torch tensor "
-    "(H, W), (H, W, C) or (C, H, W) with 1, 3 or 4 channels"
+
+WHITE = (255, 255, 255)
+
+_AMBIGUOUS_LAYOUT = (
+    "The channels of an array may be its first or its last dimension, as both have 1, 3 or 4 entries. They are taken to"
+    ' be the last of uint8 arrays and the first of others; say which with input_data_format="channels_last" or'
+    ' "channels_first".'
 )
-# what a folder is searched for; PIL may read more
-IMAGE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+# backgrounds for transparent images in the order of preference
+_BACKGROUNDS = (WHITE, (0, 0, 0), (128, 128, 128), (0, 177, 64), (0, 71, 187), (255, 0, 255))
+_ENOUGH_CONTRAST = 96.0  # distance of colors in [0, 255] from which on more contrast does not help
+_CLEARLY_MORE = 0.05  # of 2, the score of an image that stands out everywhere
+_MAX_SAMPLES = 512  # rows and columns that decide about the background
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
-_ORIENTATION_TAG = 274
 _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
 
 
@@ -60,41 +58,11 @@ def load_image(image: Any, name: str = "image", input_data_format: str | Channel
     return convert_to_image(tensor)
 
 
-def convert_to_image(tensor: torch.Tensor) -> Image.Image:
-    """Convert a uint8 tensor `(3, height, width)` to a PIL image of mode "RGB"."""
+def convert_to_image(tensor: torch.Tensor, opacity: torch.Tensor | None = None) -> Image.Image:
+    """Convert a uint8 tensor `(3, height, width)` to a PIL image of mode "RGB", or "RGBA" with an opacity."""
+    if opacity is not None:
+        tensor = torch.cat([tensor, opacity[None]])
     return Image.fromarray(tensor.permute(1, 2, 0).cpu().numpy())
-
-
-def open_image(image: Any, name: str = "image", timeout: float = 30.0) -> Image.Image | np.ndarray | torch.Tensor:
-    """Decode the image behind a URL, path, bytes, open file or base64 string and turn it upright, in its own mode.
-
-    Args:
-        image: See [`load_image`]. PIL images are decoded and turned upright, arrays and tensors are returned as is.
-        name (`str`, defaults to `"image"`): Name in error messages of an image that has no file name or URL.
-        timeout (`float`, defaults to 30): Longest wait for the server of a URL, in seconds.
-
-    Raises:
-        ValueError: If the image cannot be read, see [`load_image`].
-        TypeError: If `image` is of none of these types.
-    """
-    if isinstance(image, (np.ndarray, torch.Tensor)):
-        return image
-    if isinstance(image, Image.Image):
-        return _decode(lambda: image, getattr(image, "filename", "") or name)
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return _decode(lambda: Image.open(BytesIO(image)), f"{name} ({len(image)} bytes)")
-    if isinstance(image, os.PathLike):
-        return _open_path(os.fspath(image))
-    if is_open_file(image):
-        return _decode(lambda: Image.open(BytesIO(image.read())), str(getattr(image, "name", name)))
-    if isinstance(image, str):
-        return _open_string(image, name, timeout)
-    raise TypeError(f"{name} must be {ACCEPTED_IMAGES}, got {type(image).__name__}.")
-
-
-def is_open_file(image: Any) -> bool:
-    """Return whether `image` can be read like a file: an open file, `BytesIO`, an upload of a web framework."""
-    return callable(getattr(image, "read", None))
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -133,9 +101,15 @@ def find_image_size(
     name: str = "image",
     input_data_format: str | ChannelDimension | None = None,
 ) -> tuple[int, int]:
-    """Return the height and width in pixels of an image that [`open_image`] returned."""
+    """Return the height and width in pixels of an image that [`open_image`] returned.
+
+    Where the channels of an array could be first as well as last, they are last if it is uint8, else first, and a
+    warning says so.
+    """
     if isinstance(image, Image.Image):
         return image.height, image.width
+    if input_data_format is None and image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] in (1, 3, 4):
+        warnings.warn(_AMBIGUOUS_LAYOUT, stacklevel=2)  # the same text each time, so that Python shows it once
     height, width = image.shape if image.ndim == 2 else _split_shape(image, name, input_data_format)[1:]
     if not height or not width:
         raise ValueError(f"{name} must have at least one pixel, got shape {tuple(image.shape)}.")
@@ -148,6 +122,7 @@ def convert_to_tensor(
     keep_float: bool = False,
     input_data_format: str | ChannelDimension | None = None,
     name: str = "image",
+    background: tuple[int, int, int] | None = WHITE,
 ) -> torch.Tensor:
     """Convert a decoded image to a uint8 tensor of shape `(channels, height, width)` with values in [0, 255].
 
@@ -156,117 +131,142 @@ def convert_to_tensor(
             or `(channels, height, width)`; for its values see [`load_image`]. A contiguous uint8 tensor of shape
             `(3, height, width)` is returned as is.
         do_convert_rgb (`bool`, defaults to `True`): Whether to return three channels, with transparency composited over
-            white, instead of the channels of the image.
+            `background`, instead of the channels of the image.
         keep_float (`bool`, defaults to `False`): Whether to return float arrays as float32 with their own values
             instead of scaling [0, 1] to [0, 255].
         input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
         name (`str`, defaults to `"image"`): Name of the image in error messages.
+        background (`tuple[int, int, int]`, *optional*, defaults to white): Color in [0, 255] behind a transparent
+            image; None chooses one that the image stands out from, see [`choose_background`].
 
     Raises:
         ValueError: If the shape is invalid, or values are not finite or out of range.
     """
-    if isinstance(image, Image.Image):
-        pixels = np.asarray(_simplify_mode(image, do_convert_rgb, name))
-        tensor = torch.from_numpy(pixels.copy())
-        tensor = tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
-    else:
-        find_image_size(image, name, input_data_format)
-        tensor = make_tensor(image, name)
-        if tensor.ndim == 2:
-            tensor = tensor[None]
-        elif _split_shape(tensor, name, input_data_format)[0] == ChannelDimension.LAST:
-            tensor = tensor.permute(2, 0, 1)
-        tensor = _check_floats(tensor, name) if keep_float and tensor.is_floating_point() else _scale(tensor, name)
+    tensor = _read_channels(image, do_convert_rgb, keep_float, input_data_format, name)
     if do_convert_rgb:
-        if tensor.shape[0] not in (1, 3, 4):
-            raise ValueError(f"{name} must have 1, 3 or 4 channels with do_convert_rgb=True, got {tensor.shape[0]}.")
-        tensor = _composite(tensor)
-        tensor = tensor.expand(3, -1, -1)
+        tensor = composite(*_split_channels(tensor, name), background)
     return tensor.contiguous()
 
 
-def _open_string(text: str, name: str, timeout: float) -> Image.Image:
-    """Open a URL, path, base64 string or data URL."""
-    if text.startswith(("http://", "https://")):
-        data = download(text, timeout)
-        return _decode(lambda: Image.open(BytesIO(data)), text)
-    if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for long names, as base64 strings are
-        return _open_path(text)
-    payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
-    if text.startswith("data:"):
-        header, separator, payload = text.partition(",")
-        if not separator or not header.endswith(";base64"):
-            raise ValueError(f"{name}: a data URL must have the form 'data:image/...;base64,...', got {shown!r}.")
-    try:
-        data = base64.b64decode("".join(payload.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(
-            f"{name} must be an existing file, a URL that starts with http:// or https://, or a base64 string,"
-            f" got {shown!r}."
-        ) from error
-    return _decode(lambda: Image.open(BytesIO(data)), f"{name} (not a file, but base64 text: {shown!r})")
-
-
-def _open_path(path: str | bytes) -> Image.Image:
-    """Open a file."""
-    path = os.fsdecode(path)
-    try:
-        if not Path(path).is_file():
-            problem = "is not a file" if Path(path).exists() else "does not exist"
-            raise ValueError(f"The image file {path!r} {problem}.")
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ValueError(f"The image file {path!r} cannot be read: {error}") from error
-    return _decode(lambda: Image.open(BytesIO(data)), path)
-
-
-def download(url: str, timeout: float = 30.0) -> bytes:
-    """Return what a URL serves.
+def split_transparency(
+    image: Image.Image | np.ndarray | torch.Tensor,
+    input_data_format: str | ChannelDimension | None = None,
+    name: str = "image",
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Convert a decoded image to its colors and its opacity.
 
     Args:
-        url: Address that starts with `http://` or `https://`.
-        timeout: Longest wait for the server, in seconds.
+        image: See [`convert_to_tensor`].
+        input_data_format (`str`, *optional*): "channels_first" or "channels_last" for arrays whose shape is ambiguous.
+        name (`str`, defaults to `"image"`): Name of the image in error messages.
+
+    Returns:
+        Colors, uint8 of shape `(3, height, width)`, not multiplied by the opacity, and the opacity, uint8 of shape
+        `(height, width)`, or None for an opaque image.
 
     Raises:
-        ValueError: The request fails.
+        ValueError: If the shape is invalid, or values are not finite or out of range.
+
+    Example:
+        >>> from PIL import Image
+        >>> from fclm_hf.image_utils_fclm import split_transparency
+        >>> colors, opacity = split_transparency(Image.new("LA", (3, 2), (200, 50)))
+        >>> colors[:, 0, 0].tolist(), opacity[0, 0].item()
+        ([200, 200, 200], 50)
     """
-    try:
-        response = httpx.get(url, timeout=timeout, follow_redirects=True, headers={"User-Agent": "fclm-hf"})
-        response.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ValueError(f"The image at {url} cannot be downloaded: {error}.") from error
-    return response.content
+    colors, opacity = _split_channels(_read_channels(image, True, False, input_data_format, name), name)
+    return colors.contiguous(), opacity
 
 
-def _decode(opener: Callable[[], Image.Image], name: str) -> Image.Image:
-    """Open and decode an image and turn it upright; any error of PIL's decoders on broken data becomes a ValueError."""
-    try:
-        image = opener()
-        image.load()
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name} has too many pixels: {error} Raise PIL.Image.MAX_IMAGE_PIXELS if you trust its source."
-        ) from error
-    except (MemoryError, Image.DecompressionBombWarning):  # the latter only if the user turned it into an error
-        raise
-    except UnidentifiedImageError as error:  # its message is the address of a buffer
-        raise ValueError(f"{name} is not an image that PIL can read, or is truncated.") from error
-    except Exception as error:
-        raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {error}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns about corrupt EXIF
-            rotated = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
-            return ImageOps.exif_transpose(image) if rotated else image
-    except Exception:  # a broken EXIF block has no rotation, but the pixels are fine
-        return image
+def composite(
+    colors: torch.Tensor, opacity: torch.Tensor | None, background: tuple[int, int, int] | None = None
+) -> torch.Tensor:
+    """Composite colors `(3, height, width)` over a background.
+
+    Args:
+        colors: uint8 in [0, 255], or float in [0, 1].
+        opacity: Of the same type, of shape `(height, width)`; with None, `colors` are returned as they are.
+        background: Color in [0, 255]; None chooses one that the image stands out from, see [`choose_background`].
+    """
+    if opacity is None:
+        return colors
+    if background is None:
+        background = choose_background(colors, opacity)
+    behind = torch.tensor(background, dtype=torch.int32, device=colors.device)[:, None, None]
+    if colors.is_floating_point():
+        return colors * opacity + behind / 255 * (1 - opacity)
+    weight = opacity.to(torch.int32)
+    mixed = colors.to(torch.int32) * weight + behind * (255 - weight)
+    return torch.div(mixed + 127, 255, rounding_mode="floor").to(torch.uint8)
+
+
+def choose_background(colors: torch.Tensor, opacity: torch.Tensor) -> tuple[int, int, int]:
+    """Return a color that the visible part of an image stands out from, above all at its border.
+
+    Among white, black, gray, green, blue and magenta, it is the one with the largest mean distance in RGB to the
+    visible pixels, where distances beyond a clear contrast count equally; an earlier one unless a later one is clearly
+    better.
+
+    Args:
+        colors: Colors of shape `(3, height, width)`, uint8 in [0, 255] or float in [0, 1].
+        opacity: Opacity of the same type, of shape `(height, width)`.
+    """
+    step = max(1, -(-max(opacity.shape) // _MAX_SAMPLES))
+    unit = 1 if colors.is_floating_point() else 255
+    weight = opacity.float()[None, None] / unit
+    # the most opaque pixel of each cell, so that thin lines count, too
+    pooled, places = torch.nn.functional.max_pool2d(weight, step, ceil_mode=True, return_indices=True)
+    pooled = pooled[0, 0]
+    samples = colors.flatten(1)[:, places.flatten()].T.float() * (255 / unit)
+    least = -torch.nn.functional.max_pool2d(-pooled[None, None], 5, 1, 2)[0, 0]
+    border = (pooled * (least < 0.5)).flatten()
+    best, color = -1.0, WHITE
+    for candidate in _BACKGROUNDS:
+        contrast = (samples - torch.tensor(candidate, dtype=torch.float32, device=samples.device)).norm(dim=1)
+        contrast = (contrast / _ENOUGH_CONTRAST).clamp(max=1)
+        means = [(contrast * each).sum() / each.sum().clamp(min=1e-6) for each in (pooled.flatten(), border)]
+        score = float(sum(means))
+        if score > best + _CLEARLY_MORE:
+            best, color = score, candidate
+    return color
+
+
+def _read_channels(
+    image: Image.Image | np.ndarray | torch.Tensor,
+    do_convert_rgb: bool,
+    keep_float: bool,
+    input_data_format: str | ChannelDimension | None,
+    name: str,
+) -> torch.Tensor:
+    """Return the channels of an image, transparency among them, `(channels, height, width)`."""
+    if isinstance(image, Image.Image):
+        pixels = np.asarray(_simplify_mode(image, do_convert_rgb, name))
+        tensor = torch.from_numpy(pixels.copy())
+        return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+    find_image_size(image, name, input_data_format)
+    tensor = make_tensor(image, name)
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    elif _split_shape(tensor, name, input_data_format)[0] == ChannelDimension.LAST:
+        tensor = tensor.permute(2, 0, 1)
+    return _check_floats(tensor, name) if keep_float and tensor.is_floating_point() else _scale(tensor, name)
+
+
+def _split_channels(tensor: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the colors `(3, height, width)` and the opacity `(height, width)`, which is None for an opaque image."""
+    if tensor.shape[0] not in (1, 3, 4):
+        raise ValueError(f"{name} must have 1, 3 or 4 channels with do_convert_rgb=True, got {tensor.shape[0]}.")
+    if tensor.shape[0] < 4:
+        return tensor.expand(3, -1, -1), None
+    full = 1 if tensor.is_floating_point() else 255
+    return tensor[:3], None if bool((tensor[3] >= full).all()) else tensor[3]
 
 
 def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image.Image | np.ndarray:
     """Convert to 8-bit grayscale, RGB or RGBA; without `do_convert_rgb`, keep other 8-bit modes."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        return _scale_deep(image)
+        return _scale_deep(image, keep_opacity=do_convert_rgb)
     if not do_convert_rgb:
         return image.convert("L") if mode == "1" else image
     try:
@@ -283,8 +283,8 @@ def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image
         raise ValueError(f"{name} has mode {mode!r}, which PIL cannot convert to RGB: {error}") from error
 
 
-def _scale_deep(image: Image.Image) -> np.ndarray:
-    """Scale a grayscale image of more than 8 bit to 8 bit.
+def _scale_deep(image: Image.Image, keep_opacity: bool) -> np.ndarray:
+    """Scale a grayscale image of more than 8 bit to 8 bit; its transparent color becomes white or RGBA.
 
     White is 65535 in mode "I;16", but undefined in "I" and "F": there the largest value decides whether it is 1, 255 or
     65535, and other ranges are stretched.
@@ -293,7 +293,12 @@ def _scale_deep(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         transparent = image.info.get("transparency")
         gray = _scale_16_bit(torch.from_numpy(values.astype(np.int32))).numpy()
-        return np.where(values == transparent, 255, gray).astype(np.uint8) if isinstance(transparent, int) else gray
+        if not isinstance(transparent, int):
+            return gray
+        clear = values == transparent
+        if keep_opacity:
+            return np.dstack([gray, gray, gray, np.where(clear, 0, 255).astype(np.uint8)])
+        return np.where(clear, 255, gray).astype(np.uint8)
     values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
@@ -327,6 +332,8 @@ def _split_shape(
         if input_data_format is not None:
             is_first = ChannelDimension(input_data_format) == ChannelDimension.FIRST
             first, last = is_first, not is_first
+        elif first and last:
+            first = image.dtype not in (torch.uint8, np.uint8)  # channels are last in what PIL gives
         if first:
             return ChannelDimension.FIRST, *shape[1:]
         if last:
@@ -374,11 +381,20 @@ def _scale_16_bit(tensor: torch.Tensor) -> torch.Tensor:
     return torch.div(tensor + 128, 257, rounding_mode="floor").to(torch.uint8)
 
 
-def _composite(tensor: torch.Tensor) -> torch.Tensor:
-    """Composite a tensor `(4, height, width)` whose last channel is the opacity over white; return others as is."""
-    if tensor.shape[0] != 4:
-        return tensor
-    if tensor.is_floating_point():
-        return tensor[:3] * tensor[3:] + (1 - tensor[3:])
-    color, alpha = tensor[:3].to(torch.int32), tensor[3:].to(torch.int32)
-    return torch.div(color * alpha + 255 * (255 - alpha) + 127, 255, rounding_mode="floor").to(torch.uint8)
+__all__ = [
+    "ACCEPTED_IMAGES",
+    "IMAGE_SUFFIXES",
+    "WHITE",
+    "choose_background",
+    "composite",
+    "convert_to_image",
+    "convert_to_tensor",
+    "download",
+    "find_image_size",
+    "flatten_images",
+    "is_open_file",
+    "load_image",
+    "make_tensor",
+    "open_image",
+    "split_transparency",
+]

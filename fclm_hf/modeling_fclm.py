@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import nn
@@ -22,6 +22,9 @@ from transformers.utils.generic import can_return_tuple, maybe_autocast
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import matting_loss, segmentation_loss
 
+
+if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
+    from .pipeline_fclm import ReferringMattingPipeline  # noqa: F401
 
 FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse cell
 OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride

@@ -1,9 +1,10 @@
 """The "referring-matting" pipeline: photo and prompt in, full-resolution alpha and clean cutout out."""
 
+import difflib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,25 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.image_utils import ChannelDimension
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import FOREGROUND_METHODS, make_cutout
+from .image_loading_fclm import is_undecoded
 from .image_processing_base_fclm import resize_maps
-from .image_utils_fclm import convert_to_image, convert_to_tensor, is_open_file, open_image
+from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
 from .processing_fclm import to_lists
 
 
 # nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
 _OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1}
+_NESTED_EXAMPLES = {
+    "text": '[["cat"], ["dog", "bird"]]',
+    "input_points": "image > object > point > (x, y)",
+    "input_labels": "image > object > point",
+    "input_boxes": "[[[x0, y0, x1, y1]], [[x0, y0, x1, y1], [x0, y0, x1, y1]]]",
+}
+_LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
@@ -52,6 +62,9 @@ def decode_alphas(
     height, width = image_embeddings.image_sizes[0].tolist()
     objects = max([1, *(values.shape[1] for values in prompts.values())])
     step = objects_per_pass or max(1, _PIXELS_PER_PASS // (height * width))
+    mask = inputs.get("object_mask")
+    if mask is not None and not mask.any():
+        return torch.zeros(0, height, width)
     alphas = []
     for start in range(0, objects, step):
         chunk = {name: values[:, start : start + step] for name, values in prompts.items()}
@@ -62,10 +75,27 @@ def decode_alphas(
 
 @dataclass
 class _Sample:
-    """One of several inputs, with its index for error messages."""
+    """One of several inputs, with its index for error messages and its share of the prompts of the call."""
 
     index: int
     inputs: Any
+    prompts: dict[str, Any] = field(default_factory=dict)
+
+
+class _Results(Iterator):
+    """Results of a generator or dataset: an iterator, though that of transformers starts with `iter()` only."""
+
+    def __init__(self, results: Iterable[Any]) -> None:
+        self._results = results
+        self._running: Iterator[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __next__(self) -> Any:
+        if self._running is None:
+            self._running = iter(self._results)
+        return next(self._running)
 
 
 class MattingResults(list):
@@ -129,6 +159,9 @@ class MattingResults(list):
         predicted = self.alphas[0, item : item + 1].float()
         alpha = resize_maps(predicted, size)
         alpha = (alpha.clone() if alpha is predicted else alpha)[0].clamp_(0, 1)
+        if self.image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
+            opacity = torch.from_numpy(np.array(self.image.getchannel("A"))).to(alpha.dtype) / 255
+            alpha = torch.minimum(alpha, opacity)
         levels = quantize_alpha(alpha)
         result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
         if self.foreground is not None:
@@ -150,7 +183,12 @@ class ReferringMattingPipeline(Pipeline):
 
     An input is an image (URL, path, bytes, open file, base64 string, PIL image, array or tensor), a dict `{"image":
     ..., "text": ..., "input_points": ..., "input_labels": ..., "input_boxes": ...}` with prompts of its own, or a list,
-    generator or dataset of these. Prompts of the call apply to every image without prompts of that kind.
+    generator or dataset of these. Further columns of a dict are ignored. An image may also be what
+    `datasets.Image(decode=False)` gives, `{"bytes": ..., "path": ...}`.
+
+    Prompts of the call apply to images without prompts of that kind. With a list of images, a text, a box or a click is
+    that of every image, and lists pair up: n images take n prompts, as the processor does. One list of objects for all
+    images is written `text=[["cat", "dog"]] * n`.
 
     Images of the same size in a batch are encoded together, and an image is encoded once for all of its objects.
     Results do not depend on `batch_size`.
@@ -209,27 +247,37 @@ class ReferringMattingPipeline(Pipeline):
         Args:
             images: An image, a dict with an image and its prompts, or a list, generator or dataset of these; see the
                 class. A 4-dimensional array is a list of images.
-            text: What to matte: a `str`, or a list of `str` for several objects.
+            text: What to matte: a `str`, or a list of `str` for several objects. With a list of images, a `str` for all
+                of them, a list with one `str` per image, or image > object > `str`; the following arguments likewise
+                have one more level for the images.
             input_points: Clicks in pixels of the image: `[x, y]`, `[[x, y], ...]` on a single object, or nested as
                 object > point > (x, y).
             input_labels: 1 for clicks on the object (the default), 0 for clicks on the background; nested as the
                 clicks.
-            input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects.
+            input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects. What lies
+                outside the image is cut off. An empty list, or an array of shape (0, 4), stands for no objects.
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
                 - **foreground** (`str`, defaults to `"multiscale"`): How to estimate the colors of cutouts,
                   "multiscale" or "pymatting"; see [`~fclm_hf.foreground_fclm.estimate_foreground`].
-                - **timeout** (`float`, *optional*): Longest wait for the server of a URL, in seconds. Defaults to 30.
+                - **input_data_format** (`str`, *optional*): Where the channels of arrays are, "channels_first" or
+                  "channels_last". Without it the shape decides; where both are possible, they are last in uint8 arrays
+                  and first in others, and a warning says so.
+                - **timeout** (`float`, *optional*): Longest time that a download may take, in seconds. Defaults to 60.
+                - **max_pixels** (`int`, *optional*): Largest number of pixels of an image. Defaults to 256 * 1024 *
+                  1024, or to twice `PIL.Image.MAX_IMAGE_PIXELS` where that has been changed.
+                - **max_bytes** (`int`, *optional*): Largest number of bytes of a file or download. Defaults to
+                  1024 ** 3.
                 - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
                   fit in about 2 GB.
                 - **batch_size** (`int`, defaults to 1): Number of images encoded at once.
                 - **num_workers** (`int`, defaults to 0): Number of processes that load images.
 
         Returns:
-            For an image with one object a dict, for an image with several objects a list of dicts in their order
-            ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in memory.
-            For a list of images a list of these, for a generator or dataset an iterator. A dict holds
+            For an image with one object a dict, for an image with several objects or none a list of dicts in their
+            order ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in
+            memory. For a list of images a list of these, for a generator or dataset an iterator. A dict holds
 
             - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
             - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
@@ -245,19 +293,29 @@ class ReferringMattingPipeline(Pipeline):
         if images is None:
             raise TypeError("images must be an image, a dict with an image, or a list or generator of these, got None.")
         prompts = {"text": text, "input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
-        kwargs.update({name: value for name, value in prompts.items() if value is not None})
+        prompts = {name: value for name, value in prompts.items() if value is not None}
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
             images = list(images)
         if isinstance(images, (list, tuple)):
-            if not images:
+            count = len(images)
+            if not count:
                 return []
-            images = [_Sample(index, each) for index, each in enumerate(images)]
-        elif isinstance(images, Iterable) and not (isinstance(images, (*_ONE_IMAGE, Dataset)) or is_open_file(images)):
-            images = (_Sample(index, each) for index, each in enumerate(images))
-        return super().__call__(images, **kwargs)
+            pairs = {name: _pair_prompts(name, value, count) for name, value in prompts.items()}
+            images = [
+                _Sample(index, each, {name: values[index] for name, values in pairs.items()})
+                for index, each in enumerate(images)
+            ]
+            return super().__call__(images, **kwargs)
+        if isinstance(images, Dataset):
+            return _Results(super().__call__(images, **kwargs, **_check_shared(prompts)))
+        if isinstance(images, Iterable) and not (isinstance(images, _ONE_IMAGE) or is_open_file(images)):
+            samples = (_Sample(index, each) for index, each in enumerate(images))
+            return _Results(super().__call__(samples, **kwargs, **_check_shared(prompts)))
+        return super().__call__(images, **kwargs, **prompts)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        places = dict.fromkeys((*_OBJECT_DEPTHS, "timeout"), 0) | {"objects_per_pass": 1, "cutout": 2, "foreground": 2}
+        places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0)
+        places |= {"objects_per_pass": 1, "cutout": 2, "foreground": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
@@ -266,6 +324,7 @@ class ReferringMattingPipeline(Pipeline):
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
+        _check_loading(kwargs)
         if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
             raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
@@ -274,32 +333,47 @@ class ReferringMattingPipeline(Pipeline):
                 parameters[places[name]][name] = value
         return parameters
 
-    def preprocess(self, inputs: Any, timeout: float | None = None, **prompts: Any) -> dict[str, Any]:
+    def preprocess(
+        self,
+        inputs: Any,
+        input_data_format: str | ChannelDimension | None = None,
+        timeout: float | None = None,
+        max_pixels: int | None = None,
+        max_bytes: int | None = None,
+        **prompts: Any,
+    ) -> dict[str, Any]:
         """Load the image of an input and process it with its prompts.
 
         Args:
             inputs: An image, or a dict with an image and its prompts.
-            timeout: Longest wait for the server of a URL, in seconds.
+            input_data_format: Where the channels of arrays are, "channels_first" or "channels_last".
+            timeout: Longest time that a download may take, in seconds.
+            max_pixels: Largest number of pixels of an image.
+            max_bytes: Largest number of bytes of a file or download.
             prompts: Prompts of the call.
 
         Returns:
-            The upright RGB image, and the model inputs in a dict of their own: collating would pad labels at the top
-            level with 0, which is a click on the background.
+            The upright image, RGB or with its transparency RGBA, and the model inputs in a dict of their own: collating
+            would pad labels at the top level with 0, which is a click on the background.
         """
+        limits = {"timeout": timeout, "max_pixels": max_pixels, "max_bytes": max_bytes}
         if isinstance(inputs, _Sample):
             try:
-                return self.preprocess(inputs.inputs, timeout, **prompts)
+                return self.preprocess(inputs.inputs, input_data_format, **limits, **{**prompts, **inputs.prompts})
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"inputs[{inputs.index}]: {error}") from error
-        if isinstance(inputs, Mapping):
+        if isinstance(inputs, Mapping) and not is_undecoded(inputs):
             inputs, prompts = _split_sample(inputs, prompts)
-        image = open_image(inputs) if timeout is None else open_image(inputs, timeout=timeout)
-        pixels = convert_to_tensor(image)
+        image = open_image(inputs, **limits)
+        colors, opacity = split_transparency(image, input_data_format)
         features = self.processor(
-            images=pixels, input_data_format="channels_first", **_nest_prompts(prompts), return_tensors="pt"
+            images=composite(colors, opacity),
+            input_data_format="channels_first",
+            **_nest_prompts(prompts),
+            return_tensors="pt",
         )
-        return {"features": dict(features), "image": _make_photo(pixels, image)}
+        return {"features": dict(features), "image": _make_photo(colors, opacity, image)}
 
     def _forward(self, model_inputs: dict[str, Any], objects_per_pass: int | None = None) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
@@ -354,18 +428,92 @@ class ReferringMattingPipeline(Pipeline):
             custom_object_save(self, save_directory)
 
 
+def _check_loading(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for an invalid setting of how images are loaded."""
+    for name in ("timeout", "max_pixels", "max_bytes"):
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            raise ValueError(f"{name} must be a positive number, got {value!r}.")
+    if settings.get("input_data_format") not in (None, "channels_first", "channels_last"):
+        raise ValueError(
+            f'input_data_format must be "channels_first" or "channels_last", got {settings["input_data_format"]!r}.'
+        )
+
+
 def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Return the image of a dict and its prompts; its own take precedence over those of the call."""
-    if unknown := sample.keys() - _OBJECT_DEPTHS.keys() - {"image"}:
-        raise ValueError(f"Unknown keys {sorted(unknown)} beside the image: expected any of {sorted(_OBJECT_DEPTHS)}.")
+    for name in sample.keys() - _OBJECT_DEPTHS.keys():
+        meant = difflib.get_close_matches(str(name), _OBJECT_DEPTHS, n=1, cutoff=0.8)
+        if meant and str(name).startswith("input_"):  # any other name may be that of a column
+            raise ValueError(f"Unknown key {name!r} beside the image: did you mean {meant[0]!r}?")
     if sample.get("image") is None:
-        raise ValueError(f'A dict must have the key "image", got {sorted(sample)}.')
-    return sample["image"], {**prompts, **{name: value for name, value in sample.items() if name != "image"}}
+        raise ValueError(f'A dict must have the key "image", got {sorted(map(str, sample))}.')
+    return sample["image"], {**prompts, **{name: sample[name] for name in _OBJECT_DEPTHS if name in sample}}
 
 
-def _make_photo(pixels: torch.Tensor, source: Any) -> Image.Image:
-    """Return RGB pixels as a PIL image, with the color profile of the image they come from if it still applies."""
-    photo = convert_to_image(pixels)
+def _pair_prompts(name: str, value: Any, count: int) -> list[Any]:
+    """Return the prompts of each of `count` images.
+
+    Raises:
+        ValueError: If the nesting does not tell whether `value` holds the prompts of one image or of all.
+    """
+    value = to_lists(value)
+    if count == 1:
+        return [value]
+    if isinstance(value, list):
+        if _is_per_image(name, value) and (len(value) == count or len(value) == 1):
+            return value * (count // len(value))
+        if not _names_one_object(name, value):
+            raise ValueError(_explain_pairs(name, value, count))
+    return [value] * count
+
+
+def _is_per_image(name: str, value: list[Any]) -> bool:
+    """Return whether each item of a list is all that is given for one image."""
+    if name == "text":  # as for the processor, a list of str has one per image
+        return all(each is None or isinstance(each, (str, list)) for each in value)
+    depth = _OBJECT_DEPTHS[name] + 1
+    return all(each is None or each == [] or _measure_depth(each) >= depth for each in value)
+
+
+def _names_one_object(name: str, value: Any) -> bool:
+    """Return whether prompts name a single object, with a single click: `[x0, y0, x1, y1]` or `[[x, y]]`."""
+    leaf = {"text": 0, "input_labels": 0, "input_points": 1, "input_boxes": 1}[name]
+    while isinstance(value, list) and len(value) == 1 and _measure_depth(value) > leaf:
+        value = value[0]
+    return value == [] or _measure_depth(value) <= leaf
+
+
+def _explain_pairs(name: str, value: list[Any], count: int) -> str:
+    """Return the error for a list that may be meant for one image or for all."""
+    objects = value
+    for _ in range(_OBJECT_DEPTHS[name] + 1 - _measure_depth(value)):  # clicks on one object
+        objects = [objects]
+    shown = repr(objects) if _measure_depth(objects) <= _OBJECT_DEPTHS[name] + 1 else "[...]"
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
+    return (
+        f"{name} must have the prompts of {count} images, got a list of {len(value)}: write {name}=[{shown}] * {count}"
+        f" for the same objects in every image, or {name}=[prompts of image 0, prompts of image 1, ...] with a list of"
+        f" the objects of each image, {_NESTED_EXAMPLES[name]}."
+    )
+
+
+def _check_shared(prompts: dict[str, Any]) -> dict[str, Any]:
+    """Return prompts for all images of a generator or dataset; raise ValueError if they are those of several images."""
+    for name, value in prompts.items():
+        value = to_lists(value)
+        nested = isinstance(value, list) and _measure_depth(value) >= _OBJECT_DEPTHS[name] + 2
+        if nested and len(value) > 1:
+            raise ValueError(
+                f"{name} must be the prompts of every image, as the number of images in a generator or dataset is"
+                f' unknown, got a list for {len(value)} images: yield {{"image": ..., "{name}": ...}} instead.'
+            )
+    return prompts
+
+
+def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any) -> Image.Image:
+    """Return an RGB or RGBA image, with the color profile of the image it comes from if it still applies."""
+    photo = convert_to_image(colors, opacity)
     profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
     if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
         photo.info["icc_profile"] = profile
@@ -380,13 +528,24 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
             continue
         value, depth = to_lists(value), _OBJECT_DEPTHS[name]
         given = _measure_depth(value)
-        if given == depth + 2 and len(value) == 1:  # it has an image level already
+        if _is_empty(value):
+            value = []
+        elif given == depth + 2 and len(value) == 1:  # it has an image level already
             value = value[0]
         elif given <= depth and not (given == 1 and all(each is None for each in value)):
             for _ in range(depth + 1 - given):  # one object, one click
                 value = [value]
         nested[name] = [value]
+    if isinstance(prompts.get("text"), str) and [[]] in nested.values():
+        nested["text"] = [[]]  # a text for all objects there are, and there are none
     return nested
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether prompts name no object: `[]`, or `[[]]` with a level for the image."""
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value == []
 
 
 def _measure_depth(value: Any) -> int:

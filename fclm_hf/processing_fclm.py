@@ -1,9 +1,11 @@
 """Processor of FCLM: images, texts, points and boxes to model inputs."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,10 +13,14 @@ from transformers import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
-from .configuration_fclm import PROMPT_PADDING
+from .configuration_fclm import PROCESSOR_CLASSES, PROMPT_PADDING, copy_code, keep_present
 from .image_processing_base_fclm import load_segmentation_maps
 from .image_utils_fclm import find_image_size, flatten_images
 
+
+if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
+    from .image_processing_fclm import FCLMImageProcessor  # noqa: F401
+    from .image_processing_pil_fclm import FCLMImageProcessorPil  # noqa: F401
 
 NESTING = {
     "text": "a str, a list with one str (or None) per image, or image > object > str",
@@ -36,7 +42,7 @@ class Prompts:
     object has no prompt of that kind.
 
     Attributes:
-        objects: Number of objects of each image, at least 1.
+        objects: Number of objects of each image, 0 for one with an empty list of prompts.
         text: Texts.
         points: Lists of (x, y).
         labels: Lists of 0 and 1, as many as points.
@@ -48,6 +54,11 @@ class Prompts:
     points: list[list[list[tuple[float, float]] | None]] | None = None
     labels: list[list[list[int] | None]] | None = None
     boxes: list[list[tuple[float, float, float, float] | None]] | None = None
+
+    @property
+    def padded_objects(self) -> int:
+        """Number of objects that each image is padded to; at least 1, as the model cannot decode none."""
+        return max([1, *self.objects])
 
 
 def check_prompts(
@@ -67,7 +78,8 @@ def check_prompts(
         text: A str for every image, a list with one per image, or image > object > str.
         input_points: image > object > point > (x, y) in pixels, 0 <= x <= width and 0 <= y <= height.
         input_labels: image > object > point: 1 foreground, 0 background. Points without labels are foreground.
-        input_boxes: image > object > (x0, y0, x1, y1) in pixels, inside the image, x0 < x1 and y0 < y1.
+        input_boxes: image > object > (x0, y0, x1, y1) in pixels, x0 < x1 and y0 < y1. What lies outside the image is
+            cut off.
 
     Raises:
         ValueError: If a prompt is invalid; the message names the argument, image, object and value.
@@ -81,6 +93,9 @@ def check_prompts(
     for name, value in (("input_points", input_points), ("input_labels", input_labels), ("input_boxes", input_boxes)):
         if value is not None:
             kinds[name] = _split_objects(name, to_lists(value), count)
+    if isinstance(text, str):  # for all objects there are, and an image may have none
+        bare = [any(kind[i] == [] for name, kind in kinds.items() if name != "text") for i in range(count)]
+        kinds["text"] = [[] if empty else each for each, empty in zip(kinds["text"], bare, strict=True)]
     objects = _count_objects(kinds, count)
     for name in kinds:
         kinds[name] = [[None] * n if per is None else per for per, n in zip(kinds[name], objects, strict=True)]
@@ -139,15 +154,15 @@ def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
         - **input_boxes** (`torch.FloatTensor` of shape `(batch_size, num_objects, 4)`, -10 for an absent box), if there
           are boxes;
         - **object_mask** (`torch.BoolTensor` of shape `(batch_size, num_objects)`, False for padding objects), if the
-          images have different numbers of objects.
+          images have different numbers of objects, or an image has none.
     """
     data = {}
     if prompts.points is not None and prompts.labels is not None:
-        data["input_points"], data["input_labels"] = _pad_points(prompts.points, prompts.labels, max(prompts.objects))
+        data["input_points"], data["input_labels"] = _pad_points(prompts.points, prompts.labels, prompts.padded_objects)
     if prompts.boxes is not None:
-        data["input_boxes"] = _pad_boxes(prompts.boxes, max(prompts.objects))
-    if len(set(prompts.objects)) > 1:
-        data["object_mask"] = torch.arange(max(prompts.objects))[None] < torch.tensor(prompts.objects)[:, None]
+        data["input_boxes"] = _pad_boxes(prompts.boxes, prompts.padded_objects)
+    if set(prompts.objects) != {prompts.padded_objects}:
+        data["object_mask"] = torch.arange(prompts.padded_objects)[None] < torch.tensor(prompts.objects)[:, None]
     return data
 
 
@@ -218,8 +233,6 @@ def _split_objects(name: str, images: Any, count: int) -> list[list[Any] | None]
     for i, objects in enumerate(images):
         if objects is not None and not isinstance(objects, list):
             raise ValueError(f"{name}[{i}] (image {i}) must be a list of objects, got {_show(objects)}: {expected}.")
-        if objects == []:
-            raise ValueError(f"{name}[{i}] (image {i}) must hold at least one object, got []: {expected}.")
     return images
 
 
@@ -291,12 +304,11 @@ def _check_box(value: Any, name: str, size: Size | None) -> tuple[float, float, 
     height, width = _require_image(size, name)
     if x1 <= x0 or y1 <= y0:
         raise ValueError(f"{_locate(name)} is empty: must satisfy x0 < x1 and y0 < y1, got {_show(value)}.")
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise ValueError(
-            f"{_locate(name)} is outside the image: must satisfy 0 <= x0 < x1 <= {width} and 0 <= y0 < y1 <= {height},"
-            f" got {_show(value)}."
+            f"{_locate(name)} does not overlap the image of {width} x {height} pixels, got {_show(value)}."
         )
-    return x0, y0, x1, y1
+    return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
 def _check_numbers(value: Any, count: int, place: str, expected: str) -> list[float]:
@@ -422,7 +434,8 @@ class FCLMProcessor(ProcessorMixin):
             input_points: Clicks, nested as image > object > point > (x, y), with 0 <= x <= width and 0 <= y <= height.
             input_labels: Labels of the clicks, nested as image > object > point: 1 for the foreground, 0 for the
                 background. Defaults to all 1.
-            input_boxes: Boxes, nested as image > object > (x0, y0, x1, y1), inside the image, with x0 < x1 and y0 < y1.
+            input_boxes: Boxes, nested as image > object > (x0, y0, x1, y1), with x0 < x1 and y0 < y1. What lies outside
+                the image is cut off. An image with an empty list, or an array of shape (0, 4), has no objects.
             segmentation_maps: Ground-truth alphas, nested as image > object > map, or one map per image. A map has the
                 height and width of its image; uint8 or PIL in [0, 255], uint16 in [0, 65535], float in [0, 1], or bool.
             kwargs: Settings of the image processor (`size`, `size_divisor`, ...) and the tokenizer (`padding`, ...) for
@@ -444,7 +457,7 @@ class FCLMProcessor(ProcessorMixin):
               `(batch_size, length)` if `text` is the only prompt and has no object level): Tokens of the texts. The
               attention mask of an object without text is all 0.
             - **object_mask** (`torch.BoolTensor` of shape `(batch_size, num_objects)`): False for padding objects, if
-              the images have different numbers of objects.
+              the images have different numbers of objects, or an image has none.
             - **labels** (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`): The segmentation
               maps, in [0, 1].
 
@@ -529,6 +542,23 @@ class FCLMProcessor(ProcessorMixin):
         text_kwargs = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs)["text_kwargs"]
         return self._encode(scale_prompts(prompts, original_sizes, resized_sizes), text_kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a dict; those of an export name its code."""
+        output = super().to_dict()
+        if self._has_code():
+            output["auto_map"] = keep_present(PROCESSOR_CLASSES)
+        return output
+
+    def to_json_file(self, json_file_path: str | os.PathLike, **kwargs: Any) -> None:
+        """Save to a JSON file, and the code of an export beside it."""
+        super().to_json_file(json_file_path, **kwargs)
+        if self._has_code():
+            copy_code(Path(json_file_path).parent)
+
+    def _has_code(self) -> bool:
+        """Return whether it was loaded from an export; the image processor keeps what the processor forgets."""
+        return bool(getattr(self, "auto_map", None) or getattr(self.image_processor, "auto_map", None))
+
     def post_process_image_matting(self, outputs: Any, target_sizes: Any = None) -> list[dict[str, torch.Tensor]]:
         """Undo the padding and resizing of predicted alphas.
 
@@ -557,7 +587,7 @@ class FCLMProcessor(ProcessorMixin):
             encoded = self.tokenizer(texts, **{**text_kwargs, "return_tensors": None, "return_attention_mask": True})
             rows, masks = encoded["input_ids"], encoded["attention_mask"]
         length = max([1, *(len(row) for row in rows)])
-        shape = len(prompts.objects), max(prompts.objects), length
+        shape = len(prompts.objects), prompts.padded_objects, length
         input_ids = torch.full(shape, self.tokenizer.pad_token_id or 0, dtype=torch.int64)
         attention_mask = torch.zeros(shape, dtype=torch.int64)
         for (i, j), row, mask in zip(places, rows, masks, strict=True):

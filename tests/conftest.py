@@ -54,5 +54,6 @@ def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     for name, value in settings.items():
         monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # keeps the address of the Hub of an earlier test
     monkeypatch.setenv("HF_TOKEN", next(iter(hub.tokens)))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")

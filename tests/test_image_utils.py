@@ -1,7 +1,10 @@
 """Every image kind, from every source, becomes the same upright 8-bit RGB; broken ones one clear error."""
 
 import base64
+import subprocess
+import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
+from photo_files import encode_transparent, make_png
 from PIL import Image
 
-from fclm_hf.image_utils_fclm import convert_to_tensor, find_image_size, flatten_images, load_image
+from fclm_hf.image_loading_fclm import open_image
+from fclm_hf.image_utils_fclm import (
+    choose_background,
+    composite,
+    convert_to_tensor,
+    find_image_size,
+    flatten_images,
+    load_image,
+    split_transparency,
+)
 
 
 HEIGHT, WIDTH = 12, 20
@@ -178,6 +192,112 @@ def test_transparency_stored_beside_the_pixels(gray: np.ndarray) -> None:
     assert np.array_equal(deep, np.where(marked, 255, 100)[..., None].repeat(3, 2))
 
 
+def make_transparent() -> tuple[np.ndarray, np.ndarray]:
+    """Return gray colors `(height, width, 3)` and an opacity that is 0 on the left, 255 on the right."""
+    colors = np.full((16, 24, 3), 90, dtype=np.uint8)
+    colors[8:] = 160
+    opacity = np.zeros((16, 24), dtype=np.uint8)
+    opacity[:, 12:] = 255
+    return colors, opacity
+
+
+@pytest.mark.parametrize("kind", encode_transparent(*make_transparent()))
+def test_transparency_of_every_kind_of_file(kind: str) -> None:
+    colors, opacity = make_transparent()
+    image = open_image(encode_transparent(colors, opacity)[kind])
+    found, alpha = split_transparency(image)
+    assert alpha is not None
+    visible = opacity > 0
+    if kind.startswith("lossy"):
+        assert np.abs(alpha.numpy().astype(int) - opacity)[:, [*range(10), *range(14, 24)]].max() <= 3
+        assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - colors)[:, 14:].mean() < 8
+    else:
+        assert np.array_equal(alpha, opacity)
+        assert np.array_equal(found.permute(1, 2, 0)[visible], colors[visible])
+
+
+@pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBA", "RGBa"])
+def test_transparency_of_every_mode(mode: str) -> None:
+    colors, opacity = make_transparent()
+    image = Image.fromarray(np.dstack([colors, opacity])).convert("LA" if mode == "La" else mode).convert(mode)
+    found, alpha = split_transparency(image)
+    assert np.array_equal(alpha, opacity)
+    assert np.array_equal(found.permute(1, 2, 0)[opacity > 0], colors[opacity > 0])
+
+
+def test_transparent_colors_of_png_depths() -> None:
+    """The transparent color is stored with the depth of the pixels, which PIL scales to 8 bit."""
+    four = make_png(4, 0, [bytes([0x12, 0xFF])] * 2, 4, b"\x00\x0f")
+    colors, alpha = split_transparency(open_image(four))
+    assert alpha.tolist() == [[255, 255, 0, 0]] * 2
+    assert colors[0].tolist() == [[17, 34, 255, 255]] * 2
+    two = make_png(2, 0, [bytes([0b00011011])], 4, b"\x00\x02")
+    assert split_transparency(open_image(two))[1].tolist() == [[255, 255, 0, 255]]
+    one = make_png(1, 0, [bytes([0b10100000])], 4, b"\x00\x01")
+    assert split_transparency(open_image(one))[1].tolist() == [[0, 255, 0, 255]]
+    red, gray = b"\xff\xff\x00\x00\x00\x00", b"\x80\x80" * 3
+    deep = make_png(16, 2, [red + gray], 2, red)
+    assert split_transparency(open_image(deep))[1].tolist() == [[0, 255]]
+
+
+def test_opaque_images_have_no_transparency(pixels: np.ndarray) -> None:
+    source = Image.fromarray(pixels)
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    for image in (source, source.convert("RGBA"), source.convert("L"), source.convert("P"), opaque, opaque / 255):
+        colors, alpha = split_transparency(image)
+        assert alpha is None
+        assert torch.equal(colors, convert_to_tensor(image, background=None))
+
+
+def test_transparent_arrays() -> None:
+    colors, opacity = make_transparent()
+    rgba = np.dstack([colors, opacity])
+    for array in (rgba, rgba.transpose(2, 0, 1), rgba / 255, torch.from_numpy(rgba), rgba.astype(np.uint16) * 257):
+        found, alpha = split_transparency(array)
+        assert np.array_equal(alpha, opacity)
+        assert np.array_equal(found.permute(1, 2, 0), colors)
+
+
+def paint(*shades: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a square of vertical stripes of some colors on transparency."""
+    colors, opacity = torch.zeros(3, 60, 60, dtype=torch.uint8), torch.zeros(60, 60, dtype=torch.uint8)
+    opacity[10:50, 10:50] = 255
+    for index, color in enumerate(shades):
+        colors[:, :, 10 + index * 40 // len(shades) :] = torch.tensor(color, dtype=torch.uint8)[:, None, None]
+    return colors, opacity
+
+
+WHITE, BLACK, GRAY = (255,) * 3, (0,) * 3, (128,) * 3
+
+
+@pytest.mark.parametrize(
+    "shades",
+    [(WHITE,), (BLACK,), (GRAY,), (WHITE, BLACK), (WHITE, GRAY, BLACK), ((0, 177, 64), WHITE, BLACK), ((230,) * 3,)],
+)
+def test_images_stand_out_from_their_background(shades: tuple[tuple[int, int, int], ...]) -> None:
+    colors, opacity = paint(*shades)
+    for each, alpha in ((colors, opacity), (colors / 255, opacity / 255)):
+        background = choose_background(each, alpha)
+        assert all(np.linalg.norm(np.subtract(background, shade)) > 90 for shade in shades)
+        seen = composite(each, alpha)
+        expected = torch.tensor(background) / (255 if seen.is_floating_point() else 1)
+        assert torch.allclose(seen[:, 0, 0].float(), expected.float())
+        assert torch.equal(seen[:, 10:50, 10:50], each[:, 10:50, 10:50])
+
+
+def test_the_border_decides_about_the_background() -> None:
+    """A dark sticker with a white rim stands out from black no less than the rim from the sticker."""
+    colors, opacity = paint((60, 0, 0))
+    colors[:, 10:50, 10:50] = 255
+    colors[:, 13:47, 13:47] = torch.tensor([120, 0, 60], dtype=torch.uint8)[:, None, None]
+    background = choose_background(colors, opacity)
+    assert np.linalg.norm(np.subtract(background, WHITE)) > 90
+    assert choose_background(colors, torch.zeros_like(opacity)) == WHITE  # nothing is visible
+    line = torch.zeros(3000, 3000, dtype=torch.uint8)
+    line[1234] = 255  # thinner than the cells that large images are divided into
+    assert choose_background(torch.full((3, 3000, 3000), 255, dtype=torch.uint8), line) == BLACK
+
+
 @pytest.mark.parametrize("kind", ["I;16", "I;16B", "I", "PNG", "TIFF", "PPM", "uint16", "float"])
 def test_deep_images_are_scaled_not_clipped(kind: str, gray: np.ndarray) -> None:
     deep = gray.astype(np.uint16) * 257
@@ -283,8 +403,47 @@ def test_arrays_that_are_no_image(array: np.ndarray | torch.Tensor, message: str
     assert "image 7" in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [(1, 640, 3), (3, 640, 3), (4, 64, 3), (3, 5, 4), (1, 7, 1)])
+def test_layouts_that_fit_both_ways(shape: tuple[int, int, int]) -> None:
+    """They are as PIL gives them for uint8, else as torch does, and one warning per process says so."""
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    for each, size in (
+        (array, shape[:2]),
+        (torch.from_numpy(array), shape[:2]),
+        (array / 255, shape[1:]),
+        (torch.from_numpy(array / 255), shape[1:]),
+    ):
+        with pytest.warns(UserWarning, match="input_data_format") as warned:
+            assert convert_to_tensor(each).shape[1:] == size
+        assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for layout, size in (("channels_first", shape[1:]), ("channels_last", shape[:2])):
+            assert convert_to_tensor(array, input_data_format=layout).shape[1:] == size
+            assert find_image_size(array / 255, input_data_format=layout) == size
+        for unambiguous in (np.zeros((5, 6, 3), np.uint8), np.zeros((3, 5, 6), np.uint8), np.zeros((3, 4), np.uint8)):
+            convert_to_tensor(unambiguous)
+    if shape[2] == 3:
+        assert np.array_equal(convert_to_tensor(array, input_data_format="channels_last").permute(1, 2, 0), array)
+
+
+AMBIGUOUS = """
+import numpy as np
+from fclm_hf.image_utils_fclm import load_image
+for height in (1, 3, 3, 4):
+    load_image(np.zeros((height, 20, 3), np.uint8))
+"""
+
+
+def test_the_warning_about_layouts_is_shown_once() -> None:
+    result = subprocess.run([sys.executable, "-c", AMBIGUOUS], capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("UserWarning") == 1
+
+
 def test_layout_of_arrays() -> None:
-    assert find_image_size(np.zeros((3, 8, 3))) == (8, 3)
+    with pytest.warns(UserWarning, match="channels"):
+        assert find_image_size(np.zeros((3, 8, 3))) == (8, 3)
     assert find_image_size(np.zeros((3, 8, 3)), input_data_format="channels_last") == (3, 8)
     assert convert_to_tensor(np.zeros((6, 8, 2), np.uint8), False, input_data_format="channels_last").shape == (2, 6, 8)
     assert (as_array(np.array([[True, False]])) == [[[255] * 3, [0] * 3]]).all()

@@ -81,3 +81,35 @@ def test_pipeline_round_trip(matting, tmp_path, monkeypatch):
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
     assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
     assert np.array_equal(first["cutout"], second["cutout"])
+
+
+@pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (128, 128, 128)])
+def test_objects_on_transparency_come_out_whatever_their_color(matting, color):
+    rows, columns = np.mgrid[:160, :200]
+    opacity = (np.hypot(rows - 80, columns - 100) < 50).astype(np.uint8) * 255
+    pixels = np.dstack([np.full((160, 200, 3), color, np.uint8), opacity])
+    for prompts in ({}, {"input_boxes": [50, 30, 150, 130]}):
+        result = matting(Image.fromarray(pixels), **prompts)
+        wrong = np.abs(np.asarray(result["alpha"]).astype(int) - opacity).sum() / opacity.sum()
+        assert wrong < 0.01
+        cutout = np.asarray(result["cutout"]).astype(int)
+        assert np.abs(cutout[cutout[..., 3] > 0][:, :3] - color).max() <= 1
+
+
+def test_a_hole_in_a_photo_is_one_in_the_cutout(matting):
+    box = [60, 20, 430, 290]  # the cat
+    photo = np.asarray(Image.open(PHOTOS / "cat.jpg"))
+    rows, columns = np.mgrid[: photo.shape[0], : photo.shape[1]]
+    hole = np.hypot(rows - 150, columns - 220) < 30  # in the cat
+    whole = matting(PHOTOS / "cat.jpg", input_boxes=box)
+    assert np.asarray(whole["alpha"])[hole].min() > 240
+    pixels = np.dstack([photo, np.where(hole, 0, 255).astype(np.uint8)])
+    pixels[hole, :3] = 255
+    result = matting(Image.fromarray(pixels), input_boxes=box)
+    alpha = np.asarray(result["alpha"])
+    assert alpha[hole].max() == 0
+    assert alpha[~hole].sum() > 0.9 * np.asarray(whole["alpha"])[~hole].sum()
+    ring = ~hole & (np.hypot(rows - 150, columns - 220) < 33)
+    change = np.abs(np.asarray(result["cutout"])[ring][:, :3].astype(int) - photo[ring])
+    assert change[alpha[ring] == 255].max() <= 8  # 255 stands for a little less, too
+    assert np.asarray(result["cutout"])[hole][:, :3].mean() < 200  # not the white that was hidden there

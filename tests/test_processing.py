@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_model import tiny_processor
+from tiny_model import tiny_model, tiny_processor
 from transformers import AutoProcessor
 
 from fclm_hf import FCLMProcessor
@@ -123,8 +123,8 @@ def test_more_prompts_for_the_same_images(processor: FCLMProcessor, image: Image
     assert set(together) - set(later) == {"pixel_values", "pixel_mask", "original_sizes"}
     assert all(torch.equal(together[name], value) for name, value in later.items())
     assert processor.encode_prompts([SIZE], [(50, 100)]) == {}
-    with pytest.raises(ValueError, match="outside the image"):
-        processor.encode_prompts([SIZE], [(50, 100)], input_boxes=[[[0, 0, WIDTH + 1, 5]]])
+    with pytest.raises(ValueError, match="does not overlap"):
+        processor.encode_prompts([SIZE], [(50, 100)], input_boxes=[[[WIDTH, 0, WIDTH + 1, 5]]])
 
 
 def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
@@ -158,8 +158,8 @@ def test_prompts_are_checked_before_any_pixel_is_processed(
     processor: FCLMProcessor, image: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(processor.image_processor), "preprocess", lambda *args, **kwargs: pytest.fail("too late"))
-    with pytest.raises(ValueError, match=r"input_boxes\[1\]\[0\] \(image 1, object 0\) is outside the image"):
-        processor([image, image], input_boxes=[None, [[0, 0, WIDTH + 1, 5]]])
+    with pytest.raises(ValueError, match=r"input_boxes\[1\]\[0\] \(image 1, object 0\) does not overlap"):
+        processor([image, image], input_boxes=[None, [[0, HEIGHT, 1, HEIGHT + 5]]])
 
 
 def test_prompts_refer_to_the_upright_image(processor: FCLMProcessor, image: Image.Image, tmp_path: Path) -> None:
@@ -189,7 +189,6 @@ BAD_PROMPTS = [
     ({"input_points": [5]}, "must be a list of objects, got 5"),
     ({"input_points": 5}, "input_points must be a list, got 5"),
     ({"input_points": {"x": 5}}, "input_points must be a list, got {'x': 5}"),
-    ({"input_points": [[]]}, "at least one object"),
     ({"input_points": [[[]]]}, "at least one point"),
     ({"input_points": [[[[5, 5]]], [[[5, 5]]]]}, "must hold prompts for 1 images, got 2"),
     ({"input_labels": [[[1]]]}, "input_labels must come with input_points"),
@@ -200,8 +199,14 @@ BAD_PROMPTS = [
     ({"input_points": [[[[5, 5]]]], "input_labels": [[[1, 0]]]}, "one label for each of 1 points, got 2"),
     ({"input_points": [[[[5, 5]]]], "input_labels": [[[1], [1]]]}, "1 in input_points, 2 in input_labels"),
     ({"input_points": [[None]], "input_labels": [[[1]]]}, "this object has no points"),
-    ({"input_boxes": [[[0, 0, 201, 5]]]}, r"input_boxes\[0\]\[0\].*image 0, object 0.*outside the image.*<= 200"),
-    ({"input_boxes": [[[-1, 0, 20, 5]]]}, "outside the image"),
+    (
+        {"input_boxes": [[[200, 0, 201, 5]]]},
+        r"input_boxes\[0\]\[0\].*image 0, object 0.*does not overlap the image of 200 x 100",
+    ),
+    ({"input_boxes": [[[-10, 0, 0, 5]]]}, "does not overlap"),
+    ({"input_boxes": [[[0, 100, 20, 105]]]}, "does not overlap"),
+    ({"input_boxes": [[[-1, -1, -1, -1]]]}, "is empty"),
+    ({"input_boxes": [[[1, 1, 2, 2], []]]}, r"input_boxes\[0\]\[1\].*must be 4 numbers, got \[\]"),
     ({"input_boxes": [[[5, 5, 5, 9]]]}, "is empty"),
     ({"input_boxes": [[[5, 9, 8, 5]]]}, "is empty"),
     ({"input_boxes": [[[NAN, 0, 1, 1]]]}, "NaN or infinity"),
@@ -241,6 +246,50 @@ def test_samples_without_an_image_take_text_only(processor: FCLMProcessor, image
         processor([[], [image]], input_boxes=[[[0, 0, 1, 1]], None])
     with pytest.raises(ValueError, match="without an image"):
         processor([[], [image]], text="low", segmentation_maps=[np.zeros(SIZE)])
+
+
+@pytest.mark.parametrize(
+    ("box", "clipped"),
+    [
+        ([-0.3, 5, 20, 30], [0, 5, 20, 30]),
+        ([10, 20, WIDTH + 0.01, HEIGHT + 0.01], [10, 20, WIDTH, HEIGHT]),
+        ([-1, -1, 20, 30], [0, 0, 20, 30]),
+        ([-1e9, -1e9, 1e9, 1e9], [0, 0, WIDTH, HEIGHT]),
+        ([WIDTH - 0.5, 0, WIDTH + 40, 10], [WIDTH - 0.5, 0, WIDTH, 10]),
+        ([0, 0, WIDTH, HEIGHT], [0, 0, WIDTH, HEIGHT]),
+    ],
+)
+def test_boxes_of_detectors_are_clipped(box: list[float], clipped: list[float]) -> None:
+    assert check_prompts([SIZE], input_boxes=[[box]]).boxes == [[tuple(clipped)]]
+
+
+@pytest.mark.parametrize("none", [[], np.zeros((0, 4)), torch.zeros(0, 4)], ids=["list", "array", "tensor"])
+def test_an_image_without_objects(processor: FCLMProcessor, image: Image.Image, none: object) -> None:
+    """It has padding only, which the object mask tells."""
+    for text in (None, "low"):
+        inputs = processor(image, text=text, input_boxes=[none])
+        assert inputs["input_boxes"].tolist() == [[[-10] * 4]]
+        assert inputs["object_mask"].tolist() == [[False]]
+        assert "input_ids" not in inputs or not inputs["attention_mask"].any()
+    inputs = processor([image, image, image], input_boxes=[[[0, 0, 9, 9], [1, 1, 8, 8]], none, None])
+    assert inputs["object_mask"].tolist() == [[True, True], [False, False], [True, False]]
+    inputs = processor([image, image], input_points=[[], [[[1, 2]]]], text=[[], ["low"]])
+    assert inputs["object_mask"].tolist() == [[False], [True]]
+
+
+def test_a_model_takes_images_without_objects(processor: FCLMProcessor, image: Image.Image) -> None:
+    model, sizes = tiny_model(), [SIZE, SIZE]
+
+    def predict(boxes: list) -> list[torch.Tensor]:
+        with torch.no_grad():
+            outputs = model(**processor([image, image], input_boxes=boxes))
+        return [each["alpha"] for each in processor.post_process_image_matting(outputs, sizes)]
+
+    box = [0, 0, 90, 90]
+    first, none = predict([[box], []])
+    assert none.shape == (0, *SIZE)
+    torch.testing.assert_close(first, predict([[box], [box]])[0], atol=3e-6, rtol=0)
+    assert [alpha.shape for alpha in predict([[], []])] == [(0, *SIZE)] * 2
 
 
 def test_a_thin_box_stays_a_box() -> None:
@@ -323,7 +372,7 @@ def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict
         return
     data = pad_prompts(scale_prompts(checked, [SIZE], [(50, 100)]))
     for name, value in data.items():
-        assert value.shape[:2] == (1, checked.objects[0]), name
+        assert value.shape[:2] == (1, max(1, checked.objects[0])), name
         assert value.float().isfinite().all(), name
     assert ("input_points" in data) == (prompts.get("input_points") is not None)
     if "input_boxes" in data:

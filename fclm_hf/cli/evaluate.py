@@ -6,11 +6,38 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import exit_on_error, make_progress
+from .console import check_device, exit_on_error, make_progress
 
 
 if TYPE_CHECKING:
     from ..evaluation.samples import EvaluationSample
+
+
+# by the fields of EvaluationOptions, whose errors name them
+OPTIONS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        "layout",
+        "split",
+        "protocol",
+        "template",
+        "longest_edge",
+        "limit",
+        "shard",
+        "workers",
+        "rows",
+        "device",
+        "dtype",
+    )
+} | {
+    "point": "--point-rule",
+    "prompts": "--prompt",
+    "baselines": "--baseline",
+    "predictions": "--predictions",
+    "columns": "--column",
+    "models": "--model",
+    "out": "--out",
+}
 
 
 def evaluate(
@@ -84,7 +111,8 @@ def evaluate(
     Predictions have the names of the true mattes (GT01.png; the instances of a photo are in a folder of its name) and
     the size of the photo. A missing matte counts as empty, a missing instance as missed.
     """
-    with exit_on_error():
+    check_device(device)
+    with exit_on_error(options=OPTIONS):
         from ..checkpoints import LITE_CHECKPOINT
         from ..evaluation import EvaluationOptions, summary
         from ..evaluation import evaluate as run

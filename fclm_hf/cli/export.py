@@ -17,7 +17,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a checkpoint with its code, so that it loads without fclm_hf."""
-    with exit_on_error():
+    with exit_on_error(options={"card": "--card"}):
         from ..hub import export_saved_checkpoint
 
         typer.echo(export_saved_checkpoint(checkpoint, folder, card))

@@ -1,7 +1,10 @@
 """`fclm matte`: objects cut out of any number of images."""
 
 import enum
+import math
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from ..utils.files import write_bytes
-from .console import exit_on_error, make_progress
-from .matte_jobs import OPAQUE_FORMATS, TRANSPARENT_FORMATS, Job, plan_jobs
+from ..utils.files import remove_unfinished_files, write_bytes
+from .console import check_device, exit_on_error, make_progress
+from .matte_jobs import OPAQUE_FORMATS, STANDARD_STREAM, TRANSPARENT_FORMATS, Job, is_url, plan_jobs
+from .streams import read_standard_input, write_standard_output
 
 
 if TYPE_CHECKING:
@@ -36,10 +40,10 @@ class MatteCommand(TyperCommand):
         joined, rest = [], list(args)
         while rest:
             word = rest.pop(0)
-            names = COORDINATES.get(word)
-            if names:
-                values, rest = rest[: len(names)], rest[len(names) :]
-                joined.append(f"{word}={' '.join(values)}")
+            name, _, value = word.partition("=")
+            if name in COORDINATES:
+                values, rest = take_numbers([value, *rest] if "=" in word else rest, len(COORDINATES[name]))
+                joined.append(f"{name}={' '.join(values)}")
             else:
                 joined.append(word)
             if word == "--":
@@ -47,17 +51,57 @@ class MatteCommand(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
+def take_numbers(words: list[str], count: int) -> tuple[list[str], list[str]]:
+    """Return the words that are the values of a coordinate option, separated by spaces or commas, and those after it.
+
+    Too many numbers are taken, too, unless they are files, so that the error can name them.
+    """
+    taken: list[str] = []
+    rest = list(words)
+    while rest and is_numeric(rest[0]):
+        if len(split_numbers(" ".join(taken))) >= count and Path(rest[0]).exists():
+            break
+        taken.append(rest.pop(0))
+    if not taken and rest and not rest[0].startswith("-"):
+        taken.append(rest.pop(0))  # not a number: the error will name it
+    return taken, rest
+
+
+def split_numbers(value: str) -> list[str]:
+    """Split the numbers of a coordinate option at spaces and commas."""
+    return value.replace(",", " ").split()
+
+
+def is_numeric(word: str) -> bool:
+    """Return whether a word consists of numbers."""
+    try:
+        return bool([float(each) for each in split_numbers(word)])
+    except ValueError:
+        return False
+
+
 def matte(
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Files, folders (searched recursively), patterns or URLs.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Files, folders (searched recursively), patterns or URLs; - reads standard input."
+        ),
     ],
     out: Annotated[
-        str, typer.Option("-o", "--out", help="Output file for a single image, or a folder for <name>.png files.")
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Output file for a single image, - for a PNG on standard output, or a folder for <name>.png files.",
+        ),
     ],
     text: Annotated[list[str] | None, typer.Option(help="Object to matte. Repeat for several objects.")] = None,
     box: Annotated[
         list[str] | None,
-        typer.Option(metavar="X0 Y0 X1 Y1", help="Box around the object, in pixels. Repeat for several objects."),
+        typer.Option(
+            metavar="X0 Y0 X1 Y1",
+            help="Box around the object, in pixels; also X0,Y0,X1,Y1. Repeat for several objects.",
+        ),
     ] = None,
     point: Annotated[
         list[str] | None, typer.Option(metavar="X Y", help="Click on the object. Repeat for more clicks.")
@@ -90,10 +134,15 @@ def matte(
     formats = OPAQUE_FORMATS if alpha or background is not None else TRANSPARENT_FORMATS
     jobs = plan_jobs(images, out, objects, formats)
     render = make_renderer(alpha, background)
-    waiting = [job for job in jobs if not (skip_existing and all(target.exists() for target in job.targets))]
+    waiting = [job for job in jobs if not (skip_existing and job.is_done())]
+    waiting = [replace(job, data=read_standard_input()) if job.source == STANDARD_STREAM else job for job in waiting]
     failures: dict[str, str] = {}
     if waiting:
-        failures = run_jobs(waiting, load_pipeline(model, device, dtype.value), prompts, render, batch_size, not alpha)
+        remove_unfinished_files(path for job in waiting for path in job.targets if path is not None)
+        check_device(device)
+        pipe = load_pipeline(model, device, dtype.value)
+        typer.echo(f"{model or 'fclm-lite'} on {pipe.device}", err=True)
+        failures = run_jobs(waiting, pipe, prompts, render, batch_size, not alpha)
     report(jobs, waiting, failures)
     if failures:
         raise typer.Exit(1)
@@ -105,9 +154,11 @@ def collect_prompts(
     """Return the prompts as arguments of the pipeline, and the number of objects they name; all points name one."""
     prompts: dict[str, Any] = {}
     if text:
+        if not all(each.strip() for each in text):
+            raise typer.BadParameter("--text must not be empty.")
         prompts["text"] = text
     if box:
-        prompts["input_boxes"] = [parse_numbers(each, "--box") for each in box]
+        prompts["input_boxes"] = [parse_box(each) for each in box]
     positive = [parse_numbers(each, "--point") for each in point or []]
     negative = [parse_numbers(each, "--negative-point") for each in negative_point or []]
     if positive or negative:
@@ -124,14 +175,22 @@ def collect_prompts(
 
 def parse_numbers(value: str, option: str) -> list[float]:
     """Parse the numbers of a coordinate option, separated by spaces or commas."""
-    names = COORDINATES[option]
-    try:
-        numbers = [float(each) for each in value.replace(",", " ").split()]
-    except ValueError:
-        numbers = []
-    if len(numbers) != len(names):
-        raise typer.BadParameter(f"{option} takes {len(names)} numbers, {' '.join(names)}, got {value!r}.")
-    return numbers
+    names, words = COORDINATES[option], split_numbers(value)
+    if len(words) == len(names) and is_numeric(value):
+        numbers = [float(word) for word in words]
+        if all(map(math.isfinite, numbers)):
+            return numbers
+        raise typer.BadParameter(f"{option} takes finite numbers, got {value}.")
+    told = (f"{len(words)}: {value}" if is_numeric(value) else repr(value)) if words else "none"
+    raise typer.BadParameter(f"{option} takes {len(names)} numbers, {' '.join(names)}, got {told}.")
+
+
+def parse_box(value: str) -> list[float]:
+    """Parse the numbers of a box, which must have an area."""
+    x0, y0, x1, y1 = parse_numbers(value, "--box")
+    if x1 <= x0 or y1 <= y0:
+        raise typer.BadParameter(f"--box is empty: X0 < X1 and Y0 < Y1 must hold, got {value}.")
+    return [x0, y0, x1, y1]
 
 
 def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, Any]], "Image.Image"]:
@@ -140,17 +199,9 @@ def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, An
         return lambda result: result["alpha"]
     if background is None:
         return lambda result: result["cutout"]
-    from PIL import Image, ImageColor, ImageOps
+    from PIL import Image, ImageOps
 
-    from ..image_utils_fclm import load_image
-
-    try:
-        backdrop = Image.new("RGB", (1, 1), ImageColor.getrgb(background)[:3])
-    except ValueError:
-        try:
-            backdrop = load_image(background)
-        except ValueError as error:
-            raise typer.BadParameter(f"--background must be a color or an image: {error}") from error
+    backdrop = load_background(background)
 
     def compose(result: dict[str, Any]) -> Image.Image:
         cutout = result["cutout"]
@@ -161,9 +212,31 @@ def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, An
     return compose
 
 
+def load_background(background: str) -> "Image.Image":
+    """Return the image behind `--background`; a color becomes an image of one pixel."""
+    import difflib
+
+    from PIL import Image, ImageColor
+
+    from ..image_utils_fclm import load_image
+
+    try:
+        return Image.new("RGB", (1, 1), ImageColor.getrgb(background)[:3])
+    except ValueError:
+        pass
+    if not is_url(background) and not Path(background).is_file():
+        meant = difflib.get_close_matches(background.lower(), ImageColor.colormap, n=1)
+        hint = f" Did you mean {meant[0]}?" if meant else ""
+        raise typer.BadParameter(f"--background: no such color or file: {background!r}.{hint}")
+    try:
+        return load_image(background if is_url(background) else Path(background))
+    except ValueError as error:
+        raise typer.BadParameter(f"--background: {error}") from error
+
+
 def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable[..., Any]:
     """Load the pipeline, or exit with an error."""
-    with exit_on_error(f"The model {model or 'fclm-lite'} cannot be loaded: "):
+    with exit_on_error(f"The model {model or 'fclm-lite'} cannot be loaded: ", name=model):
         from transformers import pipeline
 
         from ..checkpoints import LITE_CHECKPOINT
@@ -176,6 +249,7 @@ def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable
             device=device,
             dtype=dtype,
             pipeline_class=ReferringMattingPipeline,
+            model_kwargs={"use_safetensors": True},  # never unpickle what others made
         )
 
 
@@ -195,7 +269,7 @@ def run_jobs(
             batch = jobs[start : start + batch_size]
             for job, outcome in zip(batch, predict(batch, pipe, prompts, cutout), strict=True):
                 if error := write_results(job, outcome, render):
-                    failures[str(job.source)] = str(error) or type(error).__name__
+                    failures[job.name] = name_options(str(error) or type(error).__name__, prompts)
             progress.advance(task, len(batch))
     return failures
 
@@ -208,7 +282,11 @@ def write_results(
         return outcome
     try:
         for path, result in zip(job.targets, outcome, strict=True):
-            write_image(render(result), path)
+            data = encode_image(render(result), path)
+            if path is None:
+                write_standard_output(data)
+            else:
+                write_bytes(path, data)
     except Exception as error:
         return error
     return None
@@ -218,9 +296,9 @@ def predict(
     batch: list[Job], pipe: Callable[..., Any], prompts: dict[str, Any], cutout: bool
 ) -> list[list[dict[str, Any]] | Exception]:
     """Return the results or the error of each job; a batch that fails is repeated one by one to find the culprit."""
-    samples: Any = [job.source for job in batch] if len(batch) > 1 else batch[0].source
     try:
-        results = pipe(samples, **prompts, cutout=cutout, batch_size=len(batch))
+        samples = [{"image": job.source if job.data is None else job.data, **prompts} for job in batch]
+        results = pipe(samples if len(samples) > 1 else samples[0], cutout=cutout, batch_size=len(batch))
     except Exception as error:
         return [error] if len(batch) == 1 else [predict([job], pipe, prompts, cutout)[0] for job in batch]
     results = results if len(batch) > 1 else [results]
@@ -229,21 +307,54 @@ def predict(
 
 def write_image(image: "Image.Image", path: Path) -> None:
     """Write an image atomically, with its color profile."""
-    name, options = OPAQUE_FORMATS[path.suffix.lower()]
+    write_bytes(path, encode_image(image, path))
+
+
+def encode_image(image: "Image.Image", path: Path | None) -> memoryview:
+    """Return an image, with its color profile, in the format of a file, or as PNG if there is none."""
+    name, options = OPAQUE_FORMATS[".png" if path is None else path.suffix.lower()]
     if profile := image.info.get("icc_profile"):
         options = {**options, "icc_profile": profile}
     data = BytesIO()
     image.save(data, name, **options)
-    write_bytes(path, data.getbuffer())
+    return data.getbuffer()
+
+
+def name_options(message: str, prompts: dict[str, Any]) -> str:
+    """Replace the arguments of the pipeline in an error message by options of the command line."""
+
+    def name_option(match: re.Match[str]) -> str:
+        argument, index, point = match["argument"], int(match["object"]), match["point"]
+        if argument in ("input_points", "input_labels"):
+            number = int(point or 0)
+            labels = prompts["input_labels"][0]
+            option = "--point" if labels[number] else "--negative-point"
+            values = [prompts["input_points"][0][number]]
+        else:
+            option, values = {"text": "--text", "input_boxes": "--box"}[argument], [prompts[argument][index]]
+        shown = " ".join(f"{each:g}" if isinstance(each, float) else repr(each) for each in flatten(values))
+        return f"{option} {shown}"
+
+    return re.sub(
+        r"(?P<argument>text|input_(?:points|labels|boxes))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
+        r"(?:, point (?P<point>\d+),)?",
+        name_option,
+        message,
+    )
+
+
+def flatten(value: Any) -> list[Any]:
+    """Return the leaves of nested lists."""
+    return [leaf for each in value for leaf in flatten(each)] if isinstance(value, list) else [value]
 
 
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
     """Print errors in red on standard error, then the files that were written or, for many images, their number."""
-    for source, problem in failures.items():
-        typer.secho(f"{source}: {problem}", fg="red", err=True)
-    done = [job for job in waiting if str(job.source) not in failures]
+    for name, problem in failures.items():
+        typer.secho(problem if name in problem else f"{name}: {problem}", fg="red", err=True)
+    done = [job for job in waiting if job.name not in failures]
     if len(jobs) == 1:
-        for path in (path for job in done for path in job.targets):
+        for path in (path for job in done for path in job.targets if path is not None):
             typer.echo(path)
     else:
         typer.echo(f"{len(done)} done, {len(jobs) - len(waiting)} skipped, {len(failures)} failed.")

@@ -2,7 +2,8 @@
 
 import glob
 import os
-from collections import Counter
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,36 +22,46 @@ TRANSPARENT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 OPAQUE_FORMATS = {**TRANSPARENT_FORMATS, ".jpg": ("JPEG", {"quality": 95}), ".jpeg": ("JPEG", {"quality": 95})}
 
 
+STANDARD_STREAM = "-"
+
+
 @dataclass(frozen=True)
 class Job:
-    """An image and the files to write its objects to."""
+    """An image, the files to write its objects to (None is standard output), and what was read from standard input."""
 
     source: str | Path
-    targets: list[Path]
+    targets: list[Path | None]
+    data: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the image."""
+        return "standard input" if self.source == STANDARD_STREAM else str(self.source)
+
+    def is_done(self) -> bool:
+        """Return whether all files exist."""
+        return all(target is not None and target.exists() for target in self.targets)
 
 
 def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]) -> list[Job]:
     """Return the jobs of a command; no output overwrites an input or another output.
 
     Args:
-        images: Files, folders, patterns and URLs.
-        out: Output file or folder.
+        images: Files, folders, patterns, URLs, and `-` for standard input.
+        out: Output file or folder, or `-` for standard output.
         objects: Number of objects in each image.
         formats: Suffixes that an output file may have.
 
     Raises:
         typer.BadParameter: If there is no image, or `out` is not suitable.
     """
-    from ..image_utils_fclm import IMAGE_SUFFIXES
-
     images = [path for image in images for path in expand_pattern(image)]
-    target, suffix = Path(out), Path(out).suffix.lower()
-    alone = len(images) == 1 and not Path(images[0]).is_dir()
-    if suffix in IMAGE_SUFFIXES | formats.keys() and not target.is_dir() and not out.endswith(("/", os.sep)):
-        if not alone:
-            raise typer.BadParameter(f"-o must be a folder for several images, got the file {out}.")
-        if suffix not in formats:
-            raise typer.BadParameter(f"-o must end in one of {', '.join(formats)} for this output, got {out}.")
+    check_streams(images, out, objects)
+    if out == STANDARD_STREAM:
+        return [Job(source, [None]) for source, _ in find_images(images[0], Path())]
+    target = Path(out)
+    if is_file_name(out, formats):
+        check_file_name(images, out, formats)
         found = [(source, target) for source, _ in find_images(images[0], target)]
     else:
         found = list(find_outputs(images, target))
@@ -58,21 +69,65 @@ def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]
     if not jobs:
         raise typer.BadParameter(f"No image found in {', '.join(images)}.")
     sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
-    writers: dict[Path, str | Path] = {}
-    for job in jobs:
-        for path in job.targets:
-            if path.resolve() in sources:
-                raise typer.BadParameter(f"{path} is an input and would be overwritten: choose another -o.")
-            if path in writers:
-                raise typer.BadParameter(f"{writers[path]} and {job.source} would both be written to {path}.")
-            writers[path] = job.source
-    check_folders(writers)
+    paths = [path for job in jobs for path in job.targets if path is not None]
+    for path in paths:
+        if path.resolve() in sources:
+            raise typer.BadParameter(f"{path} is an input and would be overwritten: choose another -o.")
+    check_folders(paths)
     return jobs
+
+
+def check_streams(images: list[str], out: str, objects: int) -> None:
+    """Raise an error unless standard input is read once, and a single image goes to standard output."""
+    if images.count(STANDARD_STREAM) > 1:
+        raise typer.BadParameter("- (standard input) holds one image and can be given once.")
+    if out != STANDARD_STREAM:
+        return
+    if len(images) > 1 or Path(images[0]).is_dir():
+        raise typer.BadParameter("-o - (standard output) takes a single image; choose a folder for several.")
+    if objects > 1:
+        raise typer.BadParameter(f"-o - (standard output) takes a single object, got prompts for {objects}.")
+    if sys.stdout.isatty():
+        raise typer.BadParameter("-o - writes a PNG, which a terminal cannot show: send it to a file or a pipe.")
+
+
+def is_file_name(out: str, formats: Iterable[str]) -> bool:
+    """Return whether an output that may not exist yet is a file rather than a folder."""
+    from ..image_utils_fclm import IMAGE_SUFFIXES
+
+    known = Path(out).suffix.lower() in IMAGE_SUFFIXES | OPAQUE_FORMATS.keys() | set(formats)
+    return known and not Path(out).is_dir() and not out.endswith(("/", os.sep))
+
+
+def check_file_name(images: list[str], out: str, formats: Iterable[str]) -> None:
+    """Raise an error unless the output file has a format that can hold the output, and there is a single image."""
+    if len(images) > 1 or Path(images[0]).is_dir():
+        raise typer.BadParameter(f"-o must be a folder for several images, got the file {out}.")
+    suffix = Path(out).suffix.lower()
+    if suffix in formats:
+        return
+    if suffix in OPAQUE_FORMATS:
+        raise typer.BadParameter(
+            f"-o {out}: JPEG has no transparency. Add --background COLOR to fill it, or --alpha for the matte;"
+            f" a cutout must end in one of {', '.join(formats)}."
+        )
+    raise typer.BadParameter(f"-o must end in one of {', '.join(formats)} for this output, got {out}.")
+
+
+def make_file_name(url_path: str) -> str:
+    """Return the last part of the path of a URL as a file name, without anything that leads out of a folder."""
+    name = Path(unquote(url_path)).name
+    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).lstrip(".")[-100:] or "image"
+
+
+def is_url(image: str) -> bool:
+    """Return whether an image is a web address."""
+    return image.startswith(("http://", "https://"))
 
 
 def expand_pattern(image: str) -> list[str]:
     """Return the matches of a pattern that no shell has expanded, or else `image` itself."""
-    if image.startswith(("http://", "https://")) or not glob.has_magic(image) or Path(image).exists():
+    if is_url(image) or not glob.has_magic(image) or Path(image).exists():
         return [image]
     return sorted(glob.glob(image, recursive=True)) or [image]  # noqa: PTH207 - Path.glob takes no absolute patterns
 
@@ -88,24 +143,52 @@ def check_folders(paths: Iterable[Path]) -> None:
 
 
 def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, Path]]:
-    """Yield each image with its output file; a.jpg beside a.png becomes a.jpg.png and a.png.png."""
+    """Yield each image with its output file, which no two of them share.
+
+    a.jpg beside a.png becomes a.jpg.png and a.png.png; a.jpg of another folder becomes a-2.png. An image that was given
+    twice is done once. Names that differ in case only are the same file on some systems.
+    """
     several_folders = sum(Path(image).is_dir() for image in images) > 1
-    found = []
+    found: dict[str | Path, tuple[str | Path, Path]] = {}
     for image in images:
         prefix = Path(Path(image).resolve().name) if several_folders and Path(image).is_dir() else Path()
-        found += [(source, prefix / relative) for source, relative in find_images(image, folder)]
-    stems = Counter(relative.with_suffix("") for _, relative in found)
-    for source, relative in found:
-        name = relative.name if stems[relative.with_suffix("")] > 1 else relative.stem
-        yield source, folder / relative.parent / f"{name}.png"
+        for source, relative in find_images(image, folder):
+            found.setdefault(source.resolve() if isinstance(source, Path) else source, (source, prefix / relative))
+    names: dict[str, set[str]] = {}
+    for _, relative in found.values():
+        names.setdefault(str(relative.with_suffix("")).casefold(), set()).add(relative.name.casefold())
+    stems = [
+        relative if len(names[str(relative.with_suffix("")).casefold()]) > 1 else relative.with_suffix("")
+        for _, relative in found.values()
+    ]
+    for (source, _), stem in zip(found.values(), number_names(stems), strict=True):
+        yield source, folder / stem.with_name(f"{stem.name}.png")
+
+
+def number_names(names: list[Path]) -> list[Path]:
+    """Return names of which no two are the same: a, a, b become a, a-2, b."""
+    taken = {str(name).casefold() for name in names}
+    used: set[str] = set()
+    numbered = []
+    for name in names:
+        key, number = name, 1
+        while str(key).casefold() in (used if number == 1 else taken):
+            number += 1
+            key = name.with_name(f"{name.name}-{number}")
+        used.add(str(key).casefold())
+        taken.add(str(key).casefold())
+        numbered.append(key)
+    return numbered
 
 
 def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
     """Yield the images behind an argument with their paths relative to it, without hidden files and earlier outputs."""
     from ..image_utils_fclm import IMAGE_SUFFIXES
 
-    if image.startswith(("http://", "https://")):
-        yield image, Path(Path(unquote(urlsplit(image).path)).name or "image")
+    if image == STANDARD_STREAM:
+        yield image, Path("stdin")
+    elif is_url(image):
+        yield image, Path(make_file_name(urlsplit(image).path))
     elif not (root := Path(image)).is_dir():
         yield root, Path(root.name)
     else:
@@ -118,7 +201,7 @@ def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
                 yield path, relative
 
 
-def number_objects(path: Path, objects: int) -> list[Path]:
+def number_objects(path: Path, objects: int) -> list[Path | None]:
     """Return a file for each object: out.png, or out_1.png, out_2.png, ..."""
     if objects == 1:
         return [path]

@@ -22,7 +22,7 @@ def push(
     message: Annotated[str, typer.Option(help="First line of the commit message.")] = "Upload FCLM checkpoint",
 ) -> None:
     """Upload a checkpoint with its code to the Hub, so that it loads without fclm_hf."""
-    with exit_on_error():
+    with exit_on_error(options={"card": "--card", "revision": "--revision"}):
         from ..hub import push_checkpoint
 
         commit = push_checkpoint(

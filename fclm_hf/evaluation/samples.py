@@ -110,6 +110,8 @@ def _open_cell(source: Any, name: str) -> Any:
     """Decode a cell of `datasets`; return any other source unchanged."""
     if not isinstance(source, Mapping):
         return source
+    if source.get("bytes") is not None:
+        return source["bytes"]
     from datasets import Image as ImageFeature
 
     try:

@@ -5,29 +5,11 @@ from pathlib import Path
 
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME
 
+from ..configuration_fclm import IMAGE_PROCESSOR_CLASSES, MODEL_CLASSES, PIPELINES, PROCESSOR_CLASSES
 from ..utils.files import edit_json
 
 
 RUNTIME_FILES = "*_fclm.py"
-MODEL_CLASSES = {
-    "AutoConfig": "configuration_fclm.FCLMConfig",
-    "AutoModel": "modeling_fclm.FCLMModel",
-    "AutoModelForImageMatting": "modeling_fclm.FCLMForImageMatting",
-}
-PIPELINES = {
-    "referring-matting": {
-        "impl": "pipeline_fclm.ReferringMattingPipeline",
-        "pt": ["AutoModelForImageMatting"],
-        "type": "multimodal",
-    }
-}
-PROCESSOR_CLASSES = {"AutoProcessor": "processing_fclm.FCLMProcessor"}
-IMAGE_PROCESSOR_CLASSES = {
-    "AutoImageProcessor": {
-        "torchvision": "image_processing_fclm.FCLMImageProcessor",
-        "pil": "image_processing_pil_fclm.FCLMImageProcessorPil",
-    }
-}
 
 
 def find_runtime_files() -> list[Path]:

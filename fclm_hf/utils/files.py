@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,17 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def remove_unfinished_files(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left while they wrote these very files; others may be at work beside them."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items():
+        for path in folder.glob(f"{UNFINISHED}*"):
+            if path.name.removeprefix(UNFINISHED).partition("-")[2] in wanted:
+                path.unlink(missing_ok=True)
 
 
 def flush_to_disk(path: Path) -> None:

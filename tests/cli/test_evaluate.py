@@ -57,7 +57,10 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     for words, message in (
         (["--model", "nowhere"], "nowhere"),
         (["--column", "image"], "--column must be ROLE=NAME"),
-        (["--layout", "dis"], "layout must be one of"),
+        (["--layout", "dis"], "--layout must be one of"),
+        (["--point-rule", "left"], "--point-rule must be one of"),
+        (["--longest-edge", "0"], "--longest-edge must be at least 1"),
+        (["--device", "cuda:99"], "--device cuda:99 is unavailable"),
         (["--shard", "2"], "--shard must be I/N"),
         (["--encoder-size", "big"], "--encoder-size must be"),
     ):

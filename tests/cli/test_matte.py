@@ -16,6 +16,7 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from fclm_hf.cli import matte as cli
+from fclm_hf.cli import matte_jobs
 from fclm_hf.cli.main import app
 
 
@@ -104,7 +105,8 @@ def test_folder_with_awkward_files(tmp_path: Path) -> None:
     (photos / "notes.txt").write_text("no image")
     output = run(photos, "-o", out, "--batch-size", 3, code=1)
     assert f"{len(sizes) + 2} done, 0 skipped, 1 failed." in output
-    assert "broken.jpg: " in output
+    assert output.count("broken.jpg") == 1  # the message names it, and nothing else does
+    assert "broken.jpg is not an image that PIL can read" in output
     expected = [f"deep/er/{Path(name).stem}.png" for name in sizes] + ["same.jpg.png", "same.png.png"]
     assert list_files(out) == sorted(expected)
     for name, size in sizes.items():
@@ -117,6 +119,99 @@ def test_folder_with_awkward_files(tmp_path: Path) -> None:
     assert f"1 done, {len(sizes) + 1} skipped, 1 failed." in run(photos, "-o", out, "--skip-existing", code=1)
     assert list_files(out) == sorted(expected)
     assert (out / "same.png.png").stat().st_mtime_ns == before
+
+
+def test_coordinates_are_typed_with_spaces_or_commas(photo: Path, tmp_path: Path) -> None:
+    """Files may stand before and after them, and may be called like numbers."""
+    make_photo(seed=1).save(tmp_path / "7.png")
+    alphas = []
+    for words in (
+        ["--box", 5, 5, 30, 35, photo],
+        ["--box", "5,5,30,35", photo],
+        ["--box", "5, 5, 30, 35", photo],
+        ["--box", "5,", "5,", "30,", 35, photo],
+        ["--box=5", 5, 30, 35, photo],
+        ["--box=5,5,30,35", photo],
+        [photo, "--box", 5, 5, 30, 35],
+    ):
+        run(*words, "-o", tmp_path / "out.png", "--alpha")
+        alphas.append((tmp_path / "out.png").read_bytes())
+    assert len(set(alphas)) == 1
+    run("--box", 5, 5, 30, 35, tmp_path / "7.png", "-o", tmp_path / "other.png", "--alpha")
+    words = ["--box", "5", "5", "30", "35", "7.png", "8"]
+    assert cli.take_numbers(words[1:], 4) == (words[1:5], ["7.png", "8"])
+    assert cli.take_numbers(["-1", "-0.5", "8", "9", "-o"], 4) == (["-1", "-0.5", "8", "9"], ["-o"])
+
+
+def test_standard_streams(photo: Path, tmp_path: Path) -> None:
+    run(photo, "--text", "a cat", "-o", tmp_path / "file.png")
+    for words in (["-", "-o", "-"], [photo, "-o", "-"]):
+        command = ["matte", *map(str, words), "--text", "a cat"]
+        result = CliRunner().invoke(app, command, input=photo.read_bytes())
+        assert result.exit_code == 0, result.output
+        assert result.stdout_bytes == (tmp_path / "file.png").read_bytes()  # nothing but the image
+        assert result.stderr == "fclm-lite on cpu\n"
+    result = CliRunner().invoke(app, ["matte", "-", "-o", str(tmp_path / "out"), "--text", "a cat"], photo.read_bytes())
+    assert result.stdout.replace("\n", "").endswith("stdin.png")
+    assert (tmp_path / "out" / "stdin.png").read_bytes() == (tmp_path / "file.png").read_bytes()
+    for data in (b"", b"no image"):
+        result = CliRunner().invoke(app, ["matte", "-", "-o", "-"], input=data)
+        assert (result.exit_code, result.stdout_bytes) == (1, b"")
+        assert "standard input: image" in result.stderr
+
+
+def test_a_reader_that_stops_early(photo: Path, checkpoint: Path) -> None:
+    """As in `fclm matte photo.jpg -o - | head -c 10`."""
+    script = """
+import sys
+from fclm_hf.cli.streams import write_standard_output
+print("ready", file=sys.stderr, flush=True)
+sys.stdin.read()
+try:
+    write_standard_output(bytes(1000000))
+except BrokenPipeError:
+    print("stopped", file=sys.stderr)
+"""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", script], env=env, **pipes) as process:
+        assert process.stderr.readline() == b"ready\n"
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b"stopped\n"
+        assert process.wait() == 0
+
+
+def test_files_of_the_same_name(tmp_path: Path) -> None:
+    names = ["x/a.png", "y/a.png", "z/a-2.png", "z/A.png", "x/b.png", "x/b.jpg", "y/b.jpg"]
+    for seed, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        make_photo(seed=seed).save(tmp_path / name)
+    inputs = [tmp_path / name for name in names]
+    assert "7 done, 0 skipped, 0 failed." in run(*inputs, inputs[0], "-o", tmp_path / "out", "--alpha")
+    expected = ["A-4.png", "a-2.png", "a-3.png", "a.png", "b.jpg-2.png", "b.jpg.png", "b.png.png"]
+    assert list_files(tmp_path / "out") == expected
+    run(inputs[0], "-o", tmp_path / "first.png", "--alpha")
+    assert (tmp_path / "out" / "a.png").read_bytes() == (tmp_path / "first.png").read_bytes()
+    assert "7 skipped" in run(*inputs, "-o", tmp_path / "out", "--alpha", "--skip-existing")
+
+
+def test_devices(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for device, problem in [
+        ("cuda", "--device cuda is unavailable: torch "),
+        ("cuda:3", "finds no cuda device here."),
+        ("gpu", "--device must be cpu, cuda, cuda:0, mps, ..., got 'gpu'."),
+        ("meta", "--device meta is unavailable"),
+    ]:
+        result = CliRunner().invoke(app, ["matte", str(photo), "-o", str(tmp_path / "o.png"), "--device", device])
+        assert result.exit_code == 1
+        assert problem in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert "torch finds 2 cuda devices here" in run(photo, "-o", tmp_path / "o.png", "--device", "cuda:2", code=1)
+    assert list_files(tmp_path) == ["photo.jpg"]
 
 
 def test_matte_and_background(photo: Path, tmp_path: Path) -> None:
@@ -146,10 +241,43 @@ def test_patterns_that_no_shell_expanded(tmp_path: Path) -> None:
 
 def test_url(photo: Path, tmp_path: Path) -> None:
     with serve(photo.parent) as address:
-        run(f"{address}/photo.jpg?size=large", photo, "-o", tmp_path / "out", code=2)  # both would be photo.png
         run(f"{address}/photo.jpg?size=large", "-o", tmp_path / "out")
-        assert "404" in run(f"{address}/none.jpg", "-o", tmp_path / "out", code=1)
-    assert list_files(tmp_path / "out") == ["photo.png"]
+        assert list_files(tmp_path / "out") == ["photo.png"]
+        assert "2 done" in run(f"{address}/photo.jpg?size=large", photo, "-o", tmp_path / "out")
+        output = run(f"{address}/none.jpg", "-o", tmp_path / "out", code=1)
+        assert "404" in output
+    assert list_files(tmp_path / "out") == ["photo-2.png", "photo.png"]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("http://host/a/b.jpg?size=1#top", "b.jpg"),
+        ("http://host/..", "image"),
+        ("http://host/", "image"),
+        ("http://host", "image"),
+        ("http://host/..%2F..%2Fetc%2Fpasswd", "passwd"),
+        ("http://host/..%5C..%5Cboot.ini", "_.._boot.ini"),
+        ("http://host/a%00b.jpg", "a_b.jpg"),
+        ("http://host/C:evil.jpg", "C_evil.jpg"),
+        ("http://host/.bashrc", "bashrc"),
+        ("http://host/" + 300 * "a" + ".jpg", 96 * "a" + ".jpg"),
+    ],
+)
+def test_names_from_addresses_stay_in_the_folder(address: str, name: str, tmp_path: Path) -> None:
+    assert [str(path) for _, path in matte_jobs.find_images(address, tmp_path)] == [name]
+    [job] = matte_jobs.plan_jobs([address], str(tmp_path / "out"), 1, matte_jobs.TRANSPARENT_FORMATS)
+    assert [target.resolve().parent for target in job.targets] == [(tmp_path / "out").resolve()]
+
+
+def test_what_killed_runs_left_goes(photo: Path, tmp_path: Path) -> None:
+    """But not what others may be writing."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".unfinished-01234567-photo.png", ".unfinished-01234567-other.png", ".unfinished-0-1-photo.png"):
+        (out / name).write_bytes(b"half")
+    run(photo, "-o", out, "--skip-existing")
+    assert list_files(out) == [".unfinished-0-1-photo.png", ".unfinished-01234567-other.png", "photo.png"]
 
 
 def test_usage_errors(photo: Path, tmp_path: Path) -> None:
@@ -158,23 +286,51 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
     before = list_files(tmp_path)
     for words, problem in [
         ([photo, photo, "-o", "out.png"], "must be a folder for several images"),
-        ([photo, "-o", "out.jpg"], "must end in one of .png"),
+        (
+            [photo, "-o", "out.jpg"],
+            "-o out.jpg: JPEG has no transparency. Add --background COLOR to fill it, or --alpha",
+        ),
+        ([photo, "-o", "out.gif"], "must end in one of .png"),
         ([tmp_path / "same.png", "-o", tmp_path], "would be overwritten"),
         ([tmp_path / "same.png", "-o", tmp_path / "same.png"], "would be overwritten"),
         ([tmp_path / "empty", "-o", tmp_path / "out"], "No image found in"),
-        ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers"),
-        ([photo, "-o", "o", "--box", 1, 2, "--point", 3, 4], "--box takes 4 numbers"),
+        ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
+        (["--box", 1, 2, 3, photo, "-o", "o"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
+        ([photo, "-o", "o", "--box", "1,2,3"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1,2,3."),
+        (["--box", 1, 2, 3, 4, 5, photo, "-o", "o"], "got 5: 1 2 3 4 5."),
+        ([photo, "-o", "o", "--box", 1, 2, "--point", 3, 4], "--box takes 4 numbers, X0 Y0 X1 Y1, got 2: 1 2."),
+        ([photo, "-o", "o", "--box"], "--box takes 4 numbers, X0 Y0 X1 Y1, got none."),
+        ([photo, "-o", "o", "--point", 1], "--point takes 2 numbers, X Y, got 1: 1."),
+        ([photo, "-o", "o", "--point", "a,b"], "--point takes 2 numbers, X Y, got 'a,b'."),
+        ([photo, "-o", "o", "--box", "nan", 0, 1, 1], "--box takes finite numbers"),
+        ([photo, "-o", "o", "--box", 5, 5, 5, 9], "--box is empty: X0 < X1 and Y0 < Y1"),
+        ([photo, "-o", "o", "--text", " "], "--text must not be empty"),
         ([photo, "-o", "o", "--text", "a", "--text", "b", "--point", 1, 2], "different numbers of objects"),
         ([photo, "-o", "o", "--alpha", "--background", "red"], "mutually exclusive"),
         ([photo, "-o", photo / "out"], "photo.jpg is a file"),
         ([tmp_path, "-o", photo / "deep" / "er"], "photo.jpg is a file"),
-        ([photo, "-o", "o", "--background", "no color"], "must be a color or an image"),
+        ([photo, "-o", "o", "--background", "gren"], "no such color or file: 'gren'. Did you mean green?"),
+        ([photo, "-o", "o", "--background", "none.jpg"], "no such color or file: 'none.jpg'."),
+        (["-", "-", "-o", "o"], "- (standard input) holds one image and can be given once"),
+        ([photo, photo, "-o", "-"], "-o - (standard output) takes a single image"),
+        ([photo, "-o", "-", "--text", "a", "--text", "b"], "-o - (standard output) takes a single object"),
     ]:
         output = run(*words, code=2)
         assert all(word in output for word in problem.split()), (words, output)
-    assert "cannot be loaded" in run(photo, "-o", tmp_path / "out", "--model", tmp_path / "empty", code=1)
-    assert "outside the image" in run(photo, "-o", tmp_path / "o.png", "--box", 0, 0, 999, 9, code=1)
-    assert "does not exist" in run(tmp_path / "none.jpg", "-o", tmp_path / "o.png", code=1)
+    for words, problem, name in [
+        (["--model", tmp_path / "empty"], "The model cannot be loaded: ", "empty"),
+        (["--box", 60, 0, 70, 9.5], "photo.jpg: --box 60 0 70 9.5 does not overlap the image", "--box"),
+        (["--text", "b", "--point", 999, 9], "photo.jpg: --point 999 9 is outside the image", "--point"),
+        (["--point", 1, 1, "--negative-point", 9, 999], "--negative-point 9 999 is outside the image", "point"),
+    ]:
+        output = run(photo, "-o", tmp_path / "o.png", *words, code=1)
+        assert problem in output
+        assert "input_" not in output
+        assert output.count(name) == 1
+    for name in (tmp_path / "none.jpg", "catt"):  # the latter would be base64
+        output = run(name, "-o", tmp_path / "o.png", code=1)
+        assert f"The image file '{name}' does not exist." in output
+        assert output.count(str(name)) == 1
     assert list_files(tmp_path) == before
 
 

@@ -14,6 +14,7 @@ PHOTO = PHOTOS / "cat.jpg"
 BOX = [60, 20, 420, 290]
 LOAD = r"""
     import json, sys
+    from pathlib import Path
     import numpy as np
     from PIL import Image
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageMatting, AutoProcessor
@@ -46,8 +47,21 @@ LOAD = r"""
     result = matting(photo, input_boxes=[box], text="cat")
     np.savez(out, model=alphas[0].detach().numpy(), pipeline=result["predicted_alpha"].numpy(), cutout=result["cutout"])
 
-    # what was loaded that way can be saved and loaded again
+    # what was loaded that way can be saved and loaded again, with all files
     matting.save_pretrained("again")
+    model.save_pretrained("parts")
+    processor.save_pretrained("parts")
+    AutoImageProcessor.from_pretrained(repo, trust_remote_code=True).save_pretrained("image_processor")
+    code = sorted(path.name for path in Path(sys.modules[type(model).__module__].__file__).parent.glob("*_fclm.py"))
+    assert {"image_processing_pil_fclm.py", "image_processing_fclm.py", "pipeline_fclm.py"} <= set(code), code
+    for folder in ("again", "parts", "image_processor"):
+        assert sorted(path.name for path in Path(folder).glob("*_fclm.py")) == code, folder
+    for folder in ("again", "parts"):
+        config, settings = (json.loads(Path(folder, f"{n}.json").read_text()) for n in ("config", "processor_config"))
+        backends = settings["image_processor"]["auto_map"]
+        modules = [*config["auto_map"].values(), *settings["auto_map"].values()]
+        modules += [*backends["AutoImageProcessor"].values(), config["custom_pipelines"]["referring-matting"]["impl"]]
+        assert len(modules) == 7 and {module.split(".")[0] + ".py" for module in modules} <= set(code), modules
     again = pipeline("referring-matting", model="again", trust_remote_code=True)
     weights, same = matting.model.state_dict(), again.model.state_dict()
     assert weights.keys() == same.keys() and all((weights[name] == same[name]).all() for name in weights)

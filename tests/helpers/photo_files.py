@@ -3,13 +3,16 @@
 import contextlib
 import functools
 import http.server
+import io
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 
 def make_photo(width: int = 50, height: int = 40, seed: int = 0) -> Image.Image:
@@ -63,3 +66,52 @@ def serve(folder: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def make_png(bit_depth: int, color_type: int, rows: list[bytes], width: int, transparent: bytes = b"") -> bytes:
+    """Return a PNG of a kind that PIL does not write; `rows` are packed samples, `transparent` is the tRNS chunk."""
+
+    def pack(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bit_depth, color_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    middle = pack(b"tRNS", transparent) if transparent else b""
+    return b"\x89PNG\r\n\x1a\n" + pack(b"IHDR", header) + middle + pack(b"IDAT", pixels) + pack(b"IEND", b"")
+
+
+def encode_transparent(colors: np.ndarray, opacity: np.ndarray) -> dict[str, bytes]:
+    """Return an image with transparency as a file of each kind that has any; the first ones keep colors exactly.
+
+    Args:
+        colors: uint8 of shape `(height, width, 3)`, gray levels and at most 100 of them.
+        opacity: uint8 of shape `(height, width)`; those of a palette, a GIF and a tRNS color are 0 or 255.
+    """
+    rgba = Image.fromarray(np.dstack([colors, opacity]))
+    binary = np.where(opacity < 128, 0, 255).astype(np.uint8)
+    gray = np.where(binary == 0, 1, np.maximum(colors[..., 0], 2)).astype(np.uint8)
+    palette = Image.fromarray(gray).convert("P")
+    marked = np.where(binary[..., None] == 0, (1, 2, 3), np.maximum(colors, 4)).astype(np.uint8)
+    deep = np.where(binary == 0, 1, gray.astype(np.uint16) * 257).astype(np.uint16)
+    kinds = {
+        "rgba.png": (rgba, "PNG", {}),
+        "la.png": (rgba.convert("LA"), "PNG", {}),
+        "lossless.webp": (rgba, "WEBP", {"lossless": True, "exact": True}),
+        "rgba.tif": (rgba, "TIFF", {}),
+        "animation.png": (rgba, "PNG", {"save_all": True, "append_images": [Image.new("RGBA", rgba.size, "red")]}),
+        "palette.png": (palette, "PNG", {"transparency": 1}),
+        "palette_alphas.png": (palette, "PNG", {"transparency": b"\xff\x00"}),
+        "palette.gif": (palette, "GIF", {"transparency": 1}),
+        "gray_color.png": (Image.fromarray(gray), "PNG", {"transparency": 1}),
+        "color.png": (Image.fromarray(marked), "PNG", {"transparency": (1, 2, 3)}),
+        "deep_color.png": (Image.fromarray(deep), "PNG", {"transparency": 1}),
+        "lossy.webp": (rgba, "WEBP", {"quality": 95}),
+    }
+    if features.check("avif"):
+        kinds["lossy.avif"] = (rgba, "AVIF", {"quality": 95})
+    files = {}
+    for name, (image, file_format, options) in kinds.items():
+        buffer = io.BytesIO()
+        image.save(buffer, file_format, **options)
+        files[name] = buffer.getvalue()
+    return files

@@ -5,9 +5,11 @@ import os
 import shutil
 from pathlib import Path
 
+import hub_files
 import numpy as np
 import pytest
 import torch
+from local_hub import LocalHub
 from paths import ROOT
 from photo_files import make_photo
 from safetensors.torch import load_file, save_file
@@ -100,6 +102,39 @@ def test_installed_classes_win(exported: Path, trust: bool | None) -> None:
     expected = pipeline("referring-matting", model=tiny_model(), processor=pipe.processor)
     alphas = [each(make_photo(), text="low", cutout=False)["predicted_alpha"] for each in (pipe, expected)]
     assert torch.equal(*alphas)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["parts", "pipeline"])
+def test_what_is_saved_again_keeps_all_files(exported: Path, tmp_path: Path, whole: bool) -> None:
+    """Here with the installed classes; `fresh_interpreter` tests the same without them."""
+    if whole:
+        pipeline("referring-matting", model=str(exported), trust_remote_code=True).save_pretrained(tmp_path / "again")
+    else:
+        for auto in (AutoModelForImageMatting, AutoProcessor):
+            auto.from_pretrained(exported, trust_remote_code=True).save_pretrained(tmp_path / "again")
+    first, again = read_files(exported), read_files(tmp_path / "again")
+    assert first.keys() - again.keys() == {"README.md"}
+    assert {name: first[name] for name in again if name.endswith("_fclm.py")}.items() <= again.items()
+    for name, keys in (("config.json", ("auto_map", "custom_pipelines")), ("processor_config.json", ("auto_map",))):
+        before, after = json.loads(first[name]), json.loads(again[name])
+        assert all(after[key] == before[key] for key in keys)
+        if name == "processor_config.json":
+            assert after["image_processor"]["auto_map"] == before["image_processor"]["auto_map"]
+
+
+@pytest.mark.usefixtures("online")
+def test_what_is_pushed_again_keeps_all_files(hub: LocalHub, exported: Path) -> None:
+    for auto in (AutoModelForImageMatting, AutoProcessor):
+        auto.from_pretrained(exported, trust_remote_code=True).push_to_hub("tester/again")
+    pushed, first = hub_files.read_files(hub, "tester/again"), read_files(exported)
+    assert first.keys() - pushed.keys() <= {"README.md"}
+    assert all(pushed[name] == first[name] for name in first if name.endswith("_fclm.py"))
+
+
+def test_a_model_without_code_is_saved_without(saved: Path, tmp_path: Path) -> None:
+    pipeline("referring-matting", model=str(saved)).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+    assert "auto_map" not in json.loads((tmp_path / "config.json").read_text())
 
 
 def test_cards(saved: Path, exported: Path, tmp_path: Path) -> None:

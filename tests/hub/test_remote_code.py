@@ -22,11 +22,13 @@ STANDARD = {
     "binascii",
     "collections",
     "dataclasses",
+    "difflib",
     "io",
     "itertools",
     "math",
     "os",
     "pathlib",
+    "shutil",
     "typing",
     "warnings",
 }
@@ -42,8 +44,7 @@ def test_all_files_are_found() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_imports(file: Path) -> None:
-    allowed = EVERYWHERE | ({"torchvision"} if file.stem == "image_processing_fclm" else set())
-    assert set(get_imports(file)) <= allowed
+    assert set(get_imports(file)) <= EVERYWHERE
     assert set(get_relative_imports(file)) <= NAMES
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -52,13 +53,20 @@ def test_imports(file: Path) -> None:
             assert node.module in get_relative_imports(file), f"line {node.lineno} is not found by the loader"
 
 
-def test_pil_files_do_not_need_torchvision() -> None:
-    reached, waiting = set(), [name for name in NAMES if name != "image_processing_fclm"]
+def test_no_file_needs_torchvision() -> None:
+    """All are fetched, and saved again, where it is missing; only `image_processing_fclm` cannot be imported there."""
+    assert not any("torchvision" in get_imports(file) for file in FILES)
+
+
+@pytest.mark.parametrize("module", ["modeling_fclm", "processing_fclm"])
+def test_both_backends_are_fetched(module: str) -> None:
+    reached, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        waiting += set(get_relative_imports(remote_code.find_runtime_files()[0].with_name(f"{name}.py"))) - reached
-    assert "image_processing_fclm" not in reached
+        waiting += set(get_relative_imports(FILES[0].with_name(f"{name}.py"))) - reached
+    assert {"image_processing_fclm", "image_processing_pil_fclm"} <= reached
+    assert module != "modeling_fclm" or reached == NAMES
 
 
 def list_references() -> list[str]:

@@ -10,6 +10,7 @@ import fsspec
 import numpy as np
 from PIL import Image
 
+from ...image_loading_fclm import IMAGE_FORMATS
 from ...image_utils_fclm import convert_to_tensor, download, open_image
 from .invalid_samples import InvalidReason, InvalidSampleError
 from .retry import RetryPolicy
@@ -78,7 +79,7 @@ def _read_size(data: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # decode_image raises instead
-            return Image.open(BytesIO(data)).size
+            return Image.open(BytesIO(data), formats=IMAGE_FORMATS).size
     except Image.DecompressionBombError as error:
         raise InvalidSampleError(InvalidReason.TOO_LARGE, str(error)) from error
     except Image.UnidentifiedImageError as error:
