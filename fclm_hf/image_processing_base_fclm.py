@@ -48,6 +48,22 @@ def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     )[0]
 
 
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize a mask prompt; a trimap stays one.
+
+    Args:
+        mask (`torch.FloatTensor` of shape `(height, width)`): Mask in [0, 1], a trimap if it holds 0, 0.5 and 1 only.
+        size (`tuple[int, int]`): New height and width in pixels.
+
+    Returns:
+        Mask of shape `size`.
+    """
+    unknown = (mask - 0.5).abs() < 0.01
+    if unknown.any() and (unknown | (mask == 0) | (mask == 1)).all():
+        return torch.nn.functional.interpolate(mask[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
+    return resize_maps(mask[None], size)[0].clamp(0, 1)
+
+
 def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
     """Load the ground-truth alphas of images.
 
@@ -73,7 +89,7 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
         members = list(maps) if isinstance(maps, (list, tuple)) else [maps]
         if not members:
             raise ValueError(f"{name} must hold at least one map, got none: expected {_NESTING}.")
-        loaded.append(torch.stack([_load_map(each, size, f"{name}[{i}]") for i, each in enumerate(members)]))
+        loaded.append(torch.stack([load_map(each, size, f"{name}[{i}]") for i, each in enumerate(members)]))
     return loaded
 
 
@@ -94,8 +110,20 @@ def _split_images(segmentation_maps: Any, count: int) -> list[Any]:
     return list(segmentation_maps)
 
 
-def _load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
-    """Return a map as float32 `(height, width)` in [0, 1]."""
+def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
+    """Load one map.
+
+    Args:
+        item: Map in any form that [`load_segmentation_maps`] accepts.
+        size (`tuple[int, int]`): Height and width that it must have.
+        name (`str`): Name of the map in errors.
+
+    Returns:
+        `torch.FloatTensor` of shape `size` in [0, 1].
+
+    Raises:
+        ValueError: If the map cannot be read, has another size, or values out of range.
+    """
     if item is None or isinstance(item, (list, tuple)):
         raise ValueError(f"{name} must be a map, got {type(item).__name__}: expected {_NESTING}.")
     item = open_image(item, name)

@@ -1,4 +1,4 @@
-"""Head losses of Eq. 9 of the paper: l1 + Laplacian for matting, BCE + IoU for dichotomous segmentation."""
+"""Head losses of Eq. 9 of the paper, l1 + Laplacian for matting and BCE + IoU for segmentation; coarse masks."""
 
 import torch
 from torch import nn
@@ -153,7 +153,11 @@ def matting_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor 
     known = 1 - unknown
     if mask is not None:
         unknown, known = unknown * mask, known * mask
-    return _masked_mean(error, known) + _masked_mean(error, unknown) + laplacian_loss(alphas, labels)
+    laplacian = laplacian_loss(alphas, labels)
+    if mask is not None:  # the mean over the objects that count
+        counts = mask.expand(*labels.shape[:2], *mask.shape[-2:]).amax((-2, -1))
+        laplacian = laplacian * counts.numel() / counts.sum().clamp(min=1)
+    return _masked_mean(error, known) + _masked_mean(error, unknown) + laplacian
 
 
 def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -205,4 +209,42 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Te
     return _masked_mean(bce + iou_loss, (total > 0).float() if mask is not None else None)
 
 
-__all__ = ["laplacian_loss", "matting_loss", "segmentation_loss"]
+def coarse_mask_loss(logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Compute l1 + IoU + 0.3 BCE: what a coarse mask can teach a matte.
+
+    The l1 term makes the inside solid, where BCE settles at the odds. There are no edge weights: edges of coarse masks
+    are wrong, and `mask` should leave them out. The loss is the mean over objects with any pixel that counts.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Predictions before the sigmoid.
+        labels (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`):
+            Coarse masks in [0, 1].
+        mask (`torch.BoolTensor` of shape `(batch_size, num_objects, height, width)`):
+            True for pixels that count.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`, in fp32; 0 if no pixel counts.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.training import coarse_mask_loss
+
+        >>> labels = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]]])
+        >>> mask = torch.tensor([[[[True, False, False, True]]]])
+        >>> coarse_mask_loss(torch.tensor([[[[20.0, -20.0, 20.0, -20.0]]]]), labels, mask) < 1e-4
+        tensor(True)
+    """
+    logits, labels, mask = logits.float(), labels.float(), mask.float()
+    count = mask.sum((-2, -1))
+    probabilities = logits.sigmoid()
+    l1 = ((probabilities - labels).abs() * mask).sum((-2, -1))
+    bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    per_pixel = (l1 + 0.3 * (bce * mask).sum((-2, -1))) / count.clamp(min=1)
+    intersection = (mask * probabilities * labels).sum((-2, -1))
+    union = (mask * (probabilities + labels - probabilities * labels)).sum((-2, -1))
+    iou_loss = 1 - (intersection + 1) / (union + 1)
+    return _masked_mean(per_pixel + iou_loss, (count > 0).float())
+
+
+__all__ = ["coarse_mask_loss", "laplacian_loss", "matting_loss", "segmentation_loss"]

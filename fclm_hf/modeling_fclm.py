@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
-from .loss_fclm import matting_loss, segmentation_loss
+from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
 
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
@@ -28,8 +28,10 @@ if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files th
 
 FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse cell
 OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride
+MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
+TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
     "input_points": "(batch_size, num_objects, num_points, 2)",
@@ -38,6 +40,7 @@ PROMPT_SHAPES = {
     "input_ids": "(batch_size, sequence_length) or (batch_size, num_objects, sequence_length)",
     "attention_mask": "that of input_ids",
     "object_mask": "(batch_size, num_objects)",
+    "input_masks": "(batch_size, num_objects, mask_height, mask_width)",
 }
 
 
@@ -437,6 +440,7 @@ def count_objects(
     input_ids: torch.Tensor | None = None,
     attention_mask: torch.Tensor | None = None,
     object_mask: torch.Tensor | None = None,
+    input_masks: torch.Tensor | None = None,
 ) -> int:
     """Check the shapes of prompts and return the number of objects per image.
 
@@ -448,6 +452,7 @@ def count_objects(
         input_ids: See [`FCLMForImageMatting.forward`].
         attention_mask: See [`FCLMForImageMatting.forward`]; ignored without `input_ids`.
         object_mask: See [`FCLMForImageMatting.forward`].
+        input_masks: See [`FCLMForImageMatting.forward`].
 
     Raises:
         ValueError: If an argument has the wrong shape, or if the prompts disagree on the number of objects.
@@ -464,6 +469,7 @@ def count_objects(
         ("input_ids", input_ids, lambda shape: len(shape) in (2, 3)),
         ("attention_mask", attention_mask, lambda shape: shape == input_ids.shape),
         ("object_mask", object_mask, lambda shape: len(shape) == 2),
+        ("input_masks", input_masks, lambda shape: len(shape) == 4),
     ):
         if value is None:
             continue
@@ -480,25 +486,57 @@ def count_objects(
     return num_objects
 
 
+def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Pad mask prompts (..., mask_height, mask_width) with -1 to the size of `pixel_values`.
+
+    Raises:
+        ValueError: If they are larger.
+    """
+    missing = height - masks.shape[-2], width - masks.shape[-1]
+    if min(missing) < 0:
+        raise ValueError(
+            f"input_masks must not be larger than pixel_values, {(height, width)}, got {tuple(masks.shape[-2:])}."
+        )
+    return nn.functional.pad(masks, (0, missing[1], 0, missing[0]), value=-1.0) if any(missing) else masks
+
+
+def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
+    """Tell trimaps from other masks: they hold 0, 0.5 and 1 only, with some 0.5.
+
+    Args:
+        masks: Masks of shape (..., height, width) in [0, 1]; negative on padding.
+
+    Returns:
+        Bool of shape (..., 1, 1).
+    """
+    unknown = (masks - 0.5).abs() < TRIMAP_TOLERANCE
+    has_three_values = (unknown | (masks <= 0) | (masks >= 1)).flatten(-2).all(-1)
+    return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
+
+
 class FCLMPromptEncoder(nn.Module):
     """Encoder of prompts in two forms: sparse tokens, as in the paper, and dense prompt maps.
 
     Dense prompt maps (`config.dense_prompts`) show boxes and clicks as soft maps, after the explicit prompts of
     SmartMatting (Ye et al., 2024). With `config.semantic_head_size` they also show how well each place matches a text.
+    Mask prompts are dense only; their last layers start at zero, so that they have no effect before training.
 
     Names of modules and parameters are keys of released checkpoints: `kind_embed` holds the point embeddings,
-    `context_query` the query token, `coarse_paint` and `fine_paint` embed the dense prompt maps.
+    `context_query` the query token, `coarse_paint` and `fine_paint` embed the dense prompt maps, `mask_coarse_paint`,
+    `mask_fine_paint` and `mask_detail_paint` mask prompts.
     """
 
     num_box_maps = 4
     num_point_maps = 4
     num_text_maps = 3
+    num_mask_maps = 4
     box_position_limit = 2.0  # positions relative to a box, in half sides
     point_radii = (0.02, 0.1)  # standard deviations of the soft maps of a click, in sides of the encoder input
     similarity_limit = 4.0
 
     def __init__(self, config: FCLMConfig):
         super().__init__()
+        self.dense_prompts = config.dense_prompts
         # a parameter, though it is never trained: random buffers cannot be restored on the meta device
         self.fourier_matrix = nn.Parameter(
             torch.zeros(2, config.hidden_size // 2, dtype=torch.float32), requires_grad=False
@@ -517,6 +555,27 @@ class FCLMPromptEncoder(nn.Module):
                 ACT2FN[config.hidden_act],
                 nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
             )
+            self.mask_fine_paint = nn.Conv2d(self.num_mask_maps, config.fine_hidden_size, kernel_size=1)
+            self.mask_coarse_paint = nn.Sequential(
+                nn.Conv2d(
+                    self.num_mask_maps, config.hidden_size // 2, kernel_size=FINE_GRID_SCALE, stride=FINE_GRID_SCALE
+                ),
+                ACT2FN[config.hidden_act],
+                nn.Conv2d(config.hidden_size // 2, config.hidden_size, kernel_size=1),
+            )
+            self.mask_detail_paint = nn.Conv2d(self.num_mask_maps, config.detail_hidden_sizes[2], kernel_size=1)
+
+    def freeze_masks(self) -> None:
+        """Stop training what embeds mask prompts."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("mask_"):
+                parameter.requires_grad_(False)
+
+    def get_mask_outputs(self) -> list[nn.Conv2d]:
+        """Return the last layers through which mask prompts act; none without dense prompts."""
+        if not self.dense_prompts:
+            return []
+        return [self.mask_fine_paint, self.mask_coarse_paint[-1], self.mask_detail_paint]
 
     def encode_positions(self, coordinates: torch.Tensor) -> torch.Tensor:
         """Return fp32 random Fourier features (Tancik et al., 2020) of coordinates (..., 2) in [0, 1]."""
@@ -644,6 +703,23 @@ class FCLMPromptEncoder(nn.Module):
             for label in (1, 0)
             for radius in self.point_radii
         ]
+
+    @staticmethod
+    def draw_masks(masks: torch.Tensor) -> torch.Tensor:
+        """Draw mask prompts.
+
+        Args:
+            masks: Masks of shape (batch_size, num_objects, height, width) in [0, 1]; negative on padding, and
+                everywhere for an object without a mask.
+
+        Returns:
+            fp32 maps of shape (batch_size, num_objects, 4, height, width): mask in [-1, 1], how unknown it is, has a
+            mask, the mask is a trimap. All are 0 where the masks are negative.
+        """
+        signed = 2 * masks.float().clamp(0, 1) - 1
+        is_trimap = find_trimaps(masks).float().expand_as(signed)
+        maps = torch.stack([signed, 1 - signed.abs(), torch.ones_like(signed), is_trimap], dim=2)
+        return maps * (masks >= 0)[:, :, None]
 
     def draw_text_similarity(
         self,
@@ -840,13 +916,16 @@ class FCLMUpsampler(nn.Module):
         self.reduce = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         self.conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
 
-    def forward(self, maps: torch.Tensor, detail_map: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, maps: torch.Tensor, detail_map: torch.Tensor, mask_embedding: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Refine the maps of objects.
 
         Args:
             maps: Maps of shape (batch_size * num_objects, in_channels, h, w).
             detail_map: Detail map of shape (batch_size, out_channels, H, W), with `H <= scale * h` and
                 `W <= scale * w`; the lowest value of its dtype outside the image.
+            mask_embedding: Embedded mask prompts of shape (batch_size * num_objects, out_channels, H, W).
 
         Returns:
             Maps of shape (batch_size * num_objects, out_channels, H, W).
@@ -855,7 +934,10 @@ class FCLMUpsampler(nn.Module):
         maps = self.reduce(maps)
         if self.scale > 1:
             maps = upsample(maps, self.scale)
-        maps = maps[..., :height, :width].unflatten(0, (batch_size, -1)).add_(detail_map[:, None])
+        maps = maps[..., :height, :width]
+        if mask_embedding is not None:
+            maps = maps + mask_embedding
+        maps = maps.unflatten(0, (batch_size, -1)).add_(detail_map[:, None])
         maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
         return maps + nn.functional.relu(self.conv(maps), inplace=True)
 
@@ -887,6 +969,7 @@ class FCLMObjectDecoder(nn.Module):
         token_mask: torch.Tensor,
         image_positions: torch.Tensor,
         dense_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
+        mask_embedding: torch.Tensor | None,
         output_weights: tuple[torch.Tensor, torch.Tensor],
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -899,6 +982,7 @@ class FCLMObjectDecoder(nn.Module):
             token_mask: Bool mask of the tokens to attend to.
             image_positions: Encoded cell centers of the coarse grid, see [`FCLMPromptEncoder.encode_grid`].
             dense_embeddings: Embedded dense prompt maps, see [`FCLMPromptEncoder.embed_dense_maps`].
+            mask_embedding: Embedded mask prompts for the last upsampling step, of the shape of the object features.
             output_weights: Matrices that resample the rows and columns of the fine encoder grid to the output grid.
             kwargs: Keyword arguments of the attention.
 
@@ -923,8 +1007,11 @@ class FCLMObjectDecoder(nn.Module):
         maps = resample(torch.cat([fine_map, self._predict_coarse(fine_map, query)], dim=1), *output_weights)
         coarse_logits = maps[:, -1]
         maps = maps.contiguous(memory_format=torch.channels_last)
-        for upsampler, detail_map in zip(self.upsamplers, reversed(image_embeddings.detail_maps), strict=True):
-            maps = upsampler(maps, detail_map)
+        mask_embeddings = (None, mask_embedding)
+        for upsampler, detail_map, embedding in zip(
+            self.upsamplers, reversed(image_embeddings.detail_maps), mask_embeddings, strict=True
+        ):
+            maps = upsampler(maps, detail_map, embedding)
         return maps, coarse_logits, query
 
     def _attend(
@@ -1049,6 +1136,7 @@ class FCLMPreTrainedModel(PreTrainedModel):
         "FCLMDetailPath",
         "TimmBackbone",
     ]
+    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [r"prompt_encoder\.mask_"]  # older checkpoints lack them
     _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["fourier_matrix"]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -1092,6 +1180,9 @@ class FCLMPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
         if isinstance(module, FCLMPromptEncoder):
             init.normal_(module.fourier_matrix, mean=0.0, std=1.0)
+            for layer in module.get_mask_outputs():
+                init.zeros_(layer.weight)
+                init.zeros_(layer.bias)
         elif isinstance(module, FCLMMatteHead):  # mattes start close to the coarse logits
             init.normal_(module.coefficients.weight, mean=0.0, std=self.config.initializer_range)
 
@@ -1336,6 +1427,7 @@ class FCLMModel(FCLMPreTrainedModel):
         object_mask: torch.BoolTensor | None = None,
         image_embeddings: FCLMImageEmbeddings | None = None,
         text_embeds: torch.FloatTensor | None = None,
+        input_masks: torch.FloatTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMModelOutput:
         """Encode images and prompts and decode an object per prompt.
@@ -1351,6 +1443,7 @@ class FCLMModel(FCLMPreTrainedModel):
             object_mask: Mask of the objects.
             image_embeddings: Embeddings of the images.
             text_embeds: Embeddings of the texts.
+            input_masks: Masks.
             kwargs: `output_hidden_states`, `output_attentions`, `return_dict` and keyword arguments of the attention.
 
         Returns:
@@ -1366,7 +1459,7 @@ class FCLMModel(FCLMPreTrainedModel):
             )
         batch_size = (pixel_values if image_embeddings is None else image_embeddings.coarse_map).shape[0]
         num_objects = count_objects(
-            batch_size, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask
+            batch_size, input_points, input_labels, input_boxes, input_ids, attention_mask, object_mask, input_masks
         )
         if image_embeddings is None:
             image_embeddings = self.get_image_embeddings(pixel_values, pixel_mask, **kwargs)
@@ -1381,6 +1474,14 @@ class FCLMModel(FCLMPreTrainedModel):
         dense_embeddings = self._embed_dense_prompts(
             image_embeddings, grids, points, labels, boxes, text_embeds, has_text
         )
+        mask_embedding = None
+        if input_masks is not None:
+            if dense_embeddings is None:
+                raise ValueError("input_masks requires config.dense_prompts, got dense_prompts=False.")
+            coarse_masks, fine_masks, mask_embedding = self._embed_masks(
+                image_embeddings, grids, input_masks.expand(batch_size, num_objects, -1, -1)
+            )
+            dense_embeddings = dense_embeddings[0] + coarse_masks, dense_embeddings[1] + fine_masks
         dtype = image_embeddings.coarse_map.dtype
         object_features, coarse_logits, query = self.decoder(
             image_embeddings,
@@ -1389,6 +1490,7 @@ class FCLMModel(FCLMPreTrainedModel):
             token_mask,
             self.prompt_encoder.encode_grid(*grids.coarse).to(dtype),
             dense_embeddings,
+            mask_embedding,
             self._compute_output_weights(grids, num_objects),
             **{name: value for name, value in kwargs.items() if not name.startswith("output_")},
         )
@@ -1498,6 +1600,31 @@ class FCLMModel(FCLMPreTrainedModel):
             maps = torch.cat([maps, text_maps], dim=1)
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
 
+    def _embed_masks(
+        self, image_embeddings: FCLMImageEmbeddings, grids: FCLMGrids, masks: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return embeddings of mask prompts for the coarse grid, the fine grid and the last upsampling step."""
+        num_objects, dtype = masks.shape[1], image_embeddings.coarse_map.dtype
+        masks = pad_masks(masks, *image_embeddings.pixel_mask.shape[-2:])
+        masks = masks.float().masked_fill(~image_embeddings.pixel_mask.bool(), -1)
+        maps = self.prompt_encoder.draw_masks(masks).flatten(1, 2)
+
+        def split_objects(maps: torch.Tensor) -> torch.Tensor:
+            return maps.unflatten(1, (num_objects, -1)).flatten(0, 1).to(dtype)
+
+        encoder_input = self.resize_and_pad(maps, image_embeddings.image_sizes)
+        fine_maps = split_objects(nn.functional.adaptive_avg_pool2d(encoder_input, grids.fine))
+        height, width = image_embeddings.detail_maps[0].shape[-2:]
+        padding = (0, MASK_STRIDE * width - maps.shape[-1], 0, MASK_STRIDE * height - maps.shape[-2])
+        detail_maps = split_objects(nn.functional.avg_pool2d(nn.functional.pad(maps, padding), MASK_STRIDE))
+        encoder = self.prompt_encoder
+        has_mask = (masks >= 0).flatten(0, 1).flatten(1).any(1).to(dtype)[:, None, None, None]
+        return (
+            encoder.mask_coarse_paint(fine_maps) * has_mask,
+            encoder.mask_fine_paint(fine_maps) * has_mask,
+            encoder.mask_detail_paint(detail_maps) * has_mask,
+        )
+
     @staticmethod
     def _compute_output_weights(grids: FCLMGrids, num_objects: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the matrices that resample rows and columns of the fine grid to the output grid, one per prompt."""
@@ -1567,6 +1694,8 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         image_embeddings: FCLMImageEmbeddings | None = None,
         labels: torch.FloatTensor | None = None,
         text_embeds: torch.FloatTensor | None = None,
+        input_masks: torch.FloatTensor | None = None,
+        label_mask: torch.BoolTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageMattingOutput:
         """Predict the alpha matte of each prompted object.
@@ -1600,6 +1729,13 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             text_embeds (`torch.FloatTensor` of shape `(..., projection_dim)`, *optional*):
                 Output of [`~FCLMModel.get_text_features`] for `input_ids`, with one row per text; the text tower then
                 does not run.
+            input_masks (`torch.FloatTensor` of shape `(batch_size, num_objects, mask_height, mask_width)`, *optional*):
+                Rough masks, trimaps (0, 0.5 and 1 only) or earlier mattes in [0, 1], in pixels of `pixel_values`; -1 on
+                padding, which they may lack, and everywhere for an object without a mask. Known pixels of a trimap stay
+                as they are. Requires `config.dense_prompts`.
+            label_mask (`torch.BoolTensor` of shape `(batch_size, num_objects, height, width)`, *optional*):
+                False where `labels` are unknown. The label of an object with such pixels is a coarse mask: it is
+                learned with [`coarse_mask_loss`] where it is known.
             kwargs:
                 `output_hidden_states`, `output_attentions`, `return_dict` and keyword arguments of the attention.
 
@@ -1621,6 +1757,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
             object_mask=object_mask,
             image_embeddings=image_embeddings,
             text_embeds=text_embeds,
+            input_masks=input_masks,
             return_dict=True,
             **kwargs,
         )
@@ -1629,10 +1766,15 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         logits = logits[..., : valid_mask.shape[-2], : valid_mask.shape[-1]]
         if object_mask is not None:
             valid_mask = valid_mask * object_mask[..., None, None].to(valid_mask.dtype)
-        alphas = logits.float().sigmoid() * valid_mask
+        alphas = logits.float().sigmoid()
+        if input_masks is not None:
+            input_masks = pad_masks(input_masks, *valid_mask.shape[-2:])
+            known = find_trimaps(input_masks) & ((input_masks - 0.5).abs() >= TRIMAP_TOLERANCE)
+            alphas = torch.where(known, input_masks.float().clamp(0, 1), alphas)
+        alphas = alphas * valid_mask
         loss = None
         if labels is not None:
-            loss = self._compute_loss(logits, alphas, outputs.coarse_logits, labels, valid_mask.bool())
+            loss = self._compute_loss(logits, alphas, outputs.coarse_logits, labels, valid_mask.bool(), label_mask)
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,
@@ -1651,19 +1793,30 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         coarse_logits: torch.Tensor,
         labels: torch.Tensor,
         valid_mask: torch.Tensor,
+        label_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the head loss of Eq. 9 for `config.task`, plus that of the coarse logits if it has a weight."""
-        if labels.shape != alphas.shape:
-            raise ValueError(
-                f"labels must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(labels.shape)}."
-            )
+        """Return the head loss of Eq. 9 for `config.task`, and the losses of coarse labels and coarse logits."""
+        for name, value in (("labels", labels), ("label_mask", label_mask)):
+            if value is not None and value.shape != alphas.shape:
+                raise ValueError(
+                    f"{name} must have the shape of the alphas, {tuple(alphas.shape)}, got {tuple(value.shape)}."
+                )
+        exact = known = valid_mask
+        if label_mask is not None:
+            known = valid_mask & label_mask
+            exact = valid_mask & (label_mask | ~valid_mask).all(-1, keepdim=True).all(-2, keepdim=True)
         if self.config.task == "matting":
-            loss = matting_loss(alphas, labels, valid_mask)
+            loss = matting_loss(alphas, labels, exact)
         else:
-            loss = segmentation_loss(logits, labels, valid_mask)
+            loss = segmentation_loss(logits, labels, exact)
+        if label_mask is not None:
+            loss = loss + coarse_mask_loss(logits, labels, known & ~exact)
+            labels = labels * known
         if self.config.coarse_loss_weight:
             coarse_labels = self._pool_to_output_grid(labels, coarse_logits)
-            coarse_mask = self._pool_to_output_grid(valid_mask.expand_as(labels), coarse_logits)
+            coarse_mask = self._pool_to_output_grid(known.expand_as(labels), coarse_logits)
+            if label_mask is not None:  # the means over known pixels
+                coarse_labels = coarse_labels / coarse_mask.clamp(min=1e-6)
             coarse_loss = segmentation_loss(coarse_logits, coarse_labels, coarse_mask)
             loss = loss + self.config.coarse_loss_weight * coarse_loss
         return loss

@@ -24,15 +24,16 @@ from .processing_fclm import to_lists
 
 
 # nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
-_OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1}
+_OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1, "input_masks": 0}
 _NESTED_EXAMPLES = {
     "text": '[["cat"], ["dog", "bird"]]',
     "input_points": "image > object > point > (x, y)",
     "input_labels": "image > object > point",
     "input_boxes": "[[[x0, y0, x1, y1]], [[x0, y0, x1, y1], [x0, y0, x1, y1]]]",
+    "input_masks": "image > object > mask",
 }
 _LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
-_OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask")
+_OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
 _ROWS_PER_STRIP = 256
@@ -237,6 +238,7 @@ class ReferringMattingPipeline(Pipeline):
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
+        input_masks: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Matte the objects of one or more images.
@@ -256,6 +258,8 @@ class ReferringMattingPipeline(Pipeline):
                 clicks.
             input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects. What lies
                 outside the image is cut off. An empty list, or an array of shape (0, 4), stands for no objects.
+            input_masks: Rough mask, trimap (0, 128 and 255 only) or earlier matte of the object, of the size of the
+                image: a file, PIL image, array or tensor; or a list of these for several objects.
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
@@ -292,7 +296,13 @@ class ReferringMattingPipeline(Pipeline):
         images = kwargs.pop("inputs", images)
         if images is None:
             raise TypeError("images must be an image, a dict with an image, or a list or generator of these, got None.")
-        prompts = {"text": text, "input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
+        prompts = {
+            "text": text,
+            "input_points": input_points,
+            "input_labels": input_labels,
+            "input_boxes": input_boxes,
+            "input_masks": input_masks,
+        }
         prompts = {name: value for name, value in prompts.items() if value is not None}
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
             images = list(images)
@@ -457,6 +467,8 @@ def _pair_prompts(name: str, value: Any, count: int) -> list[Any]:
     Raises:
         ValueError: If the nesting does not tell whether `value` holds the prompts of one image or of all.
     """
+    if name == "input_masks":
+        return _pair_masks(value, count)
     value = to_lists(value)
     if count == 1:
         return [value]
@@ -466,6 +478,19 @@ def _pair_prompts(name: str, value: Any, count: int) -> list[Any]:
         if not _names_one_object(name, value):
             raise ValueError(_explain_pairs(name, value, count))
     return [value] * count
+
+
+def _pair_masks(masks: Any, count: int) -> list[Any]:
+    """Return the masks of each of `count` images: one for all, or one per image; raise ValueError for anything else."""
+    is_list = isinstance(masks, (list, tuple)) or (getattr(masks, "ndim", 2) > 2 and count > 1)
+    if count == 1 or not is_list:
+        return [masks] * count
+    if len(masks) != count:
+        raise ValueError(
+            f"input_masks must have the masks of {count} images, got {len(masks)}: pass one mask for all, or a mask or"
+            " list of masks for each."
+        )
+    return list(masks)
 
 
 def _is_per_image(name: str, value: list[Any]) -> bool:
@@ -526,6 +551,9 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
     for name, value in prompts.items():
         if value is None:
             continue
+        if name == "input_masks":
+            nested[name] = [_list_masks(value)]
+            continue
         value, depth = to_lists(value), _OBJECT_DEPTHS[name]
         given = _measure_depth(value)
         if _is_empty(value):
@@ -539,6 +567,16 @@ def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
     if isinstance(prompts.get("text"), str) and [[]] in nested.values():
         nested["text"] = [[]]  # a text for all objects there are, and there are none
     return nested
+
+
+def _list_masks(masks: Any) -> list[Any]:
+    """Return the masks of the objects of one image; an image level is removed."""
+    if isinstance(masks, (np.ndarray, torch.Tensor)):
+        masks = masks[0] if masks.ndim == 4 and len(masks) == 1 else masks
+        return [masks] if masks.ndim == 2 else list(masks)
+    if not isinstance(masks, (list, tuple)):
+        return [masks]
+    return list(masks[0]) if len(masks) == 1 and isinstance(masks[0], (list, tuple)) else list(masks)
 
 
 def _is_empty(value: Any) -> bool:

@@ -14,7 +14,7 @@ from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
 from .configuration_fclm import PROCESSOR_CLASSES, PROMPT_PADDING, copy_code, keep_present
-from .image_processing_base_fclm import load_segmentation_maps
+from .image_processing_base_fclm import load_map, load_segmentation_maps, resize_mask
 from .image_utils_fclm import find_image_size, flatten_images
 
 
@@ -27,7 +27,9 @@ NESTING = {
     "input_points": "image > object > point > (x, y)",
     "input_labels": "image > object > point",
     "input_boxes": "image > object > (x0, y0, x1, y1)",
+    "input_masks": "image > object > mask",
 }
+PADDING_MASK = -1.0
 
 _TOKENS = ("input_ids", "attention_mask")
 
@@ -47,6 +49,7 @@ class Prompts:
         points: Lists of (x, y).
         labels: Lists of 0 and 1, as many as points.
         boxes: Corners (x0, y0, x1, y1).
+        masks: float32 masks (height, width) in [0, 1].
     """
 
     objects: list[int]
@@ -54,6 +57,7 @@ class Prompts:
     points: list[list[list[tuple[float, float]] | None]] | None = None
     labels: list[list[list[int] | None]] | None = None
     boxes: list[list[tuple[float, float, float, float] | None]] | None = None
+    masks: list[list[torch.Tensor | None]] | None = None
 
     @property
     def padded_objects(self) -> int:
@@ -67,6 +71,7 @@ def check_prompts(
     input_points: Any = None,
     input_labels: Any = None,
     input_boxes: Any = None,
+    input_masks: Any = None,
 ) -> Prompts:
     """Check the prompts of a batch and convert them to one form.
 
@@ -80,6 +85,7 @@ def check_prompts(
         input_labels: image > object > point: 1 foreground, 0 background. Points without labels are foreground.
         input_boxes: image > object > (x0, y0, x1, y1) in pixels, x0 < x1 and y0 < y1. What lies outside the image is
             cut off.
+        input_masks: image > object > mask with the height and width of the image.
 
     Raises:
         ValueError: If a prompt is invalid; the message names the argument, image, object and value.
@@ -93,6 +99,8 @@ def check_prompts(
     for name, value in (("input_points", input_points), ("input_labels", input_labels), ("input_boxes", input_boxes)):
         if value is not None:
             kinds[name] = _split_objects(name, to_lists(value), count)
+    if input_masks is not None:
+        kinds["input_masks"] = _split_objects("input_masks", _list_masks(input_masks), count)
     if isinstance(text, str):  # for all objects there are, and an image may have none
         bare = [any(kind[i] == [] for name, kind in kinds.items() if name != "text") for i in range(count)]
         kinds["text"] = [[] if empty else each for each, empty in zip(kinds["text"], bare, strict=True)]
@@ -104,6 +112,7 @@ def check_prompts(
         "input_points": _check_points,
         "input_boxes": _check_box,
         "input_labels": _check_labels,
+        "input_masks": _check_mask,
     }
     checked = {
         name: [
@@ -119,11 +128,12 @@ def check_prompts(
         points=points,
         labels=None if points is None else _match_labels(points, checked.get("input_labels")),
         boxes=checked.get("input_boxes"),
+        masks=checked.get("input_masks"),
     )
 
 
 def scale_prompts(prompts: Prompts, original_sizes: list[Size], resized_sizes: list[Size]) -> Prompts:
-    """Scale points and boxes from pixels of the original images to pixels of the resized ones.
+    """Scale points, boxes and masks from pixels of the original images to pixels of the resized ones.
 
     Args:
         prompts: Prompts in pixels of the original images.
@@ -139,11 +149,15 @@ def scale_prompts(prompts: Prompts, original_sizes: list[Size], resized_sizes: l
         [None if box is None else (box[0] * sx, box[1] * sy, box[2] * sx, box[3] * sy) for box in image]
         for image, (sx, sy) in zip(prompts.boxes, scales, strict=True)
     ]
-    return replace(prompts, points=points, boxes=boxes)
+    masks = prompts.masks and [
+        [None if mask is None else resize_mask(mask, size) for mask in image]
+        for image, size in zip(prompts.masks, resized_sizes, strict=True)
+    ]
+    return replace(prompts, points=points, boxes=boxes, masks=masks)
 
 
 def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
-    """Pad points, labels and boxes to the largest numbers of objects and points in the batch.
+    """Pad prompts to the largest numbers of objects and points and the largest mask in the batch.
 
     Returns:
         A dict with
@@ -153,6 +167,8 @@ def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
           there are points;
         - **input_boxes** (`torch.FloatTensor` of shape `(batch_size, num_objects, 4)`, -10 for an absent box), if there
           are boxes;
+        - **input_masks** (`torch.FloatTensor` of shape `(batch_size, num_objects, height, width)`, -1 on padding and
+          everywhere for an absent mask), if there are masks;
         - **object_mask** (`torch.BoolTensor` of shape `(batch_size, num_objects)`, False for padding objects), if the
           images have different numbers of objects, or an image has none.
     """
@@ -161,6 +177,8 @@ def pad_prompts(prompts: Prompts) -> dict[str, torch.Tensor]:
         data["input_points"], data["input_labels"] = _pad_points(prompts.points, prompts.labels, prompts.padded_objects)
     if prompts.boxes is not None:
         data["input_boxes"] = _pad_boxes(prompts.boxes, prompts.padded_objects)
+    if prompts.masks is not None and any(mask is not None for image in prompts.masks for mask in image):
+        data["input_masks"] = _pad_masks(prompts.masks, prompts.padded_objects)
     if set(prompts.objects) != {prompts.padded_objects}:
         data["object_mask"] = torch.arange(prompts.padded_objects)[None] < torch.tensor(prompts.objects)[:, None]
     return data
@@ -190,6 +208,18 @@ def _pad_boxes(boxes: list[list[Any]], objects: int) -> torch.Tensor:
                 corners[2:] = np.maximum(corners[2:], np.nextafter(corners[:2], np.float32(np.inf)))
                 padded[i, j] = corners
     return torch.from_numpy(padded)
+
+
+def _pad_masks(masks: list[list[torch.Tensor | None]], objects: int) -> torch.Tensor:
+    """Return masks `(batch_size, objects, height, width)`, of the size of the largest one."""
+    shapes = [mask.shape for image in masks for mask in image if mask is not None]
+    size = max(height for height, _ in shapes), max(width for _, width in shapes)
+    padded = torch.full((len(masks), objects, *size), PADDING_MASK)
+    for i, image in enumerate(masks):
+        for j, mask in enumerate(image):
+            if mask is not None:
+                padded[i, j, : mask.shape[0], : mask.shape[1]] = mask
+    return padded
 
 
 def has_flat_text(text: Any) -> bool:
@@ -234,6 +264,16 @@ def _split_objects(name: str, images: Any, count: int) -> list[list[Any] | None]
         if objects is not None and not isinstance(objects, list):
             raise ValueError(f"{name}[{i}] (image {i}) must be a list of objects, got {_show(objects)}: {expected}.")
     return images
+
+
+def _list_masks(masks: Any) -> Any:
+    """Return image > object as lists, with the masks as they are."""
+    if isinstance(masks, (np.ndarray, torch.Tensor)) and masks.ndim == 4:
+        masks = list(masks)
+    if not isinstance(masks, (list, tuple)):
+        return masks
+    has_objects = [isinstance(each, (list, tuple)) or getattr(each, "ndim", 0) == 3 for each in masks]
+    return [list(each) if nested else each for each, nested in zip(masks, has_objects, strict=True)]
 
 
 def _count_objects(kinds: dict[str, list[list[Any] | None]], count: int) -> list[int]:
@@ -284,6 +324,11 @@ def _check_points(value: Any, name: str, size: Size | None) -> list[tuple[float,
             )
         points.append((x, y))
     return points
+
+
+def _check_mask(value: Any, name: str, size: Size | None) -> torch.Tensor:
+    """Return a mask as float32 `(height, width)` in [0, 1]; raise ValueError if it is invalid."""
+    return load_map(value, _require_image(size, name), _locate(name))
 
 
 def _check_labels(value: Any, name: str, size: Size | None) -> list[int]:
@@ -418,6 +463,7 @@ class FCLMProcessor(ProcessorMixin):
         input_labels: Any = None,
         input_boxes: Any = None,
         segmentation_maps: Any = None,
+        input_masks: Any = None,
         **kwargs: Unpack[FCLMProcessorKwargs],
     ) -> BatchFeature:
         """Prepare images, prompts and ground-truth alphas for the model.
@@ -438,6 +484,8 @@ class FCLMProcessor(ProcessorMixin):
                 the image is cut off. An image with an empty list, or an array of shape (0, 4), has no objects.
             segmentation_maps: Ground-truth alphas, nested as image > object > map, or one map per image. A map has the
                 height and width of its image; uint8 or PIL in [0, 255], uint16 in [0, 65535], float in [0, 1], or bool.
+            input_masks: Rough masks, trimaps (0, 128 and 255 only) or earlier mattes, nested as image > object > mask;
+                in the forms that segmentation maps have.
             kwargs: Settings of the image processor (`size`, `size_divisor`, ...) and the tokenizer (`padding`, ...) for
                 this call, and `return_tensors`, "pt" (the default) or "np".
 
@@ -453,6 +501,8 @@ class FCLMProcessor(ProcessorMixin):
               clicks, -10 for padding.
             - **input_boxes** (`torch.FloatTensor` of shape `(batch_size, num_objects, 4)`): Boxes in pixels of
               `pixel_values`, -10 for absent ones.
+            - **input_masks** (`torch.FloatTensor` of shape `(batch_size, num_objects, mask_height, mask_width)`): Masks
+              in [0, 1] in pixels of `pixel_values`, -1 on padding and everywhere for absent ones.
             - **input_ids** and **attention_mask** (`torch.LongTensor` of shape `(batch_size, num_objects, length)`, or
               `(batch_size, length)` if `text` is the only prompt and has no object level): Tokens of the texts. The
               attention mask of an object without text is all 0.
@@ -473,6 +523,7 @@ class FCLMProcessor(ProcessorMixin):
                 "input_labels": input_labels,
                 "input_boxes": input_boxes,
                 "segmentation_maps": segmentation_maps,
+                "input_masks": input_masks,
             }
             if lonely := [name for name, value in given.items() if value is not None]:
                 raise ValueError(f"{', '.join(lonely)} must come with images, got images=None.")
@@ -483,7 +534,7 @@ class FCLMProcessor(ProcessorMixin):
         samples = flatten_images(self.image_processor.fetch_images(images))
         layout = image_kwargs.get("input_data_format")
         sizes = [None if s is None else find_image_size(s, f"image {i}", layout) for i, s in enumerate(samples)]
-        prompts = check_prompts(sizes, text, input_points, input_labels, input_boxes)
+        prompts = check_prompts(sizes, text, input_points, input_labels, input_boxes, input_masks)
         original_sizes = [size for size in sizes if size is not None]
         if segmentation_maps is not None:
             if len(original_sizes) < len(sizes):
@@ -505,7 +556,8 @@ class FCLMProcessor(ProcessorMixin):
             resized_sizes = torch.stack([mask[:, :, 0].sum(1), mask[:, 0].sum(1)], dim=1).tolist()
             prompts = scale_prompts(prompts, original_sizes, resized_sizes)
         encoded = self._encode(prompts, text_kwargs)
-        if prompts.text is not None and prompts.points is None and prompts.boxes is None and has_flat_text(text):
+        has_text_only = prompts.text is not None and prompts.points is prompts.boxes is prompts.masks is None
+        if has_text_only and has_flat_text(text):
             encoded = {name: values[:, 0] if name in _TOKENS else values for name, values in encoded.items()}
         features.update(encoded)
         if getattr(return_tensors, "value", return_tensors) == "np":
@@ -520,6 +572,7 @@ class FCLMProcessor(ProcessorMixin):
         input_points: Any = None,
         input_labels: Any = None,
         input_boxes: Any = None,
+        input_masks: Any = None,
     ) -> dict[str, torch.Tensor]:
         """Prepare prompts for images that have been processed already, to matte more of their objects.
 
@@ -531,6 +584,7 @@ class FCLMProcessor(ProcessorMixin):
             input_points: Nested as image > object > point > (x, y), in pixels of the original images.
             input_labels: Nested as image > object > point.
             input_boxes: Nested as image > object > (x0, y0, x1, y1), in pixels of the original images.
+            input_masks: Nested as image > object > mask, of the size of the original images.
 
         Returns:
             The prompts in the outputs of [`__call__`]; the tokens of texts always have an object level.
@@ -538,7 +592,7 @@ class FCLMProcessor(ProcessorMixin):
         Raises:
             ValueError: If a prompt is invalid.
         """
-        prompts = check_prompts(original_sizes, text, input_points, input_labels, input_boxes)
+        prompts = check_prompts(original_sizes, text, input_points, input_labels, input_boxes, input_masks)
         text_kwargs = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs)["text_kwargs"]
         return self._encode(scale_prompts(prompts, original_sizes, resized_sizes), text_kwargs)
 

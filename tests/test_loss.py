@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fclm_hf.loss_fclm import laplacian_loss, matting_loss, segmentation_loss
+from fclm_hf.loss_fclm import coarse_mask_loss, laplacian_loss, matting_loss, segmentation_loss
 
 
 def slow_blur(image: np.ndarray) -> np.ndarray:
@@ -108,3 +108,29 @@ def test_a_perfect_matte_costs_nothing():
     labels = torch.rand(1, 1, 64, 64)
     assert matting_loss(labels, labels).item() == 0
     assert matting_loss(1 - labels, labels).item() > 0.5
+
+
+def test_the_laplacian_is_a_mean_over_objects_that_count():
+    alphas, labels = torch.rand(1, 2, 48, 48), torch.rand(1, 2, 48, 48)
+    masked = matting_loss(alphas, labels, torch.tensor([[True, False]]))
+    assert masked.item() == pytest.approx(matting_loss(alphas[:, :1], labels[:, :1]).item(), rel=1e-5)
+
+
+def test_a_coarse_mask_counts_where_it_is_known():
+    labels = torch.zeros(1, 1, 8, 8)
+    labels[..., :4] = 1
+    known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    known[..., 3:5] = False
+    logits = torch.where(labels > 0.5, 20.0, -20.0)
+    wrong_edge = logits.clone()
+    wrong_edge[..., 3:5] *= -1
+    assert coarse_mask_loss(wrong_edge, labels, known) == coarse_mask_loss(logits, labels, known) < 1e-3
+    assert coarse_mask_loss(-logits, labels, known) > 1
+    assert coarse_mask_loss(logits, labels, torch.zeros_like(known)) == 0
+
+
+def test_objects_without_known_pixels_do_not_count_in_coarse_masks():
+    logits, labels = torch.randn(1, 2, 16, 16), (torch.rand(1, 2, 16, 16) > 0.5).float()
+    known = torch.tensor([True, False])[None, :, None, None].expand(1, 2, 16, 16)
+    alone = coarse_mask_loss(logits[:, :1], labels[:, :1], known[:, :1])
+    assert coarse_mask_loss(logits, labels, known).item() == pytest.approx(alone.item())

@@ -1,5 +1,6 @@
 """FCLM's own guarantees: batches equal single images, prompts in any mix, cached embeddings, precision, compilation."""
 
+import copy
 import itertools
 
 import pytest
@@ -380,3 +381,84 @@ def test_presets():
     assert FCLMConfig.from_preset("lite", encoder_size=384).encoder_size == 384
     with pytest.raises(ValueError, match="name must be one of"):
         FCLMConfig.from_preset("huge")
+
+
+@torch.no_grad()
+def test_new_mask_weights_change_nothing(model):
+    image, given = torch.randn(1, 3, 44, 61), prompts()
+    masks = torch.rand(1, 2, 44, 61)
+    expected = model(image, **given).alphas
+    torch.testing.assert_close(model(image, **given, input_masks=masks).alphas, expected, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def masking_model(model) -> FCLMForImageMatting:
+    """A copy with mask weights other than zero."""
+    model = copy.deepcopy(model)
+    for conv in model.model.prompt_encoder.get_mask_outputs():
+        torch.nn.init.normal_(conv.weight, std=0.5)
+    return model
+
+
+@torch.no_grad()
+def test_an_absent_mask_is_no_mask(masking_model):
+    image = torch.randn(1, 3, 44, 61)
+    masks = torch.full((1, 2, 44, 61), -1.0)
+    masks[0, 1] = 0
+    masks[0, 1, 10:30, 10:30] = 1
+    expected, given = masking_model(image).alphas[0, 0], masking_model(image, input_masks=masks).alphas[0]
+    torch.testing.assert_close(given[0], expected, rtol=0, atol=1e-5)
+    assert (given[1] - expected).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_masks_of_padded_images(masking_model):
+    small, mask = torch.randn(1, 3, 44, 61), torch.rand(1, 1, 44, 61)
+    alone = masking_model(small, input_masks=mask).alphas
+    pixels, pixel_mask = torch.zeros(1, 3, 70, 90), torch.zeros(1, 70, 90, dtype=torch.long)
+    pixels[..., :44, :61], pixel_mask[:, :44, :61] = small, 1
+    padded = torch.nn.functional.pad(mask, (0, 29, 0, 26), value=0.7)
+    result = masking_model(pixels, pixel_mask, input_masks=padded).alphas
+    torch.testing.assert_close(result[..., :44, :61], alone, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_a_trimap_knows_stays(masking_model):
+    image = torch.randn(1, 3, 44, 61)
+    trimap = torch.zeros(1, 1, 44, 61)
+    trimap[..., 10:30, :] = 1
+    trimap[..., 28:34, :] = 0.5
+    alphas = masking_model(image, input_masks=trimap).alphas
+    known = trimap != 0.5
+    assert torch.equal(alphas[known], trimap[known])
+    rough = (trimap > 0.7).float()
+    assert (masking_model(image, input_masks=rough).alphas - rough).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_masks_may_lack_the_padding(masking_model):
+    image, mask = torch.randn(1, 3, 44, 61), torch.rand(1, 1, 40, 50)
+    padded = torch.nn.functional.pad(mask, (0, 11, 0, 4), value=-1.0)
+    expected = masking_model(image, input_masks=padded).alphas
+    torch.testing.assert_close(masking_model(image, input_masks=mask).alphas, expected, rtol=0, atol=0)
+
+
+def test_masks_must_not_exceed_the_image(model):
+    with pytest.raises(ValueError, match=r"not be larger than pixel_values, \(44, 61\), got \(45, 61\)"):
+        model(torch.randn(1, 3, 44, 61), input_masks=torch.zeros(1, 1, 45, 61))
+
+
+def test_unknown_pixels_have_no_loss(model):
+    image, given = torch.randn(1, 3, 44, 61), prompts()
+    labels = (torch.rand(1, 2, 44, 61) > 0.5).float()
+    label_mask = torch.ones(1, 2, 44, 61, dtype=torch.bool)
+    with torch.no_grad():
+        exact = model(image, **given, labels=labels).loss
+        torch.testing.assert_close(model(image, **given, labels=labels, label_mask=label_mask).loss, exact)
+        label_mask[0, 1, :, 20:40] = False
+        coarse = model(image, **given, labels=labels, label_mask=label_mask).loss
+        labels[0, 1, :, 20:40] = 1 - labels[0, 1, :, 20:40]
+        torch.testing.assert_close(model(image, **given, labels=labels, label_mask=label_mask).loss, coarse)
+        assert coarse != exact
+    with pytest.raises(ValueError, match="label_mask must have the shape of the alphas"):
+        model(image, **given, labels=labels, label_mask=label_mask[:, :1])

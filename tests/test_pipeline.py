@@ -346,7 +346,7 @@ def test_awkward_files(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
         assert torch.isfinite(result["predicted_alpha"]).all()
     upright = make_photo().rotate(-90, expand=True)
     rotated = pipe(tmp_path / "rotated.jpg", text="low")["predicted_alpha"]
-    assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.05  # JPEG noise
+    assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.1  # JPEG noise
     kept = {name for name, result in zip(sizes, results, strict=True) if "icc_profile" in result["cutout"].info}
     assert kept == {"profile.png"}
 
@@ -549,6 +549,38 @@ def test_embedded_checkpoint() -> None:
     disc = pipe(make_photo(320, 240), input_boxes=[46, 60, 167, 180])["predicted_alpha"]
     assert disc[120, 106] > 0.9
     assert disc[20, 300] < 0.1
+
+
+MASK = np.zeros((40, 50), np.uint8)
+MASK[5:30, 10:40] = 255
+
+
+@pytest.mark.parametrize(
+    ("masks", "count"),
+    [
+        (MASK, 1),
+        ([MASK], 1),
+        ([[MASK]], 1),
+        (Image.fromarray(MASK), 1),
+        (torch.from_numpy(MASK)[None], 1),
+        ([MASK, None], 2),
+        (np.stack([MASK, MASK]), 2),
+    ],
+)
+def test_masks_in_any_nesting(pipe: ReferringMattingPipeline, masks: Any, count: int) -> None:
+    image = make_photo()
+    results = list_objects(pipe(image, input_masks=masks))
+    expected = predict_directly(pipe, image, input_masks=[[MASK, None if count == 2 and masks[1] is None else MASK]])
+    assert len(results) == count
+    for result, alpha in zip(results, expected, strict=False):
+        torch.testing.assert_close(result["predicted_alpha"], alpha, rtol=0, atol=TOLERANCE)
+
+
+def test_a_mask_from_a_file_and_of_a_sample(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
+    image, path = make_photo(), tmp_path / "mask.png"
+    Image.fromarray(MASK).save(path)
+    results = pipe([{"image": image, "input_masks": str(path)}, image], input_masks=MASK)
+    torch.testing.assert_close(results[0]["predicted_alpha"], results[1]["predicted_alpha"], rtol=0, atol=0)
 
 
 def test_results_of_several_objects_are_made_on_access(

@@ -379,3 +379,73 @@ def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict
         boxes = data["input_boxes"]
         present = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
         assert (present | (boxes == -10).all(-1)).all()
+
+
+def test_masks_are_resized_and_padded(processor: FCLMProcessor, image: Image.Image) -> None:
+    rough = np.zeros(SIZE, bool)
+    rough[20:60, 100:] = True
+    other = image.resize((50, 60))
+    inputs = processor([image, other], input_masks=[[rough, None], [np.ones((60, 50), bool)]])
+    masks = inputs["input_masks"]
+    assert masks.shape == (2, 2, 60, 100)
+    assert masks.dtype == torch.float32
+    assert (masks[0, 0, 11:29, 51:] == 1).all()
+    assert (masks[0, 0, 31:50] == 0).all()
+    assert (masks[0, 0, 50:] == -1).all()
+    assert (masks[0, 1] == -1).all()
+    assert (masks[1, 0, :, :50] == 1).all()
+    assert (masks[1, 0, :, 50:] == -1).all()
+    assert (masks[1, 1] == -1).all()
+    assert inputs["object_mask"].tolist() == [[True, True], [True, False]]
+
+
+def test_masks_of_images_processed_before(processor: FCLMProcessor, image: Image.Image) -> None:
+    mask = np.random.default_rng(0).random(SIZE, dtype=np.float32)
+    encoded = processor.encode_prompts([SIZE], [(50, 100)], input_masks=[[mask]])
+    torch.testing.assert_close(encoded["input_masks"], processor(image, input_masks=[[mask]])["input_masks"])
+    assert not processor.encode_prompts([SIZE], [(50, 100)], input_masks=[[None]])
+
+
+def test_a_trimap_stays_one(processor: FCLMProcessor, image: Image.Image) -> None:
+    trimap = np.zeros(SIZE, np.uint8)
+    trimap[21:61, 51:151] = 255
+    trimap[31:41, 51:151] = 128
+    masks = processor(image, input_masks=[[Image.fromarray(trimap)]])["input_masks"]
+    assert masks[masks >= 0].unique().tolist() == pytest.approx([0, 128 / 255, 1])
+    rough = processor(image, input_masks=[[trimap.clip(0, 200)]])["input_masks"]
+    assert len(rough[rough >= 0].unique()) > 3
+
+
+@pytest.mark.parametrize("kind", ["stack", "batch", "tensor"])
+def test_masks_as_arrays(processor: FCLMProcessor, image: Image.Image, kind: str) -> None:
+    masks = np.random.default_rng(0).random((2, *SIZE), dtype=np.float32)
+    given = {"stack": [masks], "batch": masks[None], "tensor": torch.from_numpy(masks)[None]}[kind]
+    expected = processor(image, input_masks=[[masks[0], masks[1]]])["input_masks"]
+    torch.testing.assert_close(processor(image, input_masks=given)["input_masks"], expected)
+
+
+def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image: Image.Image) -> None:
+    inputs = processor(image, text="low", input_masks=[[np.ones(SIZE, bool)]])
+    assert inputs["input_ids"].ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        (
+            [[np.zeros((5, 5), bool)]],
+            r"input_masks\[0\]\[0\] \(image 0, object 0\) must have the shape \(100, 200\) of its image, got \(5, 5\)",
+        ),
+        ([[np.full(SIZE, 3.0)]], r"input_masks\[0\]\[0\].*finite float values in \[0, 1\], got \[3, 3\]"),
+        ("mask.png", r"input_masks must be a list, got 'mask\.png': expected image > object > mask"),
+        (["mask.png"], r"input_masks\[0\] \(image 0\) must be a list of objects, got 'mask\.png'"),
+    ],
+)
+def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        processor(image, input_masks=masks)
+
+
+def test_masks_need_images(processor: FCLMProcessor) -> None:
+    with pytest.raises(ValueError, match="input_masks must come with images"):
+        processor(text="low", input_masks=[[np.zeros(SIZE, bool)]])

@@ -50,7 +50,8 @@ def evaluate(
         ),
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="text, point, box or none. Repeat for several kinds. Defaults to box.")
+        list[str] | None,
+        typer.Option(help="text, point, box, mask, trimap or none. Repeat for several kinds. Defaults to box."),
     ] = None,
     baseline: Annotated[
         list[str] | None,

@@ -109,6 +109,13 @@ def matte(
     negative_point: Annotated[
         list[str] | None, typer.Option(metavar="X Y", help="Click on the background. Repeat for more clicks.")
     ] = None,
+    mask: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Rough mask, trimap or earlier matte, of the size of the image. Repeat for several objects.",
+        ),
+    ] = None,
     alpha: Annotated[bool, typer.Option("--alpha", help="Write the alpha matte instead of the cutout.")] = False,
     background: Annotated[str | None, typer.Option(help="Color or image to put behind the cutout.")] = None,
     model: Annotated[
@@ -126,11 +133,11 @@ def matte(
 ) -> None:
     """Cut objects out of images.
 
-    Without --text, --box or --point, the salient object is cut out.
+    Without --text, --box, --point or --mask, the salient object is cut out.
     """
     if alpha and background is not None:
         raise typer.BadParameter("--alpha and --background are mutually exclusive.")
-    prompts, objects = collect_prompts(text, box, point, negative_point)
+    prompts, objects = collect_prompts(text, box, point, negative_point, mask)
     formats = OPAQUE_FORMATS if alpha or background is not None else TRANSPARENT_FORMATS
     jobs = plan_jobs(images, out, objects, formats)
     render = make_renderer(alpha, background)
@@ -149,7 +156,11 @@ def matte(
 
 
 def collect_prompts(
-    text: list[str] | None, box: list[str] | None, point: list[str] | None, negative_point: list[str] | None
+    text: list[str] | None,
+    box: list[str] | None,
+    point: list[str] | None,
+    negative_point: list[str] | None,
+    mask: list[str] | None = None,
 ) -> tuple[dict[str, Any], int]:
     """Return the prompts as arguments of the pipeline, and the number of objects they name; all points name one."""
     prompts: dict[str, Any] = {}
@@ -159,6 +170,8 @@ def collect_prompts(
         prompts["text"] = text
     if box:
         prompts["input_boxes"] = [parse_box(each) for each in box]
+    if mask:
+        prompts["input_masks"] = mask
     positive = [parse_numbers(each, "--point") for each in point or []]
     negative = [parse_numbers(each, "--negative-point") for each in negative_point or []]
     if positive or negative:
@@ -167,8 +180,8 @@ def collect_prompts(
     counts = {len(value) for value in prompts.values()}
     if len(counts) > 1:
         raise typer.BadParameter(
-            "--text, --box and --point name different numbers of objects: use --text and --box equally often,"
-            " or once with --point and --negative-point, which all name a single object."
+            "--text, --box, --mask and --point name different numbers of objects: use --text, --box and --mask equally"
+            " often, or once with --point and --negative-point, which all name a single object."
         )
     return prompts, counts.pop() if counts else 1
 

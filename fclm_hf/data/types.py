@@ -46,6 +46,10 @@ class Photo:
         alphas: One `np.ndarray` of shape `(height, width)`, uint8, per object: the visible part of its alpha.
         names: Names of each object, one tuple per object.
         texts: Expressions that refer to each object, used verbatim, one tuple per object.
+        is_coarse: Whether the alphas are coarse masks: 255 is the object, 0 is not, 128 is unknown.
+        instance: Whether each alpha is that of a single object. Default: all are.
+        is_complete: Whether all objects are annotated.
+        absent_names: Names of what is not in the photo.
 
     Example:
         >>> import numpy as np
@@ -59,6 +63,10 @@ class Photo:
     alphas: list[np.ndarray]
     names: list[tuple[str, ...]]
     texts: list[tuple[str, ...]]
+    is_coarse: bool = False
+    instance: list[bool] | None = None
+    is_complete: bool = True
+    absent_names: tuple[str, ...] = ()
 
 
 @dataclass

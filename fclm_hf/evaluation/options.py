@@ -36,7 +36,7 @@ class EvaluationOptions:
         models: Checkpoints, as folders or Hub ids. Several count as runs with different seeds.
         baselines: Methods that need only a box: "box-as-mask", "grabcut", "closed-form".
         predictions: Folders of mattes that another program made for the one kind of prompt in `prompts`.
-        prompts: Kinds of prompts: "text", "point", "box", "none".
+        prompts: Kinds of prompts: "text", "point", "box", "mask", "trimap", "none".
         template: Text around a class name, with {CLS} in its place.
         point: Where clicks are derived from true mattes: at the "center" of the box, or as far "inside" as possible.
         known_words: Whether to skip texts with a word that is not a single token of the checkpoint's vocabulary.

@@ -174,6 +174,8 @@ def _nest(prompt: str, objects: list[PromptedTarget]) -> dict[str, Any]:
         return {"input_boxes": [[list(each.box) for each in objects]]}
     if prompt == "point":
         return {"input_points": [[[list(each.point)] for each in objects]], "input_labels": [[[1]] * len(objects)]}
+    if prompt in ("mask", "trimap"):
+        return {"input_masks": [[each.mask for each in objects]]}
     if prompt == "text":
         return {"text": [[each.text for each in objects]]}
     return {}

@@ -6,12 +6,14 @@ import cv2
 import numpy as np
 
 from ..data.synthesis.prompts import bounding_box
-from .samples import EvaluationSample, Target, join_targets
+from .samples import EvaluationSample, Target, join_targets, read_matte
 
 
-PROMPTS = ("text", "point", "box", "none")
+PROMPTS = ("text", "point", "box", "mask", "trimap", "none")
 POINT_RULES = ("center", "inside")
 DEFAULT_TEMPLATE = "a photo of {CLS}."  # as in the paper
+MASK_SIZE = 64  # pixels along the longer side of a rough mask, before it is enlarged
+TRIMAP_RADIUS = 0.01  # of the longer side: half the width of the unknown band along an edge
 SOLID = 127  # 8-bit alpha above which a pixel belongs to the object, as in Matting Anything (MAM)
 
 
@@ -40,6 +42,7 @@ class PromptedTarget:
         text: Its text prompt.
         point: Its click, (x, y) in pixels.
         box: Its box, (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+        mask: Its rough mask or trimap, uint8 of shape `(height, width)`.
     """
 
     target: Target
@@ -47,6 +50,7 @@ class PromptedTarget:
     text: str | None = None
     point: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
+    mask: np.ndarray | None = None
 
 
 def prompt_targets(
@@ -107,6 +111,39 @@ def find_point(alpha: np.ndarray, rule: str = "center") -> tuple[float, float] |
     return float(column - 1), float(row - 1)
 
 
+def make_rough_mask(alpha: np.ndarray) -> np.ndarray:
+    """Make a mask as a small segmentation model would give it: of low resolution, without soft or thin parts.
+
+    Args:
+        alpha: Matte, uint8 of shape `(height, width)`.
+
+    Returns:
+        uint8 array of 0 and 255 of the same shape.
+    """
+    height, width = alpha.shape
+    scale = min(1.0, MASK_SIZE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize((alpha > SOLID).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(large > 0.5, 255, 0).astype(np.uint8)
+
+
+def make_trimap(alpha: np.ndarray) -> np.ndarray:
+    """Make a trimap: unknown is what is within 1% of the longer side of a fractional alpha or an edge.
+
+    Args:
+        alpha: Matte, uint8 of shape `(height, width)`.
+
+    Returns:
+        uint8 array of 0, 128 and 255 of the same shape.
+    """
+    radius = max(1, round(TRIMAP_RADIUS * max(alpha.shape)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    is_object = cv2.dilate((alpha > 0).astype(np.uint8), kernel) > 0
+    is_solid = cv2.erode((alpha == 255).astype(np.uint8), kernel) > 0
+    return np.where(is_solid, 255, np.where(is_object, 128, 0)).astype(np.uint8)
+
+
 def words_in_vocabulary(text: str, vocabulary: frozenset[str] | dict[str, int]) -> bool:
     """Return whether every word of a text is a single token of a BPE vocabulary."""
     return all(f"{word}</w>" in vocabulary for word in text.lower().split())
@@ -122,6 +159,18 @@ def _prompt_target(
         if rules.vocabulary is not None and not words_in_vocabulary(target.text or target.cls, rules.vocabulary):
             return None, "unknown word"
         return PromptedTarget(target, alpha, text=target.text or rules.template.replace("{CLS}", target.cls)), ""
+    if prompt in ("mask", "trimap"):
+        mask = _find_mask(target, alpha, prompt)
+        return (None, "no solid pixel") if mask is None else (PromptedTarget(target, alpha, mask=mask), "")
     provided = getattr(target, prompt)
     value = provided or (find_box(alpha) if prompt == "box" else find_point(alpha, rules.point))
     return (None, "no solid pixel") if value is None else (PromptedTarget(target, alpha, **{prompt: value}), "")
+
+
+def _find_mask(target: Target, alpha: np.ndarray, prompt: str) -> np.ndarray | None:
+    """Return the trimap of the data set, or the mask or trimap that its matte gives; None without a solid pixel."""
+    if prompt == "trimap" and target.trimap is not None:
+        return read_matte(target.trimap, f"the trimap of {target.name}", alpha.shape)
+    if not (alpha > SOLID).any():
+        return None
+    return make_trimap(alpha) if prompt == "trimap" else make_rough_mask(alpha)

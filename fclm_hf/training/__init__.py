@@ -4,7 +4,7 @@
 [`~fclm_hf.training.trainer.Trainer`].
 """
 
-from ..loss_fclm import laplacian_loss, matting_loss, segmentation_loss
+from ..loss_fclm import coarse_mask_loss, laplacian_loss, matting_loss, segmentation_loss
 from .objective.adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, gradient_reversal
 from .objective.distillation import DepthAwareDistillation
 from .objective.learner import ForegroundConsistentLearner
@@ -23,6 +23,7 @@ __all__ = [
     "TrainingPreset",
     "TrainingSettings",
     "adversarial_loss",
+    "coarse_mask_loss",
     "dann_lambda",
     "exchange_tokens",
     "foreground_transport_loss",

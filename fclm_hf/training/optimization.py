@@ -52,7 +52,7 @@ def make_optimizer(model: nn.Module, learning_rate: float = LEARNING_RATE) -> to
 def freeze_unused(learner: ForegroundConsistentLearner) -> None:
     """Freeze the parameters that no loss reaches, whose gradients distributed training would wait for.
 
-    These are the mask token of DINOv2 and, if the prompts include no text, everything that reads text.
+    These are the mask token of DINOv2 and, if the prompts include no text or no masks, everything that reads them.
     """
     model = learner.student.model
     for name, parameter in model.backbone.named_parameters():
@@ -61,6 +61,8 @@ def freeze_unused(learner: ForegroundConsistentLearner) -> None:
     if "input_ids" not in PROMPT_INPUTS[learner.settings.prompts]:
         model.freeze_text_encoder()
         model.prompt_encoder.text_projection.requires_grad_(False)
+    if "input_masks" not in PROMPT_INPUTS[learner.settings.prompts]:
+        model.prompt_encoder.freeze_masks()
 
 
 def parameter_groups(

@@ -41,7 +41,8 @@ def validate(
     was_training = model.training
     model.eval()
     for batch in batches:
-        prompts = {name: batch[name] for name in ("pixel_mask", *PROMPT_INPUTS[settings.prompts])}
+        names = ("pixel_mask", *PROMPT_INPUTS[settings.prompts])
+        prompts = {name: batch[name] for name in names if name in batch}
         with accelerator.autocast():
             alphas = model(pixel_values=batch["pixel_values_b"], **prompts).alphas.float().cpu().numpy()
         labels = batch["labels"].cpu().numpy()

@@ -382,3 +382,19 @@ while True:
         image.load()
         assert image.size == (500, 500)
     assert [name for name in list_files(tmp_path) if not name.startswith(".")] == ["out.png"]
+
+
+def test_masks_reach_the_pipeline(photo: Path, tmp_path: Path) -> None:
+    assert cli.collect_prompts(None, None, None, None, ["a.png", "b.png"]) == (
+        {"input_masks": ["a.png", "b.png"]},
+        2,
+    )
+    trimap = np.zeros((40, 50), np.uint8)
+    trimap[10:20], trimap[20:22] = 255, 128
+    Image.fromarray(trimap).save(tmp_path / "trimap.png")
+    run(photo, "--mask", tmp_path / "trimap.png", "--alpha", "-o", tmp_path / "out.png")
+    alpha = np.asarray(Image.open(tmp_path / "out.png"))
+    assert (alpha[trimap != 128] == trimap[trimap != 128]).all()
+    trimap = trimap[:20]
+    Image.fromarray(trimap).save(tmp_path / "small.png")
+    assert "input_masks" in run(photo, "--mask", tmp_path / "small.png", "-o", tmp_path / "out.png", code=1)

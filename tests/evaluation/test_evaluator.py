@@ -268,7 +268,7 @@ INVALID = [
     ({}, "models, baselines or predictions must be given, got none"),
     ({"layout": "coco"}, "layout must be one of auto, columns, refmatte-rw100.*got 'coco'"),
     ({"protocol": "sad"}, "protocol must be one of auto, matting"),
-    ({"prompts": ["boxes"]}, "prompts must be one of text, point, box, none, got 'boxes'"),
+    ({"prompts": ["boxes"]}, "prompts must be one of text, point, box, mask, trimap, none, got 'boxes'"),
     ({"prompts": []}, r"prompts must be unique and not empty, got \[\]"),
     ({"prompts": ["box", "box"]}, "prompts must be unique and not empty, got .*box.*box"),
     ({"baselines": ["magic"]}, "baselines must be one of box-as-mask, grabcut, closed-form"),

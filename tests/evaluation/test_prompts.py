@@ -6,7 +6,15 @@ from benchmark_folders import SIZE, matte, photo
 from PIL import Image
 
 from fclm_hf.evaluation.baselines import BASELINES, fill_box
-from fclm_hf.evaluation.prompts import PromptRules, find_box, find_point, prompt_targets, words_in_vocabulary
+from fclm_hf.evaluation.prompts import (
+    PromptRules,
+    find_box,
+    find_point,
+    make_rough_mask,
+    make_trimap,
+    prompt_targets,
+    words_in_vocabulary,
+)
 from fclm_hf.evaluation.samples import EvaluationSample, Target
 
 
@@ -87,3 +95,36 @@ def test_baselines_beat_the_box_or_are_it(name: str) -> None:
 def test_baselines_of_a_box_that_is_the_image() -> None:
     for run in (BASELINES["box-as-mask"], BASELINES["grabcut"]):
         assert np.isfinite(run(photo(matte(30, 24)), (0, 0, SIZE[1], SIZE[0]))).all()
+
+
+def test_rough_masks_are_binary_and_near_the_matte() -> None:
+    alpha = np.asarray(matte(30, 24, 18))
+    mask = make_rough_mask(alpha)
+    assert set(np.unique(mask)) == {0, 255}
+    assert ((mask > 127) != (alpha > 127)).mean() < 0.05
+    wide = np.zeros((400, 600), np.uint8)
+    wide[100:300, 200:400], wide[200, :200] = 255, 255
+    assert not make_rough_mask(wide)[200, :190].any()  # thin parts are lost
+    assert make_rough_mask(wide)[110:290, 210:390].all()
+
+
+def test_trimaps_hold_what_is_certain() -> None:
+    alpha = np.zeros((200, 300), np.uint8)
+    alpha[50:150, 100:200], alpha[90, 200:220] = 255, 60
+    trimap = make_trimap(alpha)
+    assert set(np.unique(trimap)) == {0, 128, 255}
+    assert (alpha[trimap == 255] == 255).all()
+    assert (alpha[trimap == 0] == 0).all()
+    assert (trimap[100, 97:103] == 128).all()
+    assert trimap[100, 110] == 255
+
+
+def test_masks_as_prompts() -> None:
+    mattes = [np.asarray(matte(16, 20)), np.zeros(SIZE, np.uint8)]
+    provided = Image.fromarray(np.full(SIZE, 128, np.uint8))
+    sample = EvaluationSample("s", None, (Target("s/0", None, trimap=provided), Target("s/1", None)))
+    masks, skipped = prompt_targets(sample, mattes, "mask", PromptRules())
+    assert np.array_equal(masks[0].mask, make_rough_mask(mattes[0]))
+    assert skipped == {"no solid pixel": 1}
+    trimaps, _ = prompt_targets(sample, mattes, "trimap", PromptRules())
+    assert (trimaps[0].mask == 128).all()

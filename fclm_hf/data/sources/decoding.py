@@ -16,6 +16,8 @@ from .invalid_samples import InvalidReason, InvalidSampleError
 from .retry import RetryPolicy
 
 
+COARSE_UNKNOWN = 128  # value of what is unknown in a coarse mask
+
 # offset and number of bytes of the width, which the height follows, and their byte order
 _SIZE_FIELDS = {b"\x89PNG": (16, 4, "big"), b"GIF8": (6, 2, "little"), b"BM": (18, 4, "little")}
 
@@ -121,7 +123,7 @@ def decode_cutout(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     return pixels[..., :3], alpha.astype(np.float32) / 255
 
 
-def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
+def decode_alpha(data: bytes, size: tuple[int, int], is_coarse: bool = False) -> np.ndarray:
     """Return the alpha `(height, width)` uint8 of an encoded image.
 
     It is the transparency of the image if there is any, else its brightness. A mask of zeros and ones is scaled to 255.
@@ -129,6 +131,7 @@ def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
     Args:
         data: The encoded image.
         size: Height and width of the photo. An alpha of the same aspect ratio is resized to it.
+        is_coarse: Whether it is a coarse mask, in which 128 is unknown. Resizing then does not mix its values.
 
     Raises:
         InvalidSampleError: If the image cannot be decoded, is 0 everywhere, or has another aspect ratio.
@@ -138,13 +141,16 @@ def decode_alpha(data: bytes, size: tuple[int, int]) -> np.ndarray:
         raise InvalidSampleError(InvalidReason.EMPTY_ALPHA)
     if alpha.max() == 1:
         alpha = alpha * np.uint8(255)
+    if is_coarse and alpha.max() <= COARSE_UNKNOWN:
+        raise InvalidSampleError(InvalidReason.EMPTY_ALPHA, "no pixel is 255")
     height, width = size
     if alpha.shape != size:
         if abs(alpha.shape[1] * height - alpha.shape[0] * width) > max(*alpha.shape, *size):
             raise InvalidSampleError(
                 InvalidReason.SIZE_MISMATCH, f"image {width} x {height}, alpha {alpha.shape[1]} x {alpha.shape[0]}"
             )
-        alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BOX))
+        resampling = Image.Resampling.NEAREST if is_coarse else Image.Resampling.BOX
+        alpha = np.asarray(Image.fromarray(alpha).resize((width, height), resampling))
     return alpha
 
 

@@ -67,12 +67,31 @@ def _make_photo(source: Source, values: dict[str, Any], data: bytes, retry: Retr
         texts = values.get("texts") or [None] * len(cells)
     if not cells:
         raise InvalidSampleError(InvalidReason.MISSING, "the row has no alpha")
-    if not len(cells) == len(names) == len(texts):
-        raise InvalidSampleError(
-            InvalidReason.COUNT_MISMATCH, f"{len(cells)} alphas, {len(names)} names, {len(texts)} texts"
-        )
-    alphas = [decode_alpha(read_bytes(cell, source.base, retry), image.shape[:2]) for cell in cells]
-    return Photo(image, alphas, [_list_names(source, name) for name in names], [_list_strings(text) for text in texts])
+    instance, unique = values.get("instance"), values.get("unique") or [True] * len(cells)
+    columns = {"alphas": cells, "names": names, "texts": texts, "unique": unique, "instance": instance or cells}
+    if len(set(map(len, columns.values()))) > 1:
+        counts = ", ".join(f"{len(column)} {name}" for name, column in columns.items())
+        raise InvalidSampleError(InvalidReason.COUNT_MISMATCH, counts)
+    is_coarse = source.config.mask_quality == "coarse"
+    alphas = [decode_alpha(read_bytes(cell, source.base, retry), image.shape[:2], is_coarse) for cell in cells]
+    all_names = [_list_names(source, name) for name in names]
+    is_complete = values.get("complete") is not False
+    return Photo(
+        image,
+        alphas,
+        names=[own if is_unique else () for own, is_unique in zip(all_names, unique, strict=True)],
+        texts=[_list_strings(text) for text in texts],
+        is_coarse=is_coarse,
+        instance=[bool(each) for each in instance] if instance else None,
+        is_complete=is_complete,
+        absent_names=_list_absent(source, all_names) if is_complete else (),
+    )
+
+
+def _list_absent(source: Source, names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the names that a photo lacks; none shares a word with one that it has, as "bear" and "teddy bear" do."""
+    words = {word for own in names for name in own for word in name.split()}
+    return tuple(name for name in source.config.absent_names if not words.intersection(name.split()))
 
 
 def _list_names(source: Source, written: str | list[str] | None, cls: str | None = None) -> tuple[str, ...]:

@@ -25,9 +25,10 @@ KINDS = {
     "image_alpha": Roles(("image", "alpha"), ("name", "text", "id")),  # P3M, AM-2k, DIS5K
     "rgba": Roles(("image",), ("name", "text", "cls", "cut_sides", "id")),  # Composition-1k, RefMatte's foregrounds
     "background": Roles(("image",)),  # BG20K
-    "instances": Roles(("image", "alphas"), ("names", "id")),  # HIM2K
-    "text": Roles(("image", "alphas", "texts"), ("names", "id")),  # RefMatte
+    "instances": Roles(("image", "alphas"), ("names", "instance", "unique", "complete", "id")),  # HIM2K, COCO
+    "text": Roles(("image", "alphas", "texts"), ("names", "instance", "unique", "complete", "id")),  # RefMatte
 }
+MASK_QUALITIES = ("alpha", "coarse")
 _IMAGES, _IMAGE_LISTS = ("image", "alpha"), ("alphas",)
 # the folder layout of research/build_training_set.py: list of entries, and its keys by role
 _INDEX_FILES = {"rgba": "foregrounds.json", "background": "backgrounds.json"}
@@ -47,13 +48,20 @@ class SourceConfig:
             (expressions per object, used verbatim), cls (key of `general_names`), cut_sides (whether the object is cut
             off at the left, top, right and bottom) and id (the sample's name in reports). A role that is not given is
             the column of the same name, if it exists. "json.name" is the field `name` of column `json`. alphas and
-            texts also take a list of columns, one per object; empty cells are left out.
+            texts also take a list of columns, one per object; empty cells are left out. Kinds with several objects also
+            take lists of bools, instance (whether a mask is a single object, which boxes and clicks can mean) and
+            unique (whether a name means this mask alone), and complete (whether all objects of the photo are annotated,
+            so that their union is the target of an empty prompt); all default to yes.
         split: Split, as in [`datasets.load_dataset`].
         config_name: Configuration of the data set, as `name` in [`datasets.load_dataset`].
         data_files: Files of the data set, as in [`datasets.load_dataset`].
         revision: Branch, tag or commit on the Hub.
         weight: Sampling weight, relative to the other sources. Must be positive.
         streaming: Whether to read the data set while training; False downloads it first.
+        mask_quality: "alpha", or "coarse" for masks that are not mattes: 255 is the object, 0 is not, 128 is unknown.
+            Unknown pixels and a band along the edges then do not count in the loss.
+        absent_names: Names of which every object is annotated in complete photos. Photos that lack them may be asked
+            for them, with an empty target, see [`PromptSettings`].
         keep: Maps columns to accepted values; rows with other values are left out.
         general_names: Maps a row's name or cls to further names of the object, such as `{"poodle": ["dog"]}`.
         shuffle_rows: Maximum number of rows in the blocks that are shuffled; two blocks are in memory. 1 keeps the
@@ -61,8 +69,8 @@ class SourceConfig:
         shuffle_megabytes: Maximum size of the encoded rows of a block, in MiB.
 
     Raises:
-        ValueError: If the kind is unknown, `columns` names roles that the kind does not have, or a weight or block size
-            is not positive.
+        ValueError: If the kind or mask quality is unknown, `columns` names roles that the kind does not have, or a
+            weight or block size is not positive.
 
     Example:
         >>> from fclm_hf.data import SourceConfig
@@ -83,6 +91,8 @@ class SourceConfig:
     revision: str | None = None
     weight: float = 1.0
     streaming: bool = True
+    mask_quality: str = "alpha"
+    absent_names: list[str] = field(default_factory=list)
     keep: dict[str, list[Any]] = field(default_factory=dict)
     general_names: dict[str, list[str]] = field(default_factory=dict)
     shuffle_rows: int = 4096
@@ -91,6 +101,12 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"{self.label}: kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
+        if self.mask_quality not in MASK_QUALITIES:
+            raise ValueError(
+                f"{self.label}: mask_quality must be one of {', '.join(MASK_QUALITIES)}, got {self.mask_quality!r}."
+            )
+        if self.mask_quality == "coarse" and self.kind in ("rgba", "background"):
+            raise ValueError(f"{self.label}: kind {self.kind!r} has no masks that could be coarse.")
         roles = (*KINDS[self.kind].required, *KINDS[self.kind].optional)
         if wrong := [role for role in self.columns if role not in roles]:
             raise ValueError(

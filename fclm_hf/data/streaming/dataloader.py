@@ -38,7 +38,9 @@ class StreamLoader:
     - `labels`: float32 `(B, N, size, size)` in [0, 1], the target of each prompt;
     - `foreground`: float32 `(B, 1, size, size)` in [0, 1], the whole foreground;
     - `object_mask`: bool `(B, N)`, True;
-    - `input_points`, `input_labels`, `input_boxes`, `input_ids`, `attention_mask`: see [`collate_prompts`];
+    - `label_mask`: bool `(B, N, size, size)`, False where a label is unknown; if any source has coarse masks;
+    - `input_points`, `input_labels`, `input_boxes`, `input_ids`, `attention_mask`, `input_masks`: see
+      [`collate_prompts`];
     - `sample_keys`: per image a list of (epoch, key) of the samples in front.
 
     Args:

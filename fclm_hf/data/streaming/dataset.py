@@ -112,6 +112,7 @@ class TrainingStream(IterableDataset):
         self.batches = batches or BatchSettings()
         self.rank, self.world_size = rank, world_size
         self.image_mean, self.image_std = image_mean, image_std
+        self.has_coarse_masks = any(source.config.mask_quality == "coarse" for source in foregrounds)
         self.consumed = 0
         self.states: dict[int, dict[str, Any]] = {}
         self._open_pairs(Shard())  # raises for sources of the wrong kind
@@ -151,20 +152,25 @@ class TrainingStream(IterableDataset):
                 each.rng,
                 settings.prompts,
                 settings.prompts_per_image,
-                settings.empty_prompt_prob,
+                settings.empty_prompt_prob if pair.is_complete else 0.0,
                 texts=pair.texts,
                 foreground=pair.foreground,
+                instance=pair.instance,
+                absent_names=pair.absent_names,
             )
             prompts.append(image_prompts)
             labels.append(targets)
         pixel_mask = _make_pixel_mask([pair.valid for pair in pairs], self.pairs.composition.size)
+        labels = torch.from_numpy(np.stack(labels).astype(np.float32))
+        foreground = torch.from_numpy(np.stack([pair.foreground[None] for pair in pairs]).astype(np.float32))
         table = make_pixel_table(self.image_mean, self.image_std)
         return {
             "pixel_values_a": _normalize([pair.image_a for pair in pairs], pixel_mask, table),
             "pixel_values_b": _normalize([pair.image_b for pair in pairs], pixel_mask, table),
             "pixel_mask": pixel_mask,
-            "labels": torch.from_numpy(np.stack(labels).astype(np.float32)),
-            "foreground": torch.from_numpy(np.stack([pair.foreground[None] for pair in pairs]).astype(np.float32)),
+            "labels": labels.clamp(min=0),
+            **({"label_mask": labels >= 0} if self.has_coarse_masks else {}),
+            "foreground": foreground.clamp(min=0),
             "object_mask": torch.ones(len(drawn), settings.prompts_per_image, dtype=torch.bool),
             **collate_prompts(prompts, self.tokenizer),
             "sample_keys": [each.keys for each in drawn],

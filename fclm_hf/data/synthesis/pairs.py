@@ -1,15 +1,17 @@
 """Pairs (A, B) of images that share their objects on different backgrounds: the paper's training input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from ...foreground_fclm import estimate_foreground
 from ...utils.renaming import rename_arguments
+from ..sources.decoding import COARSE_UNKNOWN
 from ..types import Foreground, Photo
 from .augmentation import cast_shadow, harmonize_colors, jitter_colors, vary_background
+from .coarse_masks import crop_coarse_mask, mark_edges, unite_coarse_masks
 from .composition import MAX_ATTEMPTS, Composition, CompositionSettings, composite_objects, stack_alphas
 
 
@@ -20,11 +22,15 @@ class Pair:
     Args:
         image_a: `(size, size, 3)` uint8, composited without regard to the background.
         image_b: `(size, size, 3)` uint8, the natural one: a photo, or a composite in harmony with its background.
-        alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object.
-        foreground: `(size, size)` float32 in [0, 1], the whole foreground, including objects that are not in `alphas`.
+        alphas: `(objects, size, size)` float32 in [0, 1], the visible part of each object; -1 where it is unknown.
+        foreground: `(size, size)` float32 in [0, 1], the whole foreground, including objects that are not in `alphas`;
+            -1 where it is unknown.
         names: Names of each object; empty if they do not identify it.
         texts: Expressions for each object; empty if they do not identify it.
         valid: Height and width of the content; the rest, at the right and below, is zero padding.
+        instance: Whether each alpha is a single object, which boxes and clicks can mean. Default: all are.
+        is_complete: Whether `foreground` is the target of an empty prompt.
+        absent_names: Names of what is not in the images.
 
     Example:
         >>> import numpy as np
@@ -41,6 +47,9 @@ class Pair:
     names: list[tuple[str, ...]]
     texts: list[tuple[str, ...]]
     valid: tuple[int, int]
+    instance: list[bool] | None = None
+    is_complete: bool = True
+    absent_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,8 +144,9 @@ class PairComposition(Composition):
     def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
         """Make a pair of a photo (B) and its foreground on another background (A).
 
-        The colors of the foreground are estimated first, so that A shows no halo. A photo with texts is neither cropped
-        nor mirrored: they may refer to left and right.
+        The colors of the foreground are estimated first, so that A shows no halo; that of a coarse mask lies in the
+        band along its edges, which does not count. A photo with texts is neither cropped nor mirrored: they may refer
+        to left and right.
 
         Args:
             photo: The photo and its objects.
@@ -178,33 +188,43 @@ class PairComposition(Composition):
         size = self.settings.size
         image, alphas, foreground, scale = self._crop_photo(photo, rng)
         height, width = valid = foreground.shape
-        colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
         behind = vary_background(background, rng, size, self.settings.defocus_prob)[:height, :width]
-        image_a, _ = composite_objects(behind, [(colors, foreground)])
+        if photo.is_coarse:
+            image_a, _ = composite_objects(behind, [(image, np.maximum(foreground, 0))])
+            foreground, alphas = mark_edges(foreground), np.stack([mark_edges(alpha) for alpha in alphas])
+        else:
+            colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
+            image_a, _ = composite_objects(behind, [(colors, foreground)])
         images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
         padding = ((0, size - height), (0, size - width))
         images, foreground = np.pad(images, (*padding, (0, 0))), np.pad(foreground, padding)
         alphas = np.pad(alphas, ((0, 0), *padding))
-        areas = np.array([alpha.sum(dtype=np.float64) / 255 for alpha in photo.alphas]) * scale**2
+        areas = np.array([alpha.sum(dtype=np.float64) / 255 for alpha in _get_solid_alphas(photo)]) * scale**2
         all_names = [name for names in photo.names for name in names]
         names = [tuple(name for name in names if all_names.count(name) == 1) for names in photo.names]
-        return self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid)
+        pair = self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid, photo.instance)
+        return pair and replace(pair, is_complete=photo.is_complete, absent_names=photo.absent_names)
 
     def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Return a part of a photo, sometimes mirrored.
 
         Returns:
             The image `(height, width, 3)` float32 in [0, 255], the alphas `(objects, height, width)` float32 in [0, 1],
-            their sum `(height, width)`, and the factor by which the photo was scaled.
+            their sum `(height, width)`, both -1 where a coarse mask is unknown, and the factor by which the photo was
+            scaled.
         """
         size = self.settings.size
         has_texts = any(photo.texts)
-        total = np.minimum(np.sum(photo.alphas, axis=0, dtype=np.uint16), 255).astype(np.uint8)
+        total = np.minimum(np.sum(_get_solid_alphas(photo), axis=0, dtype=np.uint16), 255).astype(np.uint8)
         is_whole = has_texts or rng.random() < self.whole_photo_prob
         window = Window(0, 0, *total.shape) if is_whole else draw_window(total, rng)
         image = jitter_colors(window.crop(photo.image, size).astype(np.float32), rng)
-        alphas = np.stack([window.crop(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
-        foreground = window.crop(total, size).astype(np.float32) / 255
+        if photo.is_coarse:
+            alphas = np.stack([crop_coarse_mask(alpha, window.crop, size) for alpha in photo.alphas])
+            foreground = unite_coarse_masks(alphas)
+        else:
+            alphas = np.stack([window.crop(alpha, size) for alpha in photo.alphas]).astype(np.float32) / 255
+            foreground = window.crop(total, size).astype(np.float32) / 255
         if not has_texts and rng.random() < 0.5:
             image, alphas, foreground = image[:, ::-1], alphas[..., ::-1], foreground[:, ::-1]
         return image, alphas, foreground, size / max(window.height, window.width)
@@ -218,8 +238,9 @@ class PairComposition(Composition):
         names: list[tuple[str, ...]],
         texts: list[tuple[str, ...]],
         valid: tuple[int, int],
+        instance: list[bool] | None = None,
     ) -> Pair | None:
-        """Return a pair of the sufficiently visible objects, or None if there are none.
+        """Return a pair of the sufficiently visible objects that prompts can mean, or None if there are none.
 
         Args:
             images: `(size, size, 6)` uint8, A and B.
@@ -229,10 +250,20 @@ class PairComposition(Composition):
             names: As in [`Pair`], for all objects.
             texts: As in [`Pair`], for all objects.
             valid: As in [`Pair`].
+            instance: As in [`Pair`], for all objects.
         """
-        kept = self._select_visible(alphas, areas)
-        if not len(kept):
+        instance = instance or [True] * len(alphas)
+        kept = self._select_visible(np.maximum(alphas, 0), areas)
+        kept = [index for index in kept if instance[index] or names[index] or texts[index]]
+        if not kept:
             return None
-        names, texts = [names[index] for index in kept], [texts[index] for index in kept]
+        names, texts, instance = ([values[index] for index in kept] for values in (names, texts, instance))
         image_a, image_b = images[..., :3], images[..., 3:]
-        return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid)
+        return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid, instance)
+
+
+def _get_solid_alphas(photo: Photo) -> list[np.ndarray]:
+    """Return the alphas of a photo, or what is certain of its coarse masks, `(height, width)` uint8."""
+    if not photo.is_coarse:
+        return photo.alphas
+    return [np.where(alpha > COARSE_UNKNOWN, np.uint8(255), np.uint8(0)) for alpha in photo.alphas]

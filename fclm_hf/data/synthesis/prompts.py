@@ -10,8 +10,10 @@ import torch
 
 from ...processing_fclm import Prompts, pad_prompts
 from ...utils.renaming import rename_arguments
+from .spoiled_masks import spoil_mask
 
 
+MASK_ALONE_PROB = 0.7  # probability that a prompt with a mask has nothing else
 PAPER_TEMPLATE = "a photo of {}."
 
 
@@ -27,6 +29,10 @@ class PromptSettings:
         max_points: Largest number of clicks on the object, at least 2.
         max_negative_points: Largest number of clicks beside the object, at least 0; three prompts in ten have some.
         templates: Templates of texts, each with one `{}` for a name.
+        absent_prob: Probability that a prompt names what is not in the photo, where such names are known; its target is
+            empty.
+        mask_prob: Probability that a prompt for an object has a mask, see [`spoil_mask`]; most of these have nothing
+            else.
 
     Example:
         >>> from fclm_hf.data import PromptSettings
@@ -41,6 +47,8 @@ class PromptSettings:
     max_points: int = 3
     max_negative_points: int = 2
     templates: tuple[str, ...] = ("{}", "a {}", "the {}", "a photo of a {}.")
+    absent_prob: float = 0.0
+    mask_prob: float = 0.0
 
 
 def bounding_box(alpha: np.ndarray, threshold: float = 0.1) -> tuple[float, float, float, float]:
@@ -89,8 +97,10 @@ def sample_points(
 ) -> tuple[list[list[float]], list[int]]:
     """Draw clicks inside an object, half of the time deep inside, and sometimes some beside it.
 
+    Depth is measured from the border of the image, too, or at times as if the object went on behind it.
+
     Args:
-        alpha: `(height, width)` float32 in [0, 1].
+        alpha: `(height, width)` float32 in [0, 1]; -1 where it is unknown.
         rng: Source of randomness.
         settings: Largest numbers of clicks.
 
@@ -100,7 +110,8 @@ def sample_points(
     inside = (alpha > 0.7).astype(np.uint8)
     if not inside.any():
         inside = (alpha >= alpha.max() * 0.9).astype(np.uint8)
-    bordered = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    border = cv2.BORDER_CONSTANT if rng.random() < 0.6 else cv2.BORDER_REPLICATE
+    bordered = cv2.copyMakeBorder(inside, 1, 1, 1, 1, border)
     depth = cv2.distanceTransform(bordered, cv2.DIST_L2, 3)[1:-1, 1:-1]
     if rng.random() < 0.5:
         inside = depth > 0.6 * depth.max()
@@ -109,7 +120,7 @@ def sample_points(
     labels = [1] * len(points)
     if settings.max_negative_points and rng.random() < 0.3:
         near = cv2.dilate((alpha > 0.1).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=25)
-        outside = (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
+        outside = (alpha >= 0) & (alpha < 0.05) & (near > 0 if rng.random() < 0.6 else True)
         negatives = _draw_pixels(outside, rng, int(rng.integers(1, settings.max_negative_points + 1)))
         points, labels = points + negatives, labels + [0] * len(negatives)
     return points, labels
@@ -121,22 +132,24 @@ def sample_prompt(
     rng: np.random.Generator,
     settings: PromptSettings,
     texts: Sequence[str] = (),
+    is_instance: bool = True,
 ) -> dict[str, Any]:
     """Draw a prompt for one object.
 
     Args:
-        alpha: `(height, width)` float32 in [0, 1], the visible part of the object.
+        alpha: `(height, width)` float32 in [0, 1], the visible part of the object; -1 where it is unknown.
         names: Names of the object, for the templates.
         rng: Source of randomness.
         settings: Settings of the prompts.
         texts: Expressions that are used verbatim. Without names and texts there are no text prompts.
+        is_instance: Whether it is a single object. If not, only a text can mean it.
 
     Returns:
         Any of `box` ([x0, y0, x1, y1] in pixels), `points` ([x, y] in pixels each) with `labels` (1 on the object, 0
-        beside it), and `text`.
+        beside it), `text`, and `mask` (`(height, width)` float32 in [0, 1]).
 
     Raises:
-        ValueError: If `alpha` is 0 everywhere.
+        ValueError: If `alpha` is 0 everywhere, or what is not a single object has neither names nor texts.
 
     Example:
         >>> import numpy as np
@@ -148,6 +161,10 @@ def sample_prompt(
         {'box': [20.0, 10.0, 50.0, 30.0], 'text': 'the cat'}
     """
     kinds = {kind: weight for kind, weight in settings.kinds.items() if names or texts or "text" not in kind}
+    if not is_instance:
+        if not (names or texts):
+            raise ValueError("names or texts must be given for what is not a single object, got neither.")
+        kinds = {"text": 1.0}
     weights = np.array(list(kinds.values()))
     kind = str(rng.choice(list(kinds), p=weights / weights.sum())).split("+")
     prompt: dict[str, Any] = {}
@@ -159,8 +176,18 @@ def sample_prompt(
         if texts and (not names or rng.random() < 0.5):
             prompt["text"] = str(rng.choice(texts))
         else:
-            prompt["text"] = str(rng.choice(settings.templates)).format(str(rng.choice(names)))
+            prompt["text"] = _fill_template(names, rng, settings)
+    if settings.mask_prob and rng.random() < settings.mask_prob:
+        if rng.random() < MASK_ALONE_PROB:
+            prompt.clear()
+        unknown = alpha < 0
+        prompt["mask"] = spoil_mask(np.maximum(alpha, 0), rng, unknown if unknown.any() else None)
     return prompt
+
+
+def _fill_template(names: Sequence[str], rng: np.random.Generator, settings: PromptSettings) -> str:
+    """Draw a text with one of the names."""
+    return str(rng.choice(settings.templates)).format(str(rng.choice(names)))
 
 
 @rename_arguments({"automatic": "empty_prompt_prob"})
@@ -173,11 +200,13 @@ def sample_prompts(
     empty_prompt_prob: float,
     texts: Sequence[Sequence[str]] | None = None,
     foreground: np.ndarray | None = None,
+    instance: Sequence[bool] | None = None,
+    absent_names: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Draw prompts for an image. Each object gets one before any gets a second.
 
     Args:
-        alphas: `(objects, height, width)` float32 in [0, 1], the visible part of each object.
+        alphas: `(objects, height, width)` float32 in [0, 1], the visible part of each object; -1 where it is unknown.
         names: Names of each object, see [`sample_prompt`].
         rng: Source of randomness.
         settings: Settings of the prompts.
@@ -185,6 +214,8 @@ def sample_prompts(
         empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. Its target is the whole foreground.
         texts: Expressions for each object, see [`sample_prompt`].
         foreground: `(height, width)` float32 in [0, 1], the target of empty prompts. Default: the union of the alphas.
+        instance: Whether each alpha is a single object, see [`sample_prompt`]. Default: all are.
+        absent_names: Names of what is not in the image.
 
     Returns:
         The prompts as [`sample_prompt`] returns them, and their targets `(count, height, width)` float32 in [0, 1].
@@ -206,9 +237,14 @@ def sample_prompts(
             prompts.append({})
             targets.append(1 - np.prod(1 - alphas, axis=0) if foreground is None else foreground)
             continue
+        if settings.absent_prob and absent_names and rng.random() < settings.absent_prob:
+            prompts.append({"text": _fill_template(absent_names, rng, settings)})
+            targets.append(np.zeros_like(alphas[0]))
+            continue
         chosen = order[slot % len(order)]
         own_texts = texts[chosen] if texts else ()
-        prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts))
+        is_instance = instance is None or instance[chosen]
+        prompts.append(sample_prompt(alphas[chosen], names[chosen], rng, settings, own_texts, is_instance))
         targets.append(alphas[chosen])
     return prompts, np.stack(targets)
 
@@ -223,7 +259,8 @@ def collate_prompts(prompts: Sequence[Sequence[dict[str, Any]]], tokenizer: Any)
     Returns:
         `input_points` float32 `(batch, objects, points, 2)`, `input_labels` int64 `(batch, objects, points)` with -10
         for padding, `input_boxes` float32 `(batch, objects, 4)` with -10 for absent boxes, and `input_ids` and
-        `attention_mask` int64 `(batch, objects, length)`, the mask 0 where there is no text.
+        `attention_mask` int64 `(batch, objects, length)`, the mask 0 where there is no text. If any prompt has a mask
+        also `input_masks` float32 `(batch, objects, height, width)`, -1 where there is none.
 
     Example:
         >>> from transformers import AutoTokenizer
@@ -241,7 +278,9 @@ def collate_prompts(prompts: Sequence[Sequence[dict[str, Any]]], tokenizer: Any)
         return [[prompt.get(name) for prompt in image] for image in prompts]
 
     objects = [len(image) for image in prompts]
-    padded = pad_prompts(Prompts(objects, points=gather("points"), labels=gather("labels"), boxes=gather("box")))
+    masks = [[None if mask is None else torch.from_numpy(mask) for mask in image] for image in gather("mask")]
+    visual = {"points": gather("points"), "labels": gather("labels"), "boxes": gather("box"), "masks": masks}
+    padded = pad_prompts(Prompts(objects, **visual))
     texts = [text for image in gather("text") for text in image]
     tokens = tokenizer([text or "" for text in texts], padding=True, truncation=True, return_tensors="pt")
     is_given = torch.tensor([text is not None for text in texts])

@@ -1,13 +1,15 @@
 """Learner: student, teacher, meta-nets and discriminator in one module that maps a batch to its losses."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
-from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
+from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
+from .clicks import add_clicks
 from .distillation import DepthAwareDistillation
 from .optimal_transport import foreground_transport_loss
 from .settings import DISTILLATION_IMAGES, PROMPT_INPUTS, TrainingSettings
@@ -24,6 +26,25 @@ def _split(maps: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
     """Split the maps of A and B, which are concatenated along the batch."""
     halves = [level.chunk(2) for level in maps]
     return tuple(a for a, _ in halves), tuple(b for _, b in halves)
+
+
+def detach_details(image_embeddings: FCLMImageEmbeddings, is_coarse: torch.Tensor) -> FCLMImageEmbeddings:
+    """Keep the gradient of some images from the detail path.
+
+    Args:
+        image_embeddings: Embeddings of a batch of images.
+        is_coarse: Bool of shape (batch_size,), True for images whose masks have no edges to teach.
+
+    Returns:
+        Embeddings with the same values.
+    """
+    chosen = is_coarse[:, None, None, None]
+
+    def stop(maps: torch.Tensor) -> torch.Tensor:
+        return torch.where(chosen, maps.detach(), maps)
+
+    detail_maps = tuple(stop(maps) for maps in image_embeddings.detail_maps)
+    return replace(image_embeddings, detail_maps=detail_maps, detail_basis=stop(image_embeddings.detail_basis))
 
 
 class ForegroundConsistentLearner(nn.Module):
@@ -157,11 +178,14 @@ class ForegroundConsistentLearner(nn.Module):
         shapes = {name: tuple(batch[name].shape) for name in needed[:2]}
         if len(set(shapes.values())) > 1:
             raise ValueError(f"pixel_values_a and pixel_values_b must have the same shape, got {shapes}.")
-        shared = ("pixel_mask", "labels", "object_mask", *PROMPT_INPUTS[settings.prompts])
+        shared = ("pixel_mask", "labels", "label_mask", "object_mask", *PROMPT_INPUTS[settings.prompts])
         inputs = {name: torch.cat([batch[name]] * 2) for name in shared if batch.get(name) is not None}
         if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
             text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
             inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # A and B share their texts
+        if settings.prompts == "all" and self.student.config.dense_prompts:
+            # absent masks change nothing, but give all parameters a gradient, which several processes wait for
+            inputs.setdefault("input_masks", torch.full_like(inputs["labels"], -1.0))
         return {"pixel_values": torch.cat([batch["pixel_values_a"], batch["pixel_values_b"]]), **inputs}
 
     def _draw_masks(self, batch: Mapping[str, torch.Tensor], image_sizes: torch.Tensor) -> torch.Tensor:
@@ -193,6 +217,8 @@ class ForegroundConsistentLearner(nn.Module):
                 - `labels`: True alphas of shape `(batch, objects, height, width)`, the same for A and B.
                 - `foreground` (optional): Alpha of everything that A and B share, of shape
                   `(batch, 1, height, width)`. Default: the maximum of `labels`.
+                - `label_mask` (optional): False where a label is unknown, see [`FCLMForImageMatting`]. The detail path
+                  does not learn from images with such pixels, as coarse masks have no edges to teach.
                 - `pixel_mask`, `object_mask` and prompts as [`FCLMForImageMatting`] takes them, the same for A and B.
 
         Returns:
@@ -235,6 +261,11 @@ class ForegroundConsistentLearner(nn.Module):
                 settings.transport_max_tokens,
             )
         embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps_for("decoder"))
+        if (label_mask := inputs.get("label_mask")) is not None:
+            embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
+        if settings.click_rounds and self.training:
+            rounds = int(torch.randint(settings.click_rounds + 1, ()))
+            inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
         losses["loss_head"] = self.student(image_embeddings=embeddings, **inputs).loss
         weights = {
             "loss_kd": settings.kd_weight,

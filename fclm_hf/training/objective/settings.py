@@ -18,7 +18,7 @@ PROMPT_INPUTS = {
     "text": ("input_ids", "attention_mask"),
     "point": ("input_points", "input_labels"),
     "box": ("input_boxes",),
-    "all": ("input_ids", "attention_mask", "input_points", "input_labels", "input_boxes"),
+    "all": ("input_ids", "attention_mask", "input_points", "input_labels", "input_boxes", "input_masks"),
 }
 EXCHANGE_READERS = ("discriminator", "transport", "decoder")
 MIN_EPSILON = 0.005  # below it the transport plan is not accurate in fp32
@@ -33,6 +33,8 @@ class TrainingSettings:
             `"full"`.
         alignment: Row of Table 5: `"none"`, `"adversarial"`, `"transport"` or `"full"`.
         prompts: Row of Table 6: `"text"`, `"point"`, `"box"`, or `"all"` that the batch holds.
+        click_rounds: Maximum number of clicks that are added to prompts in training, each in the middle of the largest
+            error, with the matte before it as a mask prompt. Each step draws a number. Requires prompts `"all"`.
         kd_weight: Weight of the distillation loss in Eq. 9.
         adv_weight: Weight of the adversarial loss in Eq. 9.
         ot_weight: Weight of the transport loss in Eq. 9.
@@ -66,6 +68,7 @@ class TrainingSettings:
     distillation: str = "full"
     alignment: str = "full"
     prompts: str = "all"
+    click_rounds: int = 0
     kd_weight: float = 1.0
     adv_weight: float = 1.0
     ot_weight: float = 1.0
@@ -87,12 +90,15 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         self._check_choices()
+        if self.click_rounds > 0 and self.prompts != "all":
+            raise ValueError(f'click_rounds requires prompts "all", got {self.prompts!r}.')
         if not 0 <= self.exchange_ratio <= 1:
             raise ValueError(f"exchange_ratio must be in [0, 1], got {self.exchange_ratio}.")
         if not 0 < self.depth_threshold < 1:
             raise ValueError(f"depth_threshold must be between 0 and 1, got {self.depth_threshold}.")
         for name, minimum in (
             ("transport_epsilon", MIN_EPSILON),
+            ("click_rounds", 0),
             ("discriminator_hidden_size", 1),
             ("meta_hidden_size", 1),
             ("transport_iterations", 1),

@@ -16,7 +16,7 @@ from training_sets import (
     write_webdataset,
 )
 
-from fclm_hf.data import Foreground, Photo, RetryPolicy, Sample, Shard, SourceConfig, open_source
+from fclm_hf.data import Foreground, InvalidSampleError, Photo, RetryPolicy, Sample, Shard, SourceConfig, open_source
 from fclm_hf.data.sources.rows import OrderedRows
 from fclm_hf.data.sources.samples import decode_row
 
@@ -169,3 +169,57 @@ def test_invalid_configurations(tmp_path):
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(ValueError, match=r"'image' does not exist\. Columns found: text"):
         open_source(SourceConfig(str(tmp_path), "background"))
+
+
+def coarse_rows(**columns) -> list[dict]:
+    mask = np.zeros((24, 24), np.uint8)
+    mask[4:20, 6:18], mask[4:20, 18:20] = 255, 128
+    cell = {"bytes": encode(make_background(1)), "path": None}
+    given = {"names": ["cat", "dog"], "instance": [True, False], "unique": [False, True], "complete": False}
+    return [{"image": cell, "alphas": [encode(Image.fromarray(mask))] * 2, **given, **columns}]
+
+
+def test_coarse_masks_and_their_flags(tmp_path):
+    write_parquet(tmp_path, coarse_rows())
+    (sample,) = read(SourceConfig(str(tmp_path), "instances", mask_quality="coarse", absent_names=["zebra"]))
+    photo = sample.content
+    assert photo.is_coarse
+    assert set(np.unique(photo.alphas[0])) == {0, 128, 255}
+    assert photo.names == [(), ("dog",)]
+    assert photo.instance == [True, False]
+    assert not photo.is_complete
+    assert photo.absent_names == ()  # who knows what is not annotated
+
+
+def test_absent_names_are_those_that_a_complete_photo_lacks(tmp_path):
+    write_parquet(tmp_path, coarse_rows(complete=True))
+    config = SourceConfig(str(tmp_path), "instances", mask_quality="coarse", absent_names=["cat", "zebra"])
+    assert read(config)[0].content.absent_names == ("zebra",)
+
+
+def test_a_coarse_mask_of_another_size_is_not_mixed(tmp_path):
+    mask = Image.fromarray(np.kron([[0, 255], [128, 255]], np.ones((25, 25))).astype(np.uint8))
+    write_parquet(tmp_path, coarse_rows(alphas=[encode(mask)] * 2))
+    photo = read(SourceConfig(str(tmp_path), "instances", mask_quality="coarse"))[0].content
+    assert photo.alphas[0].shape == (24, 24)
+    assert set(np.unique(photo.alphas[0])) == {0, 128, 255}
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"instance": [True]}, "2 alphas, 2 names, 2 texts, 2 unique, 1 instance"),
+        ({"alphas": [encode(Image.fromarray(np.full((24, 24), 128, np.uint8)))] * 2}, "no pixel is 255"),
+    ],
+)
+def test_faulty_coarse_rows(tmp_path, columns, reason):
+    write_parquet(tmp_path, coarse_rows(**columns))
+    with pytest.raises(InvalidSampleError, match=reason):
+        read(SourceConfig(str(tmp_path), "instances", mask_quality="coarse"))
+
+
+def test_refused_mask_qualities():
+    with pytest.raises(ValueError, match="mask_quality must be one of alpha, coarse, got 'rough'"):
+        SourceConfig("x", "instances", mask_quality="rough")
+    with pytest.raises(ValueError, match="kind 'rgba' has no masks that could be coarse"):
+        SourceConfig("x", "rgba", mask_quality="coarse")

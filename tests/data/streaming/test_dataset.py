@@ -295,3 +295,25 @@ def test_two_processes_with_two_workers_see_each_of_a_thousand_samples_once(tmp_
     assert all(abs(len(share) - NUMBERED // 2) <= 2 for share in result["shares"])
     assert sorted(result["shares"][0] + result["shares"][1]) == list(range(NUMBERED))
     assert result["used"] > NUMBERED
+
+
+def test_coarse_masks_come_with_a_label_mask(tmp_path):
+    mask = np.zeros((24, 24), np.uint8)
+    mask[4:20, 6:18] = 255
+    rows = [
+        {"image": encode(make_background(number)), "alphas": [encode(Image.fromarray(mask))], "names": ["cat"]}
+        for number in range(6)
+    ]
+    write_parquet(tmp_path / "photos", rows)
+    write_parquet(tmp_path / "backgrounds", background_rows(4))
+    sources = {
+        "foregrounds": [open_source(SourceConfig(str(tmp_path / "photos"), "instances", mask_quality="coarse"))],
+        "backgrounds": [open_source(SourceConfig(str(tmp_path / "backgrounds"), "background"))],
+    }
+    pairs, batches = PairSettings(CompositionSettings(size=SIZE)), BatchSettings(batch_size=4, prompts_per_image=2)
+    stream = TrainingStream(**sources, tokenizer=tiny_tokenizer(), pairs=pairs, batches=batches)
+    batch = next(iter(StreamLoader(stream, num_workers=0)))
+    assert batch["label_mask"].dtype == torch.bool
+    assert batch["label_mask"].shape == batch["labels"].shape
+    assert 0 < (~batch["label_mask"]).float().mean() < 0.5
+    assert set(batch["labels"].unique().tolist()) == set(batch["foreground"].unique().tolist()) == {0.0, 1.0}

@@ -121,7 +121,7 @@ def test_rows_of_table_5(row, names):
         ("text", {"input_ids", "attention_mask"}),
         ("point", {"input_points", "input_labels"}),
         ("box", {"input_boxes"}),
-        ("all", {"input_ids", "attention_mask", "input_points", "input_labels", "input_boxes"}),
+        ("all", {"input_ids", "attention_mask", "input_points", "input_labels", "input_boxes", "input_masks"}),
     ],
 )
 def test_rows_of_table_6(row, keys):
@@ -312,3 +312,16 @@ def test_bad_settings(settings, message):
         make_learner(**settings)
     with pytest.raises(ValueError, match="teacher must not be None with distillation 'full'"):
         ForegroundConsistentLearner(tiny_model())
+
+
+def test_coarse_photos_do_not_teach_the_detail_path():
+    learner, batch = make_learner(distillation="none", alignment="none"), make_batch()
+    batch["label_mask"] = torch.ones_like(batch["labels"], dtype=torch.bool)
+    batch["label_mask"][:, :, 20:24] = False
+    learner(batch)["loss"].backward()
+    details = learner.student.model.detail_path
+    assert all(p.grad is None or not p.grad.any() for p in details.parameters())
+    assert learner.student.head.coefficients.weight.grad.any()
+    batch["label_mask"][0] = True
+    learner(batch)["loss"].backward()
+    assert details.basis.weight.grad.any()
