@@ -1,14 +1,24 @@
-"""Measures the peak memory of matting one large photo, at most 4 GB; run by benchmark.py."""
+"""Measures the peak memory of matting one large photo, at most 4 GB; run by benchmark.py.
 
+By itself it prints a table of the peak memory of the pipeline, beyond that of a process that has matted a small photo:
+
+    python benchmarks/benchmark_memory.py --megapixels 6 24 100 --objects 1 20
+"""
+
+import argparse
 import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from bench import Bench
+
+
+PHOTO = Path(__file__).resolve().parent.parent / "examples" / "photos" / "cat.jpg"
 
 
 def peak_gigabytes() -> float:
@@ -74,5 +84,57 @@ def measure_memory(bench: Bench, photo: tuple[int, int]) -> None:
             bench.record("memory", label, result["peak"], 4, "GB", note)
 
 
+def run_pipeline_worker(job: dict[str, Any]) -> None:
+    """Matte one photo with the pipeline, go through its results, and print the peak memory and the time as JSON."""
+    from PIL import Image
+    from transformers import pipeline
+
+    import fclm_hf  # noqa: F401 registers the pipeline
+
+    torch.set_num_threads(job["threads"])
+    matting = pipeline("referring-matting", device="cpu")
+    matting(Image.new("RGB", (64, 64)), input_boxes=[8, 8, 50, 50])
+    before = peak_gigabytes()
+    width = round((1.5e6 * job["megapixels"]) ** 0.5)
+    height = round(1e6 * job["megapixels"] / width)
+    photo = Image.open(PHOTO).convert("RGB").resize((width, height))
+    start = time.perf_counter()
+    boxes = [[0.1 * width + i, 0.1 * height, 0.9 * width, 0.9 * height] for i in range(job["objects"])]
+    results = matting(photo, input_boxes=boxes, cutout=job["cutout"])
+    for index in range(job["objects"]):
+        result = results if job["objects"] == 1 else results[index]
+        result["alpha"].getextrema()
+        del result
+    print(json.dumps({"peak": peak_gigabytes() - before, "seconds": time.perf_counter() - start}))
+
+
+def print_table(megapixels: list[float], objects: list[int]) -> None:
+    """Print a row for each size and number of objects, with and without cutouts."""
+    print("| photo | objects | cutouts | peak memory | time |\n|---|---|---|---|---|", flush=True)
+    for size in megapixels:
+        for count in objects:
+            for cutout in (False, True):
+                job = {"megapixels": size, "objects": count, "cutout": cutout, "threads": torch.get_num_threads()}
+                command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 this file
+                result = json.loads(done.stdout.splitlines()[-1])
+                kind = "yes" if cutout else "no"
+                row = f"| {size:g} MP | {count} | {kind} | {result['peak']:.2f} GB | {result['seconds']:.0f} s |"
+                print(row, flush=True)
+
+
+def main() -> None:
+    """Run as the worker that a JSON argument describes, or print the table."""
+    if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
+        job = json.loads(sys.argv[1])
+        (run_pipeline_worker if "megapixels" in job else run_memory_worker)(job)
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[6, 24, 100], help="sizes of the photo")
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 20], help="numbers of objects")
+    options = parser.parse_args()
+    print_table(options.megapixels, options.objects)
+
+
 if __name__ == "__main__":
-    run_memory_worker(json.loads(sys.argv[1]))
+    main()

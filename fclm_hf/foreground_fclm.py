@@ -1,7 +1,7 @@
 """Estimation of foreground colors, so that no halo of the old background shows on a new one."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,25 +14,58 @@ try:  # twice as fast as torch, but not installed for everyone who loads this fi
 except ImportError:
     cv2 = None
 
+ForegroundMethod = Literal["multiscale", "pymatting"]
+FOREGROUND_METHODS = ("multiscale", "pymatting")
+ALPHA_TOLERANCE = 0.1
 _REGULARIZATION = 1e-3
 _RELIABILITY = 1e-2  # weight of invisible pixels in the local means of a layer, so that colors spread into them
+_NOISE = 2e-4  # variance of three channels that 8-bit images have anyway
+_DEAD_ZONE = 0.05  # smaller differences of alpha are texture, from twice as much they count in full
+_WHOLE_SIZE = 256  # longest side of the scales that are processed at once
+_STORED_SIZE = 2048  # longest side of the finest scale whose layers are kept
+_TILE = 128
+_HALO = 2  # the reach of _ITERATIONS local means
+_ITERATIONS = 2
+_OPAQUE, _INVISIBLE = 1 - 1 / 512, 0.01
+_EDGE = 0.03  # longest distance of the edge of alpha from that of the object, by the longest side
+_OFF_LINE = 20  # how fast trust falls with the squared distance of a pixel from the line of colors
 
 
-def estimate_foreground(image: Any, alpha: Any) -> np.ndarray:
+def estimate_foreground(
+    image: Any,
+    alpha: Any,
+    method: ForegroundMethod = "multiscale",
+    alpha_tolerance: float = ALPHA_TOLERANCE,
+) -> np.ndarray:
     """Estimate the colors F of the foreground in `image = alpha * F + (1 - alpha) * B`.
 
-    The estimator is pymatting's `estimate_foreground_ml` if it is installed, else [`estimate_foreground_multiscale`].
-    Where alpha is 1, the colors are exactly those of the image; where it is 0, those of the foreground nearby.
+    Where alpha is 1, the colors are those of the image, exactly so away from edges; where it is 0, those of the
+    foreground nearby. The function changes no global state such as the number of threads, and writes no files.
+
+    As in multi-level foreground estimation (Germer et al., 2020), the colors of each scale start from those of the next
+    coarser one. There both layers are replaced with their local means, weighted by how visible the layer is (as in blur
+    fusion, Forte and Pitié, 2021), and corrected to explain the image. Full-size colors are estimated in tiles, and
+    only where alpha is neither 0 nor 1, so that memory beyond the result hardly grows with the size.
+
+    The alpha of a model is off in places. Near an edge it is compared with the place of the pixel on the line between
+    the colors of the foreground and of the background nearby. Where these differ clearly and vary little, the line
+    tells more than alpha does and replaces it in the estimate.
 
     Args:
         image: PIL image, or array of shape `(height, width, 3)`; uint8 in [0, 255] or float in [0, 1].
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
+        method: "multiscale" for the estimator of this package, "pymatting" for `estimate_foreground_ml` of pymatting,
+            which must be installed, and which takes alpha as exact. Importing pymatting compiles code, writes it to a
+            cache and changes the number of threads.
+        alpha_tolerance: Standard error of an alpha read off the line of colors below which that alpha is preferred to
+            the given one; 0 takes the given one as exact.
 
     Returns:
         Array of shape `(height, width, 3)`: uint8 for an 8-bit image, else float32 in [0, 1].
 
     Raises:
         ValueError: If the shapes do not match, or values are out of range.
+        ImportError: If the method is "pymatting" and pymatting is not installed.
 
     Example:
         >>> import numpy as np
@@ -43,122 +76,365 @@ def estimate_foreground(image: Any, alpha: Any) -> np.ndarray:
         >>> bool(estimate_foreground(image, alpha)[4, 4].min() > 0.9)
         True
     """
-    original = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
-    if original.ndim != 3 or original.shape[2] != 3:
-        raise ValueError(f"image must have shape (H, W, 3), got {original.shape}.")
-    colors, opacity = _as_unit_floats(original, "image"), _as_unit_floats(_as_array(alpha), "alpha")
-    if opacity.shape != colors.shape[:2]:
-        raise ValueError(f"alpha must have the height and width of the image, {colors.shape[:2]}, got {opacity.shape}.")
-    try:
-        from pymatting import estimate_foreground_ml
-    except ImportError:
-        estimate_foreground_ml = estimate_foreground_multiscale
-    foreground = np.asarray(estimate_foreground_ml(colors, opacity), dtype=np.float32).clip(0, 1)
-    if original.dtype == np.uint8:
-        foreground = (foreground * 255 + 0.5).astype(np.uint8)
-    return np.where(opacity[..., None] >= 1, original, foreground).astype(foreground.dtype, copy=False)
+    image = image if isinstance(image, Image.Image) else np.asarray(image)
+    opacity = _as_array(alpha)
+    _check(image, opacity)
+    size = opacity.shape
+    is_float = not isinstance(image, Image.Image) and image.dtype != np.uint8
+    colors = np.empty((*size, 3), np.float32 if is_float else np.uint8)
+    _write_foreground(colors, image, opacity, method, alpha_tolerance)
+    return colors
 
 
-def estimate_foreground_multiscale(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Estimate foreground colors from coarse to fine.
-
-    At each scale both layers start from their local means, weighted by how visible the layer is (as in blur fusion,
-    Forte and Pitié, 2021), and are then corrected to explain the image.
+def estimate_foreground_multiscale(
+    image: np.ndarray, alpha: np.ndarray, alpha_tolerance: float = ALPHA_TOLERANCE
+) -> np.ndarray:
+    """Estimate foreground colors with the estimator of this package; the same as [`estimate_foreground`].
 
     Args:
-        image: float array of shape `(height, width, 3)` in [0, 1].
-        alpha: float array of shape `(height, width)` in [0, 1].
+        image: uint8 array in [0, 255] or float array in [0, 1], of shape `(height, width, 3)`.
+        alpha: uint8 array in [0, 255] or float array in [0, 1], of shape `(height, width)`.
+        alpha_tolerance: See [`estimate_foreground`].
 
     Returns:
-        float32 array of shape `(height, width, 3)` in [0, 1].
+        Array of shape `(height, width, 3)`: uint8 for an 8-bit image, else float32 in [0, 1].
     """
-    image, alpha = image.astype(np.float32), alpha.astype(np.float32)[..., None]
-    height, width = image.shape[:2]
-    foreground = background = image.mean((0, 1), keepdims=True)
-    for level in range((max(height, width) - 1).bit_length(), -1, -1):
-        size = max(1, height >> level), max(1, width >> level)
-        pixels, opacity = _resize(image, size, "area"), _resize(alpha, size, "area")
-        foreground, background = _resize(foreground, size, "bilinear"), _resize(background, size, "bilinear")
-        for _ in range(10 if max(size) <= 32 else 2):
-            foreground = _average(foreground, opacity + _RELIABILITY)
-            background = _average(background, 1 - opacity + _RELIABILITY)
-            error = pixels - opacity * foreground - (1 - opacity) * background
-            error /= opacity**2 + (1 - opacity) ** 2 + _REGULARIZATION
-            foreground = np.clip(foreground + opacity * error, 0, 1)
-            background = np.clip(background + (1 - opacity) * error, 0, 1)
-    return foreground
+    return estimate_foreground(image, alpha, alpha_tolerance=alpha_tolerance)
 
 
-def make_cutout(image: Any, alpha: Any) -> Image.Image:
+def make_cutout(
+    image: Any,
+    alpha: Any,
+    method: ForegroundMethod = "multiscale",
+    alpha_tolerance: float = ALPHA_TOLERANCE,
+) -> Image.Image:
     """Return the foreground of an image as an RGBA image without colors of the background.
 
     Args:
         image: See [`estimate_foreground`]. The color profile of a PIL image is kept, and where it is transparent, the
             cutout is at least as transparent, with the colors of the visible part.
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
+        method: See [`estimate_foreground`].
+        alpha_tolerance: See [`estimate_foreground`].
 
     Raises:
         ValueError: If the shapes do not match, or values are out of range.
+        ImportError: If the method is "pymatting" and pymatting is not installed.
     """
+    image = image if isinstance(image, Image.Image) else np.asarray(image)
     opacity = _as_array(alpha)
     if isinstance(image, Image.Image) and image.has_transparency_data:
-        return _cut_out_visible_part(image, opacity)
-    colors = _as_bytes(estimate_foreground(image, opacity))
-    cutout = Image.fromarray(np.dstack([colors, _as_bytes(opacity)]))
+        return _cut_out_visible_part(image, opacity, method, alpha_tolerance)
+    _check(image, opacity)
+    opacity = _as_bytes(opacity)
+    pixels = np.empty((*opacity.shape, 4), np.uint8)
+    pixels[..., 3] = opacity
+    _write_foreground(pixels[..., :3], image, opacity, method, alpha_tolerance)
+    cutout = Image.fromarray(pixels)
     if isinstance(image, Image.Image) and image.info.get("icc_profile"):
         cutout.info["icc_profile"] = image.info["icc_profile"]
     return cutout
 
 
-def _cut_out_visible_part(image: Image.Image, alpha: np.ndarray) -> Image.Image:
+def _cut_out_visible_part(
+    image: Image.Image, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
+) -> Image.Image:
     """Return the cutout of a transparent image, of whose visible part alpha / opacity is foreground."""
+    _check(image, alpha)
     pixels = np.asarray(image.convert("RGBA"))
     opacity = pixels[..., 3].astype(np.float32) / 255
-    alpha = np.minimum(_as_unit_floats(alpha, "alpha").astype(np.float32), opacity)
+    alpha = np.minimum(_as_floats(alpha), opacity)
     photo = Image.fromarray(_spread_visible_colors(pixels[..., :3], opacity))
     photo.info.update(image.info)
     photo.info.pop("transparency", None)
-    cutout = make_cutout(photo, np.divide(alpha, opacity, out=np.zeros_like(alpha), where=opacity > 0).clip(0, 1))
+    visible_alpha = np.divide(alpha, opacity, out=np.zeros_like(alpha), where=opacity > 0).clip(0, 1)
+    cutout = make_cutout(photo, visible_alpha, method, alpha_tolerance)
     cutout.putalpha(Image.fromarray(_as_bytes(alpha)))
     return cutout
 
 
 def _spread_visible_colors(colors: np.ndarray, opacity: np.ndarray) -> np.ndarray:
     """Return colors `(height, width, 3)` uint8 whose invisible pixels take the colors of visible ones nearby."""
-    levels = [(colors * opacity[..., None], opacity[..., None])]
+    levels = [(colors.transpose(2, 0, 1) * opacity, opacity[None])]
     while max(levels[-1][1].shape) > 1:
-        size = tuple(-(-side // 2) for side in levels[-1][1].shape[:2])
+        size = tuple(-(-side // 2) for side in levels[-1][1].shape[1:])
         levels.append(tuple(_resize(each, size, "area") for each in levels[-1]))
     spread = np.zeros_like(levels[-1][0])
     for sums, weights in reversed(levels):
-        spread = _resize(spread, weights.shape[:2], "bilinear")
+        spread = _resize(spread, weights.shape[1:], "bilinear")
         spread = np.where(weights > 1e-6, sums / np.maximum(weights, 1e-6), spread)
-    return np.where(opacity[..., None] > 0, colors, (spread + 0.5).clip(0, 255).astype(np.uint8))
+    spread = (spread + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return np.where(opacity[..., None] > 0, colors, spread)
 
 
-def _average(colors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the weighted mean over 3 x 3 pixels."""
-    return _blur(colors * weights) / _blur(weights)
+def _write_foreground(
+    colors: np.ndarray, image: Any, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
+) -> None:
+    """Write the colors of the foreground into an array `(height, width, 3)` of dtype uint8 or float32."""
+    if method not in FOREGROUND_METHODS:
+        raise ValueError(f"method must be one of {FOREGROUND_METHODS}, got {method!r}.")
+    if method == "multiscale":
+        _write_multiscale(colors, image, alpha, alpha_tolerance)
+        return
+    try:
+        from pymatting import estimate_foreground_ml
+    except ImportError as error:
+        raise ImportError('The method "pymatting" needs pymatting: pip install "fclm-hf[matting]".') from error
+    pixels, opacity = _as_floats(_read(image, 0, len(alpha))), _as_floats(alpha)
+    foreground = np.asarray(estimate_foreground_ml(pixels, opacity)).clip(0, 1)
+    foreground = np.where(opacity[..., None] >= 1, pixels, foreground)
+    colors[:] = _as_bytes(foreground) if colors.dtype == np.uint8 else foreground
 
 
-def _blur(image: np.ndarray) -> np.ndarray:
-    """Return the mean over 3 x 3 pixels; how the border counts cancels in [`_average`]."""
+def _write_multiscale(colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_tolerance: float) -> None:
+    """Write the colors that the estimator of this package finds; see [`estimate_foreground`]."""
+    *coarse, full = _find_sizes(alpha.shape)
+    if not coarse:
+        pixels, opacity = _as_planes(_read(image, 0, full[0])), _as_opacity(alpha)
+        layers, opacity = _estimate_whole(pixels, opacity, alpha_tolerance)
+        _write_colors(colors, pixels, layers, opacity)
+        return
+    stored = _shrink(image, alpha, coarse[-1])
+    pixels, opacity = (_resize(each, coarse[0], "area") for each in stored)
+    layers, _ = _estimate_whole(pixels, opacity[0], alpha_tolerance)
+    for size in coarse[1:]:
+        pixels, opacity = (_resize(each, size, "area") for each in stored)
+        finer = np.empty((len(layers), *size), np.float32)
+        for rows, columns, tile, _, _ in _refine(layers, pixels, opacity[0], is_planes=True):
+            finer[:, rows, columns] = tile
+        layers = finer
+    del stored
+    for rows, columns, tile, pixels, opacity in _refine(layers, image, alpha):
+        _write_colors(colors[rows, columns], pixels, tile, opacity)
+
+
+def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return the sizes of the scales to go through, from coarse to fine; the first is processed at once."""
+    longest = max(full)
+    if longest <= _WHOLE_SIZE:
+        return [full]
+    sides = [_WHOLE_SIZE]
+    while 4 * sides[-1] <= min(longest - 1, _STORED_SIZE):
+        sides.append(4 * sides[-1])
+    return [
+        *((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides),
+        full,
+    ]
+
+
+def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Estimate both layers from a single pixel up to the size of the image.
+
+    Args:
+        pixels: float32 array of shape `(3, height, width)`.
+        opacity: float32 array of shape `(height, width)`.
+        alpha_tolerance: See [`estimate_foreground`].
+
+    Returns:
+        Array of shape `(7, height, width)`, the colors of the foreground, those of the background and the trust in the
+        line between them; and the corrected opacity.
+    """
+    height, width = opacity.shape
+    trust = np.zeros_like(opacity)
+    if alpha_tolerance > 0:
+        sure_layers, trust = _find_sure_layers(pixels, opacity, alpha_tolerance)
+        opacity = _correct_opacity(pixels, opacity, sure_layers, trust)
+    layers = np.tile(pixels.mean((1, 2)), 2)[:, None, None]
+    for level in range((max(height, width) - 1).bit_length(), -1, -1):
+        size = max(1, height >> level), max(1, width >> level)
+        layers = _explain(
+            _resize(pixels, size, "area"),
+            _resize(opacity[None], size, "area")[0],
+            _resize(layers, size, "bilinear"),
+            iterations=10 if max(size) <= 32 else _ITERATIONS,
+        )
+    return np.concatenate([layers, trust[None]]), opacity
+
+
+def _explain(pixels: np.ndarray, opacity: np.ndarray, layers: np.ndarray, iterations: int = _ITERATIONS) -> np.ndarray:
+    """Smooth both layers `(6, height, width)` where they are visible and correct them to explain the image."""
+    visible = np.stack([opacity, 1 - opacity])[:, None]
+    scale = 1 / ((visible**2).sum(0) + _REGULARIZATION)
+    weights = visible + _RELIABILITY
+    norms = 1 / _blur(weights[:, 0])[:, None]
+    layers = layers.reshape(2, 3, *opacity.shape)
+    for _ in range(iterations):
+        layers = _blur((layers * weights).reshape(6, *opacity.shape)).reshape(layers.shape)
+        layers *= norms
+        parts = layers * visible
+        error = pixels - parts[0]
+        error -= parts[1]
+        error *= scale
+        layers += np.multiply(visible, error, out=parts)
+        np.clip(layers, 0, 1, out=layers)
+    return layers.reshape(6, *opacity.shape)
+
+
+def _find_sure_layers(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colors of both layers away from the edge of alpha, and the trust in the line between them.
+
+    The trust in [0, 1] is that in an alpha read off the line. Its standard error is that of the colors of the layers,
+    as they vary nearby, by the distance between the layers. It is 0 away from edges.
+    """
+    radius = max(2, round(_EDGE * max(opacity.shape)))
+    samples = np.concatenate([np.ones_like(pixels[:1]), pixels, _dot(pixels, pixels)[None]])
+    means, variance, near_edge = [], 2 * _NOISE, True
+    for visible in (opacity, 1 - opacity):
+        inside = (visible > 0.98).astype(np.float32)
+        depth = np.zeros_like(inside)
+        for _ in range(radius):
+            depth += inside
+            inside = _erode(inside)
+        total, *sums = _average_far(samples * (depth / radius) ** 4, radius)
+        sums = np.stack(sums) / (total + 1e-6)
+        means.append(sums[:3])
+        variance = variance + np.where(total > 1e-3, (sums[3] - _dot(sums[:3], sums[:3])).clip(0), np.inf)
+        near_edge = near_edge & (depth < radius)
+    contrast = means[0] - means[1]
+    error = variance / 2 / (_dot(contrast, contrast) + 1e-6)
+    trust = near_edge / (1 + (error / alpha_tolerance**2) ** 2)
+    return np.concatenate(means), trust.astype(np.float32)
+
+
+def _correct_opacity(pixels: np.ndarray, opacity: np.ndarray, layers: np.ndarray, trust: np.ndarray) -> np.ndarray:
+    """Move the opacity toward the place of each pixel on the line between the layers, as far as that is trusted."""
+    offset, line = pixels - layers[3:6], layers[:3] - layers[3:6]
+    length = _dot(line, line) + 1e-6
+    place = _dot(offset, line) / length
+    np.clip(place, 0, 1, out=place)
+    offset -= place * line
+    trust = trust * length / (length + _OFF_LINE * _dot(offset, offset))
+    change = place - opacity
+    trust *= np.square((np.abs(change) * (1 / _DEAD_ZONE) - 1).clip(0, 1))
+    trust *= change
+    return opacity + trust
+
+
+def _refine(layers: np.ndarray, image: Any, alpha: np.ndarray, is_planes: bool = False) -> Iterator[tuple]:
+    """Refine the layers of the next coarser scale tile by tile.
+
+    Yields:
+        The rows and columns of a tile, its layers `(7, height, width)`, pixels and corrected opacity. Where the image
+        is opaque, only the pixels of a final scale count, and the layers are None.
+    """
+    height, width = alpha.shape
+    for top in range(0, height, _TILE):
+        bottom = min(top + _TILE, height)
+        start, stop = max(top - _HALO, 0), min(bottom + _HALO, height)
+        strip = image[:, start:stop] if is_planes else _as_planes(_read(image, start, stop))
+        rows = _find_weights(layers.shape[1], height, start, stop)
+        strip_layers = np.concatenate([rows[1] @ each for each in layers[:, rows[0]]])  # one plane above the other
+        for left in range(0, width, _TILE):
+            right = min(left + _TILE, width)
+            first, last = max(left - _HALO, 0), min(right + _HALO, width)
+            pixels, opacity = strip[..., first:last], _as_opacity(alpha[start:stop, first:last])
+            columns = _find_weights(layers.shape[2], width, first, last)
+            tile = strip_layers[:, columns[0]]
+            has_trust = tile[-(stop - start) :].any()
+            if not is_planes and not has_trust and (opacity >= 1).all():
+                tile = pixels  # nothing to estimate
+            else:
+                tile = (tile @ columns[1].T).reshape(len(layers), stop - start, -1)
+            if has_trust:
+                opacity = _correct_opacity(pixels, opacity, tile, tile[6])
+            if ((opacity > _INVISIBLE) & (opacity < 1)).any():
+                tile[:6] = _explain(pixels, opacity, tile[:6])
+            inner = slice(top - start, bottom - start), slice(left - first, right - first)
+            yield (
+                slice(top, bottom),
+                slice(left, right),
+                *(each[..., inner[0], inner[1]] for each in (tile, pixels, opacity)),
+            )
+
+
+def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, opacity: np.ndarray) -> None:
+    """Write the colors of the foreground: those of the image where it is opaque."""
+    planes = np.where(opacity >= 1, pixels, layers[:3])
+    if colors.dtype == np.uint8:
+        planes *= 255
+        planes += 0.5
+    colors[:] = planes.transpose(1, 2, 0)
+
+
+def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the dot product of the colors of pixels."""
+    return np.einsum("chw,chw->hw", first, second)
+
+
+def _as_opacity(alpha: np.ndarray) -> np.ndarray:
+    """Convert to floats that are exactly 1 where they differ from 1 by less than half a level of 8 bits."""
+    opacity = _as_floats(alpha)
+    return np.where(opacity < _OPAQUE, opacity, np.float32(1))
+
+
+def _find_weights(num_inputs: int, num_outputs: int, start: int, stop: int) -> tuple[slice, np.ndarray]:
+    """Return which inputs matter for outputs `start` to `stop` of a linear enlargement, and their weights."""
+    places = ((np.arange(start, stop) + 0.5) * (num_inputs / num_outputs) - 0.5).clip(0, num_inputs - 1)
+    inputs = np.arange(int(places[0]), min(int(places[-1]) + 2, num_inputs))
+    weights = (1 - np.abs(places[:, None] - inputs)).clip(0).astype(np.float32)
+    return slice(inputs[0], inputs[-1] + 1), weights
+
+
+def _shrink(image: Any, alpha: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image and its alpha, averaged over areas, as float32 of shapes `(3, *size)` and `(1, *size)`."""
+    height, width = alpha.shape
+    pixels, opacity = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8)
+    for top in range(0, size[0], _TILE):
+        bottom = min(top + _TILE, size[0])
+        first, last = top * height / size[0], bottom * height / size[0]
+        start, stop = int(first), min(int(np.ceil(last)), height)
+        box = (0, first - start, width, min(last, height) - start)
+        for target, strip in ((pixels, _read(image, start, stop)), (opacity, alpha[start:stop])):
+            part = Image.fromarray(_as_bytes(strip))
+            target[top:bottom] = part.resize((size[1], bottom - top), Image.Resampling.BOX, box)
+    return _as_planes(pixels), _as_floats(opacity)[None]
+
+
+def _read(image: Any, start: int, stop: int) -> np.ndarray:
+    """Return rows of an image as an array."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image.crop((0, start, image.width, stop)).convert("RGB"))
+    return image[start:stop]
+
+
+def _average_far(planes: np.ndarray, radius: int) -> np.ndarray:
+    """Return the mean over a square that reaches twice the radius away; 0 counts outside the image."""
+    side = 4 * radius + 1
     if cv2 is not None:
-        return cv2.blur(image, (3, 3)).reshape(image.shape)
-    return _apply(nn.functional.avg_pool2d, image, 3, stride=1, padding=1)
+        return np.stack([cv2.blur(each, (side, side), borderType=cv2.BORDER_CONSTANT) for each in planes])
+    for shape in ((side, 1), (1, side)):
+        padding = shape[0] // 2, shape[1] // 2
+        planes = _apply(nn.functional.avg_pool2d, planes, shape, stride=1, padding=padding)
+    return planes
 
 
-def _resize(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
-    """Resize `(height, width, channels)`; `mode` is "area" or "bilinear"."""
+def _erode(mask: np.ndarray) -> np.ndarray:
+    """Return a mask of 0 and 1 `(height, width)` without the pixels at its edge."""
+    if cv2 is not None:
+        return cv2.erode(mask, np.ones((3, 3), np.uint8))
+    return -_apply(nn.functional.max_pool2d, -mask[None], 3, stride=1, padding=1)[0]
+
+
+def _blur(planes: np.ndarray) -> np.ndarray:
+    """Return the mean over 3 x 3 pixels; how the border counts cancels in a weighted mean."""
+    if cv2 is not None:
+        return np.stack([cv2.blur(each, (3, 3)) for each in planes])
+    return _apply(nn.functional.avg_pool2d, planes, 3, stride=1, padding=1)
+
+
+def _resize(planes: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Resize `(channels, height, width)`; `mode` is "area" or "bilinear"."""
+    if planes.shape[1:] == tuple(size):
+        return planes
     if cv2 is not None:
         interpolation = cv2.INTER_AREA if mode == "area" else cv2.INTER_LINEAR
-        return cv2.resize(image, size[::-1], interpolation=interpolation).reshape(*size, image.shape[2])
-    return _apply(nn.functional.interpolate, image, size, mode=mode)
+        return np.stack([cv2.resize(each, size[::-1], interpolation=interpolation) for each in planes])
+    return _apply(nn.functional.interpolate, planes, size, mode=mode)
 
 
-def _apply(function: Callable[..., torch.Tensor], image: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
-    """Apply a function of `(1, channels, height, width)` to an image `(height, width, channels)`."""
-    return function(torch.from_numpy(image).movedim(2, 0)[None], *args, **kwargs)[0].movedim(0, 2).numpy()
+def _apply(function: Callable[..., torch.Tensor], planes: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+    """Apply a function of `(1, channels, height, width)` to planes."""
+    return function(torch.from_numpy(np.ascontiguousarray(planes))[None], *args, **kwargs)[0].numpy()
 
 
 def _as_array(alpha: Any) -> np.ndarray:
@@ -171,13 +447,28 @@ def _as_array(alpha: Any) -> np.ndarray:
     return alpha
 
 
-def _as_unit_floats(values: np.ndarray, name: str) -> np.ndarray:
-    """Convert to float64 in [0, 1]; raise ValueError for values out of range."""
-    if values.dtype == np.uint8:
-        return values / 255
-    if values.dtype.kind != "f" or not values.size or not (values.min() >= 0 and values.max() <= 1):
-        raise ValueError(f"{name} must be uint8, or float in [0, 1], got {values.dtype} of shape {values.shape}.")
-    return values.astype(np.float64)
+def _check(image: Any, alpha: np.ndarray) -> None:
+    """Raise ValueError if shapes do not match or values are out of range."""
+    shape = (image.height, image.width, 3) if isinstance(image, Image.Image) else image.shape
+    if len(shape) != 3 or shape[2] != 3:
+        raise ValueError(f"image must have shape (H, W, 3), got {shape}.")
+    if alpha.shape != shape[:2]:
+        raise ValueError(f"alpha must have the height and width of the image, {shape[:2]}, got {alpha.shape}.")
+    for name, values in (("image", image), ("alpha", alpha)):
+        if isinstance(values, Image.Image) or values.dtype == np.uint8:
+            continue
+        if values.dtype.kind != "f" or not values.size or not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"{name} must be uint8, or float in [0, 1], got {values.dtype} of shape {values.shape}.")
+
+
+def _as_floats(values: np.ndarray) -> np.ndarray:
+    """Convert to float32 in [0, 1]."""
+    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values.astype(np.float32, copy=False)
+
+
+def _as_planes(pixels: np.ndarray) -> np.ndarray:
+    """Convert `(height, width, 3)` to float32 in [0, 1] of shape `(3, height, width)`."""
+    return _as_floats(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def _as_bytes(values: np.ndarray) -> np.ndarray:
@@ -185,4 +476,10 @@ def _as_bytes(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == np.uint8 else (values * 255 + 0.5).astype(np.uint8)
 
 
-__all__ = ["estimate_foreground", "estimate_foreground_multiscale", "make_cutout"]
+__all__ = [
+    "FOREGROUND_METHODS",
+    "ForegroundMethod",
+    "estimate_foreground",
+    "estimate_foreground_multiscale",
+    "make_cutout",
+]

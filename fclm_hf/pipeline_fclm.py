@@ -16,8 +16,9 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_utils import ChannelDimension
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
-from .foreground_fclm import make_cutout
+from .foreground_fclm import FOREGROUND_METHODS, make_cutout
 from .image_loading_fclm import is_undecoded
+from .image_processing_base_fclm import resize_maps
 from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
 from .processing_fclm import to_lists
 
@@ -35,6 +36,7 @@ _LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
+_ROWS_PER_STRIP = 256
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
 
 
@@ -95,6 +97,86 @@ class _Results(Iterator):
         if self._running is None:
             self._running = iter(self._results)
         return next(self._running)
+
+
+class MattingResults(list):
+    """List of the results of the objects in one image, each made when it is accessed.
+
+    Mattes and cutouts of twenty objects in a photo of 24 megapixels would take 4 GB. So only the alphas that the model
+    predicted are kept; `list(results)` makes and keeps all results.
+
+    Args:
+        image (`PIL.Image.Image`): The photo.
+        alphas (`torch.FloatTensor` of shape `(1, num_objects, height, width)`): Alphas of the size the model saw.
+        foreground (`str`, *optional*): How to estimate the colors of cutouts; None for no cutouts.
+
+    Example:
+        >>> import torch
+        >>> from PIL import Image
+        >>> from fclm_hf.pipeline_fclm import MattingResults
+        >>> results = MattingResults(Image.new("RGB", (8, 6)), torch.ones(1, 2, 3, 4))
+        >>> [result["alpha"].size for result in results]
+        [(8, 6), (8, 6)]
+    """
+
+    def __init__(self, image: Image.Image, alphas: torch.Tensor, foreground: str | None = None):
+        super().__init__(range(alphas.shape[1]))  # the number of an object stands for its result
+        self.image, self.alphas, self.foreground = image, alphas, foreground
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        return self._make(super().__getitem__(index))
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._make, super().__iter__())
+
+    def __reversed__(self) -> Iterator[dict[str, Any]]:
+        return map(self._make, super().__reversed__())
+
+    def __add__(self, other: list[Any]) -> list[Any]:
+        return [*self, *other]
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def copy(self) -> list[dict[str, Any]]:
+        """Make all results and return them in a plain list."""
+        return list(self)
+
+    def pop(self, index: Any = -1) -> dict[str, Any]:
+        """Remove and return the result of an object.
+
+        Args:
+            index: Place of the result.
+        """
+        return self._make(super().pop(index))
+
+    def _make(self, item: Any) -> Any:
+        """Return the result of an object by its number; other items have been put into the list by a user."""
+        if not isinstance(item, int):
+            return item
+        size = self.image.height, self.image.width
+        predicted = self.alphas[0, item : item + 1].float()
+        alpha = resize_maps(predicted, size)
+        alpha = (alpha.clone() if alpha is predicted else alpha)[0].clamp_(0, 1)
+        if self.image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
+            opacity = torch.from_numpy(np.array(self.image.getchannel("A"))).to(alpha.dtype) / 255
+            alpha = torch.minimum(alpha, opacity)
+        levels = quantize_alpha(alpha)
+        result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
+        if self.foreground is not None:
+            result["cutout"] = make_cutout(self.image, levels, self.foreground)
+        return result
+
+
+def quantize_alpha(alpha: torch.Tensor) -> np.ndarray:
+    """Return an alpha `(height, width)` in [0, 1] as uint8 in [0, 255], rounded a strip at a time."""
+    levels = np.empty(tuple(alpha.shape), np.uint8)
+    for start in range(0, len(levels), _ROWS_PER_STRIP):
+        strip = slice(start, start + _ROWS_PER_STRIP)
+        levels[strip] = (alpha[strip] * 255).round().to(torch.uint8).numpy()
+    return levels
 
 
 class ReferringMattingPipeline(Pipeline):
@@ -181,6 +263,8 @@ class ReferringMattingPipeline(Pipeline):
             kwargs: Further settings:
 
                 - **cutout** (`bool`, defaults to `True`): Whether to estimate foreground colors and return cutouts.
+                - **foreground** (`str`, defaults to `"multiscale"`): How to estimate the colors of cutouts,
+                  "multiscale" or "pymatting"; see [`~fclm_hf.foreground_fclm.estimate_foreground`].
                 - **input_data_format** (`str`, *optional*): Where the channels of arrays are, "channels_first" or
                   "channels_last". Without it the shape decides; where both are possible, they are last in uint8 arrays
                   and first in others, and a warning says so.
@@ -196,7 +280,8 @@ class ReferringMattingPipeline(Pipeline):
 
         Returns:
             For an image with one object a dict, for an image with several objects or none a list of dicts in their
-            order. For a list of images a list of these, for a generator or dataset an iterator. A dict holds
+            order ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in
+            memory. For a list of images a list of these, for a generator or dataset an iterator. A dict holds
 
             - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
             - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
@@ -239,7 +324,8 @@ class ReferringMattingPipeline(Pipeline):
         return super().__call__(images, **kwargs, **prompts)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0) | {"objects_per_pass": 1, "cutout": 2}
+        places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0)
+        places |= {"objects_per_pass": 1, "cutout": 2, "foreground": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
@@ -249,6 +335,8 @@ class ReferringMattingPipeline(Pipeline):
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
         _check_loading(kwargs)
+        if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
+            raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
         for name, value in kwargs.items():
             if name in places:
@@ -318,29 +406,20 @@ class ReferringMattingPipeline(Pipeline):
                 alphas[index] = decode_alphas(self.model, _select(embeddings, place), samples[index], objects_per_pass)
         return alphas
 
-    def postprocess(self, model_outputs: dict[str, Any], cutout: bool = True) -> dict[str, Any] | list[dict[str, Any]]:
+    def postprocess(
+        self, model_outputs: dict[str, Any], cutout: bool = True, foreground: str = FOREGROUND_METHODS[0]
+    ) -> "dict[str, Any] | MattingResults":
         """Resize the alphas of an image and make cutouts.
 
         Args:
             model_outputs: Alphas and image.
             cutout: Whether to make cutouts.
+            foreground: How to estimate the colors of cutouts.
 
         Returns:
             A dict for one object, a list of dicts for several; see [`__call__`].
         """
-        image = model_outputs["image"]
-        outputs = {"alphas": model_outputs["alphas"]}
-        alphas = self.processor.post_process_image_matting(outputs, [(image.height, image.width)])[0]["alpha"]
-        if image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
-            opacity = torch.from_numpy(np.array(image.getchannel("A"))).to(alphas.dtype) / 255
-            alphas = torch.minimum(alphas, opacity)
-        results = []
-        for alpha in alphas:
-            matte = Image.fromarray((alpha * 255).round().to(torch.uint8).numpy())
-            result = {"alpha": matte, "predicted_alpha": alpha}
-            if cutout:
-                result["cutout"] = make_cutout(image, alpha)
-            results.append(result)
+        results = MattingResults(model_outputs["image"], model_outputs["alphas"], foreground if cutout else None)
         return results[0] if len(results) == 1 else results
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -521,4 +600,4 @@ def _select(embeddings: ModelOutput, index: int) -> ModelOutput:
     return type(embeddings)(**fields)
 
 
-__all__ = ["ReferringMattingPipeline"]
+__all__ = ["MattingResults", "ReferringMattingPipeline"]

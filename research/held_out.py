@@ -24,11 +24,13 @@ def held_out_backgrounds(index: list[dict]) -> set[str]:
 
 
 def is_held_out(entry: dict, persons: set[str], backgrounds: set[str]) -> bool:
+    """Return whether an entry of the index shows a held-out person or background."""
     if entry["file"].startswith("people/"):
         return entry["file"].split("_")[1] in persons
     return (entry.get("crop_of") or Path(entry["file"]).stem) in backgrounds
 
 
 def read_rgba(path: Path) -> np.ndarray:
+    """Read an image file as RGBA, `(height, width, 4)` uint8."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB)

@@ -17,8 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
+from PIL import Image
 from real_photos import read_photos
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
@@ -33,6 +33,7 @@ GOALS = (0.85, 0.9)
 
 
 def deep_inside(truth: np.ndarray, depth: float = 5) -> np.ndarray:
+    """Return a mask of the pixels that lie at least `depth` pixels inside an object."""
     padded = np.pad((truth > 0.5).astype(np.uint8), 1, mode="edge")
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] >= depth
 
@@ -58,21 +59,25 @@ class Matter:
 
     @property
     def rules(self) -> PromptRules:
+        """Prompt rules that leave out names the tokenizer does not know."""
         return PromptRules("{CLS}", vocabulary=frozenset(self.processor.tokenizer.get_vocab()))
 
     @torch.inference_mode()
     def encode(self, image: Image.Image) -> None:
+        """Encode an image for the prompts that follow."""
         self.size = (image.height, image.width)
         encoded = self.processor(images=image)
         self.embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
 
     @torch.inference_mode()
     def __call__(self, **prompts: Any) -> np.ndarray:
+        """Return the alphas of the prompts in the encoded image."""
         inputs = self.processor.encode_prompts([self.size], self.embeddings.image_sizes.tolist(), **prompts)
         alphas = decode_alphas(self.model, self.embeddings, inputs)[None]
         return self.processor.post_process_image_matting({"alphas": alphas}, [self.size])[0]["alpha"].numpy()
 
     def by(self, prompt: str, targets: list[PromptedTarget]) -> np.ndarray:
+        """Return the alphas of targets by a kind of prompt."""
         if prompt == "none":
             return self()
         if prompt == "point":
@@ -85,6 +90,7 @@ class Matter:
 
 
 def mean(values: list[float]) -> float:
+    """Return the mean of values, rounded to four digits."""
     return round(float(np.mean(values)), 4)
 
 
@@ -103,6 +109,7 @@ def click_through(matter: Matter, target: PromptedTarget, clicks: int, feedback:
 
 
 def measure_coco(matter: Matter, folder: Path, clicks: int, feedback: bool) -> dict[str, float]:
+    """Measure IoU by each kind of prompt, clicks in a row and solidity on COCO photos."""
     scores: dict[str, list[float]] = {}
     solid, deep = 0, 0
 
@@ -132,6 +139,7 @@ def measure_coco(matter: Matter, folder: Path, clicks: int, feedback: bool) -> d
 
 
 def measure_alphamatting(matter: Matter, folder: Path) -> dict[str, Any]:
+    """Measure SAD and MSE by each kind of prompt on photos with a true alpha."""
     scores: dict[str, list[float]] = {}
     for photo in read_photos(folder, PROMPTS, PromptRules("{CLS}")):
         matter.encode(photo.image)
@@ -182,6 +190,7 @@ def find_rim(alpha: np.ndarray) -> np.ndarray:
 
 
 def measure_hair(matter: Matter, folder: Path) -> dict[str, float]:
+    """Measure SAD and gradient error in the rim of hair of held-out portraits."""
     scores: dict[str, list[float]] = {}
     for image, alpha in make_portraits(folder):
         rim = find_rim(alpha)
@@ -196,6 +205,7 @@ def measure_hair(matter: Matter, folder: Path) -> dict[str, float]:
 
 
 def save_pictures(matter: Matter, folder: Path) -> None:
+    """Save mattes of the bundled photos to look at."""
     photos = Path(__file__).resolve().parents[1] / "examples" / "photos"
     folder.mkdir(parents=True, exist_ok=True)
     tiles = []
@@ -217,6 +227,7 @@ def save_pictures(matter: Matter, folder: Path) -> None:
 
 
 def main() -> None:
+    """Run the script."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with coco/ and alphamatting/")
     parser.add_argument("--model", required=True, help="folder or Hub id")

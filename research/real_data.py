@@ -44,6 +44,7 @@ SYNONYMS = {
 
 
 def with_synonyms(name: str) -> tuple[str, ...]:
+    """Return a name and its synonyms."""
     return (name, *SYNONYMS.get(name, ()))
 
 
@@ -110,9 +111,11 @@ class Cutouts:
         self.textures: list[np.ndarray] = []
 
     def list_names(self) -> list[str]:
+        """List the names of all foregrounds."""
         return [name for entry in self.set + self.people + self.boss for name in entry["names"]]
 
     def sample(self, rng: np.random.Generator) -> Foreground:
+        """Draw an item at random."""
         kind = int(rng.choice(3, p=self.shares))
         entries, weights = ((self.set, self.weights), (self.people, None), (self.boss, None))[kind]
         entry = entries[int(rng.choice(len(entries), p=weights))]
@@ -142,10 +145,12 @@ class PhotoTable:
         self.clear = [[bool(i or u) for i, u in zip(row["instance"], row["unique"], strict=True)] for row in self.rows]
 
     def sample(self, rng: np.random.Generator) -> dict:
+        """Draw an item at random."""
         return self.rows[int(rng.choice(len(self.rows), p=self.probabilities))]
 
 
 def decode(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Decode an encoded image to an array."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if flags == cv2.IMREAD_COLOR else pixels
 
@@ -168,6 +173,7 @@ class PhotoSampler:
         self.band = max(2, round(0.01 * size))
 
     def place(self, row: dict, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], tuple[int, int]]:
+        """Scale, crop and flip a photo and its masks."""
         image = decode(row["image"]["bytes"])
         alphas = [decode(data, cv2.IMREAD_GRAYSCALE) for data in row["alphas"]]
         height, width = image.shape[:2]
@@ -210,6 +216,7 @@ class PhotoSampler:
         return inside.astype(np.float32), (~unsure & ~band)
 
     def __call__(self, rng: np.random.Generator) -> dict:
+        """Draw a sample: image, targets, masks of what is known, prompts."""
         while True:
             row = self.table.sample(rng)
             image, masks, (height, width) = self.place(row, rng)
@@ -242,6 +249,7 @@ class PhotoSampler:
     def draw(
         self, row: dict, masks: list[np.ndarray], chosen: int, rng: np.random.Generator
     ) -> tuple[dict, np.ndarray]:
+        """Draw a prompt for an object and its target."""
         if row["complete"] and rng.random() < self.automatic:
             stack = np.stack(masks)
             union = np.where((stack == 1).any(0), 1, np.where((stack == 2).any(0), 2, 0)).astype(np.uint8)
@@ -284,12 +292,14 @@ class TrueSampler:
         self.count, self.automatic, self.absent, self.on_photos = count, automatic, absent, on_photos
 
     def draw_foreground(self, rng: np.random.Generator) -> Foreground:
+        """Draw a foreground, or grow a plant."""
         if rng.random() < self.settings.plant_prob:
             plant = grow_plant(rng, self.settings.size)
             return Foreground(plant.colors, plant.alpha, ("plant", "potted plant"), plant.cut_sides)
         return self.cutouts.sample(rng)
 
     def compose(self, rng: np.random.Generator, background: np.ndarray):
+        """Compose foregrounds on a background until one is visible."""
         settings, composite = self.settings, None
         while composite is None:
             count, copies = 1 + int(rng.choice(3, p=settings.object_counts)), 1
@@ -305,6 +315,7 @@ class TrueSampler:
         return composite
 
     def __call__(self, rng: np.random.Generator) -> dict:
+        """Draw a sample: image, targets, masks of what is known, prompts."""
         row = self.table.sample(rng) if rng.random() < self.on_photos else None
         taken = set(row["names"]) if row else set()
         sample = self.compose(rng, decode(row["image"]["bytes"]) if row else self.backgrounds.sample(rng))
@@ -336,6 +347,7 @@ class TrueSampler:
         }
 
     def list_names(self) -> list[str]:
+        """List the names of all foregrounds."""
         return [*self.cutouts.list_names(), "plant", "potted plant"]
 
 
@@ -354,6 +366,7 @@ class MixedBackgrounds:
                 self.paths += [folder / e["file"] for e in json.loads((folder / "backgrounds.json").read_text())]
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Draw an item at random."""
         return read_small(self.paths[int(rng.integers(len(self.paths)))], 960)
 
 
@@ -371,6 +384,7 @@ def add_masks(sample: dict, rng: np.random.Generator, share: float) -> None:
 
 
 def stack_masks(samples: list[dict]) -> dict[str, torch.Tensor]:
+    """Stack the mask prompts of samples, if there are any."""
     if not any("mask" in prompt for s in samples for prompt in s["prompts"]):
         return {}
     absent = np.full(samples[0]["labels"].shape[1:], -1, np.float32)
@@ -379,6 +393,7 @@ def stack_masks(samples: list[dict]) -> dict[str, torch.Tensor]:
 
 
 def collate(samples: list[dict], tokenizer) -> dict:
+    """Collate samples to the inputs and targets of the model."""
     size = samples[0]["image"].shape[0]
     masks = np.zeros((len(samples), size, size), np.int64)
     for mask, sample in zip(masks, samples, strict=True):
@@ -415,6 +430,7 @@ class MixedBatches(IterableDataset):
         self.counts, self.seed, self.start = counts, seed, start
 
     def make(self, step: int) -> dict:
+        """Make the batches of a step."""
         rng = np.random.default_rng([self.seed, step])
         batch = {}
         for kind, draw, count in (("photos", self.photos, self.counts[0]), ("cutouts", self.cutouts, self.counts[1])):
@@ -437,6 +453,7 @@ class MixedBatches(IterableDataset):
 
 
 def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatches:
+    """Build the stream of batches from the arguments."""
     templates = ("{}", "{}", "{}", "a {}", "the {}", "a photo of a {}.")
     kinds = {"box": 4, "point": 4, "text": args.text_weight, "box+point": 0.7, "text+box": 0.3, "text+point": 0.3}
     prompts = PromptSettings(kinds=kinds, templates=templates)

@@ -21,21 +21,21 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from real_data import build_batches
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
-from fclm_hf import loss_fclm
+from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, loss_fclm
 from fclm_hf.training.checkpointing import save_weights
 from fclm_hf.training.pretrained import freeze_early_stages
 from fclm_hf.utils.files import write_atomically
-from real_data import build_batches
 
 
 def mean31(planes: torch.Tensor) -> torch.Tensor:
+    """Return the mean over 31 x 31 pixels, in two passes."""
     planes = nn.functional.avg_pool2d(planes, (31, 1), stride=1, padding=(15, 0))
     return nn.functional.avg_pool2d(planes, (1, 31), stride=1, padding=(0, 15))
 
@@ -61,6 +61,7 @@ def segmentation_loss(
 
 
 def shrink_to(coarse: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
+    """Average maps of the size of the image to that of the coarse logits."""
     height, width = coarse.shape[-2:]
     padding = (0, 8 * width - maps[0].shape[-1], 0, 8 * height - maps[0].shape[-2])
     return [nn.functional.avg_pool2d(nn.functional.pad(x.float(), padding), 8) for x in maps]
@@ -89,6 +90,7 @@ def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 def true_alpha_loss(
     outputs, labels: torch.Tensor, valid: torch.Tensor, gradient_weight: float
 ) -> dict[str, torch.Tensor]:
+    """Return the losses of composites, whose alphas are exact up to the edge."""
     small, weight = shrink_to(outputs.coarse_logits, labels, valid)
     extra = {}
     if gradient_weight:
@@ -126,6 +128,7 @@ class DepthwiseConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, groups):
+        """Convolve."""
         ctx.save_for_backward(x, weight)
         ctx.settings = stride, padding, groups, None if bias is None else bias.shape
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
@@ -133,6 +136,7 @@ class DepthwiseConv(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient):
+        """Return the gradients, computed in fp32."""
         x, weight = ctx.saved_tensors
         stride, padding, groups, bias = ctx.settings
         gradient = gradient.float().contiguous(memory_format=torch.channels_last)
@@ -154,7 +158,10 @@ class DepthwiseConv(torch.autograd.Function):
 
 
 def speed_up_depthwise(model: nn.Module) -> None:
+    """Run the backward passes of depthwise convolutions in fp32, which is faster on a CPU."""
+
     def forward(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        """Convolve."""
         if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
             x = x.to(torch.bfloat16)
         padding = conv.padding
@@ -179,6 +186,7 @@ class Names:
         self.directions = nn.functional.normalize(embeds.float(), dim=-1)
 
     def loss(self, semantic_map: torch.Tensor, batch: dict) -> torch.Tensor:
+        """Return the contrastive loss of the named regions of a batch."""
         grids = batch["region_grids"]
         if not len(grids):
             return semantic_map.sum() * 0
@@ -193,6 +201,8 @@ class Names:
 
 
 class Trainer:
+    """Model, averaged weights and optimizer of a run, and what its steps do."""
+
     def __init__(self, args: argparse.Namespace):
         self.args = args
         self.model = FCLMForImageMatting.from_pretrained(args.init, dtype=torch.float32)
@@ -238,6 +248,7 @@ class Trainer:
         self.step = 0
 
     def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
         args = self.args
         warm = min(1.0, (step + 1) / args.warmup)
         left = 1.0
@@ -246,6 +257,7 @@ class Trainer:
         return args.learning_rate * warm * left
 
     def edges_learn(self, learn: bool) -> None:
+        """Switch gradients of the layers that draw edges on or off."""
         for module in self.edge_parts:
             module.requires_grad_(learn)
         self.model.model.detail_path.train(learn)
@@ -277,6 +289,7 @@ class Trainer:
         return inputs
 
     def group_losses(self, kind: str, batch: dict, hold: bool) -> dict[str, torch.Tensor]:
+        """Return the losses of the photos or of the composites of a step."""
         args, model = self.args, self.model
         inputs = dict(batch["inputs"])
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask")
@@ -299,6 +312,7 @@ class Trainer:
         return losses
 
     def take_step(self, batches: dict) -> dict[str, float]:
+        """Update the weights once and return the losses."""
         seen = {}
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.step) * group["factor"]
@@ -320,6 +334,7 @@ class Trainer:
         return {**seen, "norm": norm.item()}
 
     def save(self, folder: Path) -> None:
+        """Save the state to resume from and the averaged weights."""
         state = {
             "model": self.model.state_dict(), "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(), "step": self.step,
@@ -332,6 +347,7 @@ class Trainer:
             save_weights(self.averaged.module, self.processor, folder / f"step-{self.step:05d}", torch.float16)
 
     def load(self, folder: Path) -> None:
+        """Load the state of a run."""
         state = torch.load(folder / "state.pt", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
@@ -343,6 +359,7 @@ class Trainer:
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -389,11 +406,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def nice_worker(_: int) -> None:
+    """Let a worker process run on any core, after the training."""
     os.nice(5)
     os.sched_setaffinity(0, range(os.cpu_count()))
 
 
 def main() -> None:
+    """Run the script."""
     args = parse_arguments()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -412,7 +431,7 @@ def main() -> None:
             num_workers=args.workers,
             prefetch_factor=4 if args.workers else None,
             worker_init_fn=nice_worker,
-        )  # fmt: skip
+        )
     )
     args.output.mkdir(parents=True, exist_ok=True)
     with (args.output / "arguments.jsonl").open("a") as file:

@@ -1,32 +1,24 @@
 """Decontaminated colors: measured against the true foreground, on a known composite."""
 
 import importlib.util
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from fclm_hf import foreground_fclm
 from fclm_hf.foreground_fclm import estimate_foreground, estimate_foreground_multiscale, make_cutout
 
 
-ESTIMATORS = [
-    pytest.param("cv2", id="own"),
-    pytest.param("torch", id="own-without-opencv"),
-    pytest.param(
-        "pymatting",
-        id="pymatting",
-        marks=pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there"),
-    ),
-]
+needs_pymatting = pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there")
 
 
-@pytest.fixture(params=ESTIMATORS)
+@pytest.fixture(params=["cv2", "torch"], ids=["opencv", "without-opencv"])
 def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param != "pymatting":
-        monkeypatch.setitem(sys.modules, "pymatting", None)  # makes its import fail
+    monkeypatch.setitem(sys.modules, "pymatting", None)  # makes its import fail
     if request.param == "torch":
         monkeypatch.setattr(foreground_fclm, "cv2", None)
 
@@ -131,3 +123,87 @@ def test_opencv_and_torch_agree(size: tuple[int, int], monkeypatch: pytest.Monke
     assert found.dtype == np.float32
     assert np.abs(found - expected).mean() < 0.01
     assert not np.array_equal(found, expected)
+
+
+def measure_recomposition_error(foreground: np.ndarray, colors: np.ndarray, alpha: np.ndarray) -> float:
+    edge = (alpha > 0) & (alpha < 1)
+    return np.abs(composite(foreground, alpha, MAGENTA).astype(int) - composite(colors, alpha, MAGENTA))[edge].mean()
+
+
+@needs_pymatting
+@pytest.mark.parametrize("size", [160, 400])
+def test_at_least_as_good_as_pymatting_with_the_true_alpha(size: int) -> None:
+    colors, alpha = make_scene(size)
+    photo = composite(colors, alpha, GREEN)
+    own, theirs = (
+        measure_recomposition_error(estimate_foreground(photo, alpha, method=method), colors, alpha)
+        for method in ("multiscale", "pymatting")
+    )
+    assert own <= 1.05 * theirs
+
+
+def make_disc(blur: float) -> tuple[np.ndarray, np.ndarray]:
+    """A blurred red disc over green and its true alpha."""
+    mask = Image.new("L", (320, 320))
+    ImageDraw.Draw(mask).ellipse((80, 80, 240, 240), fill=255)
+    alpha = np.asarray(mask.filter(ImageFilter.GaussianBlur(blur))) / 255
+    return composite(np.full((320, 320, 3), RED), alpha, (30, 200, 30)), alpha
+
+
+RED = (200, 30, 30)
+
+
+@pytest.mark.usefixtures("estimator")
+@pytest.mark.parametrize("blur", [2, 4])
+@pytest.mark.parametrize("error", [-0.2, -0.1, 0.0, 0.1, 0.2, "too steep"])
+def test_no_halo_with_a_wrong_alpha(blur: int, error: float | str) -> None:
+    photo, alpha = make_disc(blur)
+    if error == "too steep":  # as models make it
+        wrong = np.clip((alpha - 0.35) * 5, 0, 1)
+    else:
+        wrong = np.clip(alpha + error * ((alpha > 0.02) & (alpha < 0.98)), 0, 1)
+    visible = (wrong > 0.05) & (alpha > 0.05)
+    difference = np.abs(estimate_foreground(photo, wrong).astype(int) - RED).max(2)[visible]
+    assert difference.max() <= 25
+    assert difference.mean() <= 3
+
+
+def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    colors, alpha = make_scene(700)
+    photo = composite(colors, alpha, GREEN)
+    tiled = estimate_foreground(photo, alpha)
+    monkeypatch.setattr(foreground_fclm, "_TILE", 1000)
+    difference = np.abs(tiled.astype(int) - estimate_foreground(photo, alpha))[alpha > 0]
+    assert difference.max() <= 1
+
+
+def test_no_global_state_is_touched() -> None:
+    code = """
+import os, random, sys, warnings
+import cv2, numpy as np, torch
+from fclm_hf.foreground_fclm import estimate_foreground
+def read():
+    return (torch.get_num_threads(), cv2.getNumThreads(), dict(os.environ), list(warnings.filters), random.getstate(),
+            torch.random.get_rng_state().tolist(), str(np.random.get_state()))
+before = read()
+image = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+estimate_foreground(image, np.linspace(0, 1, 90000).reshape(300, 300))
+assert read() == before
+assert not {"pymatting", "numba"} & sys.modules.keys()
+child = os.fork()
+if not child:
+    estimate_foreground(image, np.linspace(0, 1, 90000).reshape(300, 300))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_pymatting_only_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    image, alpha = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5))
+    make_cutout(image, alpha)
+    with pytest.raises(ImportError, match=r'The method "pymatting" needs pymatting: pip install "fclm-hf\[matting\]"'):
+        make_cutout(image, alpha, method="pymatting")
+    with pytest.raises(ValueError, match="method must be one of"):
+        make_cutout(image, alpha, method="knn")

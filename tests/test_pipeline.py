@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.pt_utils import KeyDataset
 
-from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_loading_fclm, image_utils_fclm
+from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_loading_fclm, image_utils_fclm, pipeline_fclm
 
 
 TOLERANCE = 3e-6  # float32 rounding: sums over other shapes run in another order
@@ -580,3 +581,29 @@ def test_a_mask_from_a_file_and_of_a_sample(pipe: ReferringMattingPipeline, tmp_
     Image.fromarray(MASK).save(path)
     results = pipe([{"image": image, "input_masks": str(path)}, image], input_masks=MASK)
     torch.testing.assert_close(results[0]["predicted_alpha"], results[1]["predicted_alpha"], rtol=0, atol=0)
+
+
+def test_results_of_several_objects_are_made_on_access(
+    pipe: ReferringMattingPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    original = pipeline_fclm.make_cutout
+    monkeypatch.setattr(pipeline_fclm, "make_cutout", lambda *args: calls.append(1) or original(*args))
+    results = pipe(make_photo(), input_boxes=[BOX, OTHER_BOX])
+    assert isinstance(results, list)
+    assert len(results) == 2
+    assert not calls
+    first, second = results
+    assert len(calls) == 2
+    alone = pipe(make_photo(), input_boxes=OTHER_BOX)
+    for same in (second, results[1], results[-1], next(reversed(results)), results[1:][0], results.copy()[1]):
+        torch.testing.assert_close(same["predicted_alpha"], alone["predicted_alpha"], rtol=0, atol=TOLERANCE)
+    copies = pickle.loads(pickle.dumps(results))
+    assert copies[0]["alpha"].tobytes() == first["alpha"].tobytes()
+    assert results.pop(0)["alpha"].tobytes() == first["alpha"].tobytes()
+    assert len(results) == 1
+
+
+def test_unknown_foreground(pipe: ReferringMattingPipeline) -> None:
+    with pytest.raises(ValueError, match="foreground must be one of"):
+        pipe(make_photo(), foreground="knn")

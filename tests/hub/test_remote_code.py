@@ -23,13 +23,18 @@ STANDARD = {
     "collections",
     "dataclasses",
     "difflib",
+    "inspect",
     "io",
+    "ipaddress",
     "itertools",
     "math",
     "os",
     "pathlib",
     "shutil",
+    "socket",
+    "time",
     "typing",
+    "urllib",
     "warnings",
 }
 NOT_NEEDED = ("accelerate", "cv2", "datasets", "fclm_hf", "pymatting", "requests", "scipy", "timm", "torchvision")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from ...foreground_fclm import estimate_foreground_multiscale
+from ...foreground_fclm import estimate_foreground
 from ...utils.renaming import rename_arguments
 from ..sources.decoding import COARSE_UNKNOWN
 from ..types import Foreground, Photo
@@ -193,7 +193,7 @@ class PairComposition(Composition):
             image_a, _ = composite_objects(behind, [(image, np.maximum(foreground, 0))])
             foreground, alphas = mark_edges(foreground), np.stack([mark_edges(alpha) for alpha in alphas])
         else:
-            colors = 255 * estimate_foreground_multiscale(np.ascontiguousarray(image) / 255, foreground)
+            colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
             image_a, _ = composite_objects(behind, [(colors, foreground)])
         images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
         padding = ((0, size - height), (0, size - width))
