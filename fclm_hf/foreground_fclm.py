@@ -423,13 +423,38 @@ def _blur(planes: np.ndarray) -> np.ndarray:
 
 
 def _resize(planes: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
-    """Resize `(channels, height, width)`; `mode` is "area" or "bilinear"."""
-    if planes.shape[1:] == tuple(size):
-        return planes
-    if cv2 is not None:
-        interpolation = cv2.INTER_AREA if mode == "area" else cv2.INTER_LINEAR
-        return np.stack([cv2.resize(each, size[::-1], interpolation=interpolation) for each in planes])
-    return _apply(nn.functional.interpolate, planes, size, mode=mode)
+    """Resize `(channels, height, width)`; `mode` is "area" or "bilinear".
+
+    In numpy, as the threads that OpenCV and torch start for it make processes hang that are forked later.
+    """
+    resize_axis = _average_axis if mode == "area" else _interpolate_axis
+    for axis, length in enumerate(size, start=1):
+        if planes.shape[axis] != length:
+            planes = resize_axis(planes, axis, length)
+    return planes
+
+
+def _average_axis(planes: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Shrink an axis to a length, each output the mean over its share of the inputs."""
+    planes = np.moveaxis(planes, axis, -1)
+    sums = np.zeros((*planes.shape[:-1], planes.shape[-1] + 1))
+    np.cumsum(planes, axis=-1, out=sums[..., 1:])
+    edges = np.linspace(0, planes.shape[-1], length + 1)
+    whole = np.minimum(edges.astype(int), planes.shape[-1] - 1)
+    totals = sums[..., whole] + planes[..., whole] * (edges - whole)
+    means = np.diff(totals, axis=-1) * (length / planes.shape[-1])
+    return np.ascontiguousarray(np.moveaxis(means.astype(np.float32), -1, axis))
+
+
+def _interpolate_axis(planes: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Resize an axis to a length by linear interpolation between the centers of its cells."""
+    num_inputs = planes.shape[axis]
+    places = ((np.arange(length) + 0.5) * (num_inputs / length) - 0.5).clip(0, num_inputs - 1)
+    first = places.astype(int)
+    weights = (places - first).astype(np.float32).reshape(-1, *[1] * (planes.ndim - 1 - axis))
+    second = np.minimum(first + 1, num_inputs - 1)
+    start = planes.take(first, axis)
+    return start + (planes.take(second, axis) - start) * weights
 
 
 def _apply(function: Callable[..., torch.Tensor], planes: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
