@@ -5,12 +5,13 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 
 from ...utils.renaming import warn_renamed
 from ..sources.invalid_samples import InvalidSampleCounter
-from .dataset import TrainingStream
+from .dataset import StreamItem, TrainingStream
 
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,16 @@ def _ignore_signals(worker: int) -> None:
     """Let a worker ignore Ctrl-C and the first SIGTERM, which reach the whole process group: the main process saves."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _start_workers(loader: DataLoader) -> Iterator[StreamItem]:
+    """Start the workers of a loader while OpenCV has no threads: they do not survive a fork, and workers would hang."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return iter(loader)
+    finally:
+        cv2.setNumThreads(threads)
 
 
 class StreamLoader:
@@ -90,7 +101,7 @@ class StreamLoader:
             worker_init_fn=_ignore_signals,
             generator=torch.Generator(),  # by default, each start would change the global random state
         )
-        for item in items:
+        for item in _start_workers(items):
             if item.error is not None:
                 raise item.error
             self.stream.consumed += 1
