@@ -16,6 +16,14 @@ from local_hub import LocalHub
 
 
 @pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Restore the number of threads, which training in this process sets: with another, alphas differ by 6e-6."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def seed() -> None:
     """Seed all random number generators before each test."""
     random.seed(0)

@@ -93,5 +93,5 @@ def check_loading(hub: LocalHub, folder: Path, source: Path, image_processor: st
     expected = matting(PHOTO, input_boxes=[BOX], text="cat", cutout=False)["predicted_alpha"].numpy()
     with np.load(out) as found:
         for way in ("model", "pipeline"):
-            np.testing.assert_allclose(found[way], expected, rtol=0, atol=1e-5)
+            np.testing.assert_allclose(found[way], expected, rtol=0, atol=1e-6)
         np.testing.assert_allclose(found["cutout"][..., 3], expected * 255, rtol=0, atol=0.501)
