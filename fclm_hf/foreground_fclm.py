@@ -86,22 +86,6 @@ def estimate_foreground(
     return colors
 
 
-def estimate_foreground_multiscale(
-    image: np.ndarray, alpha: np.ndarray, alpha_tolerance: float = ALPHA_TOLERANCE
-) -> np.ndarray:
-    """Estimate foreground colors with the estimator of this package; the same as [`estimate_foreground`].
-
-    Args:
-        image: uint8 array in [0, 255] or float array in [0, 1], of shape `(height, width, 3)`.
-        alpha: uint8 array in [0, 255] or float array in [0, 1], of shape `(height, width)`.
-        alpha_tolerance: See [`estimate_foreground`].
-
-    Returns:
-        Array of shape `(height, width, 3)`: uint8 for an 8-bit image, else float32 in [0, 1].
-    """
-    return estimate_foreground(image, alpha, alpha_tolerance=alpha_tolerance)
-
-
 def make_cutout(
     image: Any,
     alpha: Any,
@@ -505,6 +489,5 @@ __all__ = [
     "FOREGROUND_METHODS",
     "ForegroundMethod",
     "estimate_foreground",
-    "estimate_foreground_multiscale",
     "make_cutout",
 ]

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from fclm_hf import foreground_fclm
-from fclm_hf.foreground_fclm import estimate_foreground, estimate_foreground_multiscale, make_cutout
+from fclm_hf.foreground_fclm import estimate_foreground, make_cutout
 
 
 needs_pymatting = pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there")
@@ -93,7 +93,7 @@ def test_kinds_of_input_agree() -> None:
 @pytest.mark.parametrize("opacity", [0.0, 0.5, 1.0])
 def test_extreme_shapes_and_alphas(size: tuple[int, int], opacity: float) -> None:
     image = np.random.default_rng(0).random((*size, 3))
-    foreground = estimate_foreground_multiscale(image, np.full(size, opacity))
+    foreground = estimate_foreground(image, np.full(size, opacity))
     assert foreground.shape == image.shape
     assert np.isfinite(foreground).all()
     if opacity == 1:
@@ -117,9 +117,9 @@ def test_errors() -> None:
 def test_opencv_and_torch_agree(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     image, alpha = rng.random((*size, 3)), rng.random(size).clip(0.2, 0.8) * 5 / 3 - 1 / 3
-    expected = estimate_foreground_multiscale(image, alpha)
+    expected = estimate_foreground(image, alpha)
     monkeypatch.setattr(foreground_fclm, "cv2", None)
-    found = estimate_foreground_multiscale(image, alpha)
+    found = estimate_foreground(image, alpha)
     assert found.dtype == np.float32
     assert np.abs(found - expected).mean() < 0.01
     assert not np.array_equal(found, expected)
