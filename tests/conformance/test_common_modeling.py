@@ -21,7 +21,7 @@ BATCH, OBJECTS, SIDE = 3, 2, 32
 
 
 def random_inputs(config: FCLMConfig) -> dict[str, torch.Tensor]:
-    """Three images of different sizes, each with two objects that are clicked, boxed, named or several of these."""
+    """Three images of different sizes with two objects each, clicked, boxed, masked or named, or several of these."""
     text = config.text_config
     input_ids = torch.randint(0, text.bos_token_id, (BATCH, OBJECTS, 7))
     input_ids[..., 0], input_ids[..., -1] = text.bos_token_id, text.eos_token_id
@@ -30,6 +30,8 @@ def random_inputs(config: FCLMConfig) -> dict[str, torch.Tensor]:
     corners = torch.rand(BATCH, OBJECTS, 2) * 10
     input_boxes = torch.cat([corners, corners + 10], dim=-1)
     input_boxes[1] = -10
+    input_masks = torch.rand(BATCH, OBJECTS, SIDE, SIDE)
+    input_masks[0, 1] = -1
     pixel_mask = torch.ones(BATCH, SIDE, SIDE, dtype=torch.long)
     pixel_mask[1, :, 24:] = 0
     pixel_mask[2, 20:] = 0
@@ -39,6 +41,7 @@ def random_inputs(config: FCLMConfig) -> dict[str, torch.Tensor]:
         "input_points": torch.rand(BATCH, OBJECTS, 3, 2) * 20,
         "input_labels": torch.tensor([1, 0, -10]).repeat(BATCH, OBJECTS, 1),
         "input_boxes": input_boxes,
+        "input_masks": input_masks,
         "input_ids": input_ids,
         "attention_mask": attention_mask,
     }
