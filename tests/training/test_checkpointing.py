@@ -1,5 +1,6 @@
 """Resuming with other arguments, from earlier steps, in used folders and on a full disk."""
 
+import copy
 import re
 import resource
 from pathlib import Path
@@ -65,6 +66,29 @@ def test_resume_accepts_other_output_arguments(config):
         check_same_arguments(*cosine, path, 4)
     with pytest.raises(ValueError, match=r"max_steps must be at least 4, the step of RUN.*, got 3\."):
         check_same_arguments(before, {**before, "max_steps": 3}, path, 4)
+
+
+def test_resume_of_a_run_that_did_not_know_a_setting(config):
+    """Fields that came later have their defaults, in settings as in sources."""
+    path = Path("RUN/checkpoints/step-00000004.pt")
+    now = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
+    before = copy.deepcopy(now)
+    for name in ("click_rounds", "name_weight", "semantic_weight", "gradient_weight"):
+        del before["settings"][name]
+    for name in ("mask_quality", "absent_names", "learn_edges"):
+        del before["sources"][0][name]
+    check_same_arguments(before, now, path, 4)
+    for flags, told in (
+        (["--settings.name_weight", "0.1"], "settings.name_weight was 0.0 and is 0.1"),
+        (["--settings.click_rounds", "3"], "settings.click_rounds was 0 and is 3"),
+    ):
+        changed = select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *flags]))
+        with pytest.raises(ValueError, match=re.escape(told)):
+            check_same_arguments(before, changed, path, 4)
+    changed = copy.deepcopy(now)
+    changed["sources"][0]["learn_edges"] = False
+    with pytest.raises(ValueError, match=re.escape("sources[0].learn_edges was None and is False")):
+        check_same_arguments(before, changed, path, 4)
 
 
 def test_a_used_folder_and_resume_from_checkpoint(config, tmp_path, capsys):
