@@ -26,7 +26,7 @@ METRICS = {
     "connectivity_gca": "Conn (gca)",
     "iou": "IoU",
     "solidity": "solidity",
-    **{f"iou_click{number}": f"IoU, {number} click{'s' if number > 1 else ''}" for number in (1, 2, 3, 5)},
+    **{f"iou_click{number}": f"IoU, {number} click{'s' if number > 1 else ''}" for number in range(1, 6)},
     "noc85": "NoC@85",
     "noc90": "NoC@90",
     "imq_mad": "IMQ MAD",
