@@ -155,6 +155,29 @@ def test_resume_after_a_full_disk(config, tmp_path, capsys):
     assert read_curve(whole) == read_curve(out)
 
 
+def test_losses_on_names_and_edges_resume(config, tmp_path):
+    """After a resumption, too, the semantic map is held to that of the weights at the start."""
+    settings = {"distillation": "none", "alignment": "none", "click_rounds": 1}
+    weights = {"name_weight": 0.1, "semantic_weight": 0.5, "gradient_weight": 0.3}
+    source = {"path": str(config.parent / "cutouts"), "kind": "rgba", "shuffle_rows": 8, "learn_edges": False}
+    run = write_run(
+        tmp_path / "run",
+        settings={**settings, **weights},
+        sources=[source],
+        contrast_names=["cat", "dog"],
+        validation=[],
+        logging_steps=1,
+    )
+    words = [str(run), "--resume_from_checkpoint", "latest", "--output_dir"]
+    for out, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        assert main([*words, str(tmp_path / out), "--max_steps", str(steps)]) == 0
+    assert_same(read_state(tmp_path / "whole", 4), read_state(tmp_path / "parts", 4))
+    curve = read_curve(tmp_path / "whole")
+    assert curve == read_curve(tmp_path / "parts")
+    assert curve[0]["train/loss_semantic"] < curve[-1]["train/loss_semantic"]
+    assert all(entry["train/loss_names"] > 0 and entry["train/loss_gradient"] > 0 for entry in curve)
+
+
 def test_resume_refuses_another_number_of_processes(config, tmp_path, capsys):
     state = {"step": 1, "arguments": {}, "processes": [{}, {}]}
     path = tmp_path / "step-00000001.pt"
