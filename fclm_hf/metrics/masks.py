@@ -57,7 +57,7 @@ class MaskMetrics(MetricAccumulator):
         >>> metrics.update(target, target)
         >>> metrics.update(1 - target, target)
         >>> metrics.compute()
-        {'iou': 0.5}
+        {'iou': 0.5, 'solidity': 0.5}
     """
 
     def update(self, pred: Any, target: Any) -> None:

@@ -132,10 +132,11 @@ class ForegroundConsistentLearner(nn.Module):
             student.model.semantic_head.requires_grad_(True)  # frozen together with the text tower
         if settings.semantic_weight:
             taught = student if semantic_teacher is None else semantic_teacher
-            if taught.config.text_config.projection_dim != student.config.text_config.projection_dim:
-                raise ValueError("semantic_teacher must have the text embedding space of the student.")
             if taught.model.semantic_head is None:
                 raise ValueError("semantic_teacher must have a semantic head, got a model without.")
+            expected, found = (each.config.text_config.projection_dim for each in (student, taught))
+            if found != expected:
+                raise ValueError(f"semantic_teacher must have the student's projection_dim, {expected}, got {found}.")
             self.semantic_teacher = SemanticTeacher(taught)
 
     def set_progress(self, progress: float) -> None:
