@@ -175,7 +175,8 @@ def test_losses_on_names_and_edges_resume(config, tmp_path):
     curve = read_curve(tmp_path / "whole")
     assert curve == read_curve(tmp_path / "parts")
     assert curve[0]["train/loss_semantic"] < curve[-1]["train/loss_semantic"]
-    assert all(entry["train/loss_names"] > 0 and entry["train/loss_gradient"] > 0 for entry in curve)
+    for name in ("train/loss_names", "train/loss_gradient"):  # 0 in a step whose objects have no names, or no edges
+        assert max(entry[name] for entry in curve) > 0
 
 
 def test_resume_refuses_another_number_of_processes(config, tmp_path, capsys):
