@@ -72,6 +72,8 @@ class FCLMImageEmbeddings(ModelOutput):
             1 on the image, 0 on padding.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
+        encoder_size (`int`, *optional*):
+            Side of the encoder input, where it is not `config.encoder_size`.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
             Hidden states of the backbone, one of shape `(batch_size, sequence_length, backbone_hidden_size)` per layer
             and one of the embeddings.
@@ -87,6 +89,7 @@ class FCLMImageEmbeddings(ModelOutput):
     detail_basis: torch.FloatTensor | None = None
     pixel_mask: torch.ByteTensor | None = None
     image_sizes: torch.LongTensor | None = None
+    encoder_size: int | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -1239,20 +1242,24 @@ class FCLMModel(FCLMPreTrainedModel):
     def _pixel_dtype(self) -> torch.dtype:
         return self.detail_path.basis.weight.dtype
 
-    def _get_encoder_input_size(self, height: int, width: int) -> tuple[int, int]:
+    def _get_encoder_input_size(self, height: int, width: int, encoder_size: int | None) -> tuple[int, int]:
         """Return the (height, width) of the encoder input for `pixel_values` of this size."""
-        if self.config.encoder_size is not None:
-            return self.config.encoder_size, self.config.encoder_size
+        encoder_size = encoder_size or self.config.encoder_size
+        if encoder_size is not None:
+            return encoder_size, encoder_size
         multiple = self.config.encoder_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _get_encoder_input_scale(self, image_sizes: torch.Tensor) -> torch.Tensor:
+    def _get_encoder_input_scale(self, image_sizes: torch.Tensor, encoder_size: int | None) -> torch.Tensor:
         """Return the encoder input pixels per pixel of `pixel_values`, fp32 of shape (batch_size,)."""
-        if self.config.encoder_size is None:
+        encoder_size = encoder_size or self.config.encoder_size
+        if encoder_size is None:
             return torch.ones_like(image_sizes[:, 0], dtype=torch.float32)
-        return self.config.encoder_size / image_sizes.amax(1).float()
+        return encoder_size / image_sizes.amax(1).float()
 
-    def resize_and_pad(self, maps: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+    def resize_and_pad(
+        self, maps: torch.Tensor, image_sizes: torch.Tensor, encoder_size: int | None = None
+    ) -> torch.Tensor:
         """Resize and pad images, or other maps of them, to the encoder input.
 
         Args:
@@ -1260,17 +1267,19 @@ class FCLMModel(FCLMPreTrainedModel):
                 Maps aligned with `pixel_values`.
             image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
                 Height and width of each image inside `maps`; what lies outside does not count.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_channels, encoder_height, encoder_width)`: 0 outside the
             images, which keep their aspect ratio and start at the top left.
         """
         height, width = maps.shape[-2:]
-        input_height, input_width = self._get_encoder_input_size(height, width)
-        if self.config.encoder_size is None:
+        input_height, input_width = self._get_encoder_input_size(height, width, encoder_size)
+        if encoder_size is None and self.config.encoder_size is None:
             maps = maps * make_valid_mask(image_sizes, height, width)
             return nn.functional.pad(maps, (0, input_width - width, 0, input_height - height))
-        scale = self._get_encoder_input_scale(image_sizes)
+        scale = self._get_encoder_input_scale(image_sizes, encoder_size)
         sizes = image_sizes.float()
         row_weights = compute_interpolation_weights(input_height, height, 1 / scale, sizes[:, 0])
         column_weights = compute_interpolation_weights(input_width, width, 1 / scale, sizes[:, 1])
@@ -1297,6 +1306,7 @@ class FCLMModel(FCLMPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         pixel_mask: torch.LongTensor | None = None,
+        encoder_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
         """Resize and pad images to the encoder input and run the backbone. Training aligns these maps between images.
@@ -1306,6 +1316,8 @@ class FCLMModel(FCLMPreTrainedModel):
                 Normalized images, padded at the bottom and right.
             pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
                 1 on the image, 0 on padding; `None` for images without padding.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
             kwargs:
                 See [`~FCLMModel.encode`].
 
@@ -1316,7 +1328,7 @@ class FCLMModel(FCLMPreTrainedModel):
             ValueError: If an argument has the wrong shape.
         """
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes)
+        encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes, encoder_size)
         return self.encode(encoder_input, **kwargs)
 
     def get_image_embeddings(
@@ -1324,6 +1336,7 @@ class FCLMModel(FCLMPreTrainedModel):
         pixel_values: torch.FloatTensor,
         pixel_mask: torch.LongTensor | None = None,
         feature_maps: tuple[torch.FloatTensor, ...] | None = None,
+        encoder_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageEmbeddings:
         """Encode images once; pass the result as `image_embeddings` for any number of prompts.
@@ -1335,6 +1348,8 @@ class FCLMModel(FCLMPreTrainedModel):
                 1 on the image, 0 on padding; `None` for images without padding.
             feature_maps (`tuple(torch.FloatTensor)`, *optional*):
                 Feature maps of [`~FCLMModel.get_feature_maps`]; the backbone then does not run.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
             kwargs:
                 See [`~FCLMModel.encode`].
 
@@ -1360,7 +1375,7 @@ class FCLMModel(FCLMPreTrainedModel):
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
         pixel_values = pixel_values.to(self._pixel_dtype)
         if feature_maps is None:
-            outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
+            outputs = self.get_feature_maps(pixel_values, pixel_mask, encoder_size, **kwargs)
         else:
             outputs = BackboneOutput(feature_maps=feature_maps)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
@@ -1375,6 +1390,7 @@ class FCLMModel(FCLMPreTrainedModel):
             detail_basis=detail_basis.contiguous(),
             pixel_mask=valid_mask.to(torch.uint8),
             image_sizes=image_sizes,
+            encoder_size=encoder_size,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -1510,11 +1526,13 @@ class FCLMModel(FCLMPreTrainedModel):
         """Return the grids on which these images are decoded."""
         height, width = image_embeddings.coarse_map.shape[-2:]
         return FCLMGrids(
-            encoder_input=self._get_encoder_input_size(*image_embeddings.pixel_mask.shape[-2:]),
+            encoder_input=self._get_encoder_input_size(
+                *image_embeddings.pixel_mask.shape[-2:], image_embeddings.encoder_size
+            ),
             coarse=(height, width),
             fine=(FINE_GRID_SCALE * height, FINE_GRID_SCALE * width),
             output=tuple(image_embeddings.detail_maps[-1].shape[-2:]),
-            scale=self._get_encoder_input_scale(image_embeddings.image_sizes),
+            scale=self._get_encoder_input_scale(image_embeddings.image_sizes, image_embeddings.encoder_size),
         )
 
     @staticmethod
@@ -1612,7 +1630,7 @@ class FCLMModel(FCLMPreTrainedModel):
         def split_objects(maps: torch.Tensor) -> torch.Tensor:
             return maps.unflatten(1, (num_objects, -1)).flatten(0, 1).to(dtype)
 
-        encoder_input = self.resize_and_pad(maps, image_embeddings.image_sizes)
+        encoder_input = self.resize_and_pad(maps, image_embeddings.image_sizes, image_embeddings.encoder_size)
         fine_maps = split_objects(nn.functional.adaptive_avg_pool2d(encoder_input, grids.fine))
         height, width = image_embeddings.detail_maps[0].shape[-2:]
         padding = (0, MASK_STRIDE * width - maps.shape[-1], 0, MASK_STRIDE * height - maps.shape[-2])
