@@ -210,6 +210,9 @@ class FCLMConfig(PreTrainedConfig):
             Hidden width of the head that projects the last backbone map into the text embedding space; the dense prompt
             maps then also show how well each place matches a text. Requires `dense_prompts`. `None` makes a text a
             sparse token only, as in the paper.
+        text_score_threshold (`float`, *optional*):
+            Objects that a text alone names are taken to be absent, and get an empty matte, if the text matches no place
+            in the image better than this; see `text_scores` of [`FCLMImageMattingOutput`]. `None` for no such check.
         task (`str`, defaults to `"matting"`):
             Head loss of Eq. 9 of the paper: `"matting"` (l1 + Laplacian) or `"segmentation"` (BCE + IoU).
         coarse_loss_weight (`float`, defaults to 0.0):
@@ -258,6 +261,7 @@ class FCLMConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     dense_prompts: bool = True
     semantic_head_size: int | None = None
+    text_score_threshold: float | int | None = None
     task: str = "matting"
     coarse_loss_weight: float | int = 0.0
     freeze_text_encoder: bool = False

@@ -1,7 +1,7 @@
 """PyTorch FCLM: a backbone, a prompt encoder and an Object-Oriented Decoder give an alpha matte per prompted object."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -111,6 +111,10 @@ class FCLMModelOutput(ModelOutput):
             grid, resampled to stride 8 and before any detail map is added.
         prompt_embeds (`torch.FloatTensor` of shape `(batch_size, num_objects, hidden_size)`):
             Query token of each object after the two-way attention.
+        text_scores (`torch.FloatTensor` of shape `(batch_size, num_objects)`, *optional*):
+            How well the text of each object matches the place in the image that it matches best, see
+            [`FCLMSemanticHead`], in fp32; infinite for objects without a text. `None` without texts or without
+            `config.semantic_head_size`.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
         object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
@@ -126,6 +130,7 @@ class FCLMModelOutput(ModelOutput):
     pixel_mask: torch.ByteTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
     prompt_embeds: torch.FloatTensor | None = None
+    text_scores: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
     object_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
@@ -145,6 +150,9 @@ class FCLMImageMattingOutput(ModelOutput):
             Mattes in [0, 1], in fp32; 0 on padding and for padding objects.
         coarse_logits (`torch.FloatTensor` of shape `(batch_size, num_objects, padded_height / 8, padded_width / 8)`):
             Coarse mattes before the sigmoid, see [`FCLMModelOutput`].
+        text_scores (`torch.FloatTensor` of shape `(batch_size, num_objects)`, *optional*):
+            How well each text matches the image, see [`FCLMModelOutput`]. Where it is below
+            `config.text_score_threshold`, an object that has a text alone is taken to be absent: its alphas are 0.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
         object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
@@ -159,6 +167,7 @@ class FCLMImageMattingOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
     alphas: torch.FloatTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
+    text_scores: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
     object_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
@@ -487,6 +496,32 @@ def count_objects(
     if any(count not in (1, num_objects) for count in counts.values()):
         raise ValueError(f"Prompts must agree on the number of objects per image, got {counts}.")
     return num_objects
+
+
+def find_located_objects(
+    input_points: torch.Tensor | None,
+    input_labels: torch.Tensor | None,
+    input_boxes: torch.Tensor | None,
+    input_masks: torch.Tensor | None,
+) -> Iterator[torch.Tensor]:
+    """Yield, for each kind of prompt that says where an object is, which objects have one.
+
+    Args:
+        input_points: See [`FCLMForImageMatting.forward`].
+        input_labels: See [`FCLMForImageMatting.forward`].
+        input_boxes: See [`FCLMForImageMatting.forward`].
+        input_masks: See [`FCLMForImageMatting.forward`].
+
+    Yields:
+        Bool of shape (batch_size or 1, num_objects or 1).
+    """
+    if input_points is not None:
+        labels = torch.ones_like(input_points[..., 0]) if input_labels is None else input_labels
+        yield (labels != PROMPT_PADDING).any(-1)
+    if input_boxes is not None:
+        yield (input_boxes[..., 2:] > input_boxes[..., :2]).all(-1)
+    if input_masks is not None:
+        yield (input_masks >= 0).flatten(-2).any(-1)
 
 
 def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -1516,6 +1551,7 @@ class FCLMModel(FCLMPreTrainedModel):
             pixel_mask=image_embeddings.pixel_mask,
             coarse_logits=coarse_logits.view(batch_size, num_objects, *coarse_logits.shape[1:]),
             prompt_embeds=query.view(batch_size, num_objects, -1),
+            text_scores=self._score_texts(image_embeddings, grids, text_embeds, has_text),
             image_sizes=image_embeddings.image_sizes,
             object_mask=object_mask,
             hidden_states=image_embeddings.hidden_states,
@@ -1617,6 +1653,27 @@ class FCLMModel(FCLMPreTrainedModel):
             )
             maps = torch.cat([maps, text_maps], dim=1)
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
+
+    @staticmethod
+    def _score_texts(
+        image_embeddings: FCLMImageEmbeddings,
+        grids: FCLMGrids,
+        text_embeds: torch.Tensor | None,
+        has_text: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Return how well each text matches the place that it matches best, (batch_size, num_objects) in fp32."""
+        semantic_map = image_embeddings.semantic_map
+        if semantic_map is None or text_embeds is None:
+            return None
+        batch_size, _, height, width = semantic_map.shape
+        input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
+        valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
+        with maybe_autocast(device_type=semantic_map.device.type, enabled=False):
+            directions = nn.functional.normalize(text_embeds.to(semantic_map.device).float(), dim=-1)
+            directions = directions.view(batch_size, -1, directions.shape[-1])
+            similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), directions)
+            scores = similarity.masked_fill(~valid_mask, torch.finfo(similarity.dtype).min).amax((2, 3))
+        return scores.masked_fill(~has_text.to(scores.device).view_as(scores), torch.inf)
 
     def _embed_masks(
         self, image_embeddings: FCLMImageEmbeddings, grids: FCLMGrids, masks: torch.Tensor
@@ -1793,11 +1850,17 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self._compute_loss(logits, alphas, outputs.coarse_logits, labels, valid_mask.bool(), label_mask)
+        if outputs.text_scores is not None and self.config.text_score_threshold is not None:
+            absent = outputs.text_scores < self.config.text_score_threshold
+            for located in find_located_objects(input_points, input_labels, input_boxes, input_masks):
+                absent = absent & ~located.to(absent.device)
+            alphas = alphas.masked_fill(absent[..., None, None], 0)
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,
             alphas=alphas,
             coarse_logits=outputs.coarse_logits,
+            text_scores=outputs.text_scores,
             image_sizes=outputs.image_sizes,
             object_mask=outputs.object_mask,
             hidden_states=outputs.hidden_states,
