@@ -173,10 +173,13 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, help="folder of cut-outs, for hair")
     parser.add_argument("--pictures", type=Path, help="folder for mattes of the README's photos")
     parser.add_argument("--encoder-size", type=int)
+    parser.add_argument("--refinement-size", type=int, help="encoder input of the second look; 0 for none")
     parser.add_argument("--clicks", type=int, default=1)
     parser.add_argument("--only", choices=("coco", "alphamatting", "hair"), nargs="+")
     args = parser.parse_args()
     overrides = {} if args.encoder_size is None else {"encoder_size": args.encoder_size}
+    if args.refinement_size is not None:
+        overrides["refinement_size"] = args.refinement_size or None
     predictor = CheckpointPredictor(args.model, overrides=overrides)
     wanted = args.only or ("coco", "alphamatting", "hair")
     results: dict[str, Any] = {}
@@ -189,7 +192,8 @@ def main() -> None:
         results |= measure_hair(predictor, args.cutouts)
     if args.pictures:
         save_pictures(predictor, args.pictures)
-    print(json.dumps({"model": args.model, "encoder_size": predictor.model.config.encoder_size, **results}))
+    sizes = {name: getattr(predictor.model.config, name) for name in ("encoder_size", "refinement_size")}
+    print(json.dumps({"model": args.model, **sizes, **results}))
 
 
 if __name__ == "__main__":

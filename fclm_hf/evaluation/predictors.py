@@ -75,6 +75,7 @@ class CheckpointPredictor:
         if self._encoded is not None and self._encoded[0] is image:
             return self._encoded[1]
         from ..pipeline_fclm import decode_alphas
+        from ..refinement_fclm import refine_alphas
 
         size = (image.height, image.width)
         encoded = self.processor(images=image, **self.resize).to(self.model.device)
@@ -86,6 +87,8 @@ class CheckpointPredictor:
         def matte(**prompts: Any) -> np.ndarray:
             inputs = self.processor.encode_prompts([size], [resized_size], **prompts)
             alphas = decode_alphas(self.model, embeddings, inputs)
+            if self.model.config.refinement_size:
+                alphas = refine_alphas(self.model, pixels, alphas, inputs, self.model.config.refinement_size)
             result = self.processor.post_process_image_matting({"alphas": alphas[None]}, target_sizes=[size])[0]
             return result["alpha"].numpy()
 
