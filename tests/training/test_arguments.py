@@ -59,8 +59,7 @@ def test_old_names_in_the_yaml_file(config, tmp_path):
         (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),
     ],
 )
-def test_wrong_arguments_are_one_line(tmp_path, capsys, flags, message):
-    config = write_run(tmp_path)
+def test_wrong_arguments_are_one_line(config, tmp_path, capsys, flags, message):
     assert main([str(config), "--output_dir", str(tmp_path / "out"), *flags]) == 1
     error = capsys.readouterr().err.strip()
     assert message in error.splitlines()[-1]
