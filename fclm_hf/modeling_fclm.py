@@ -1137,8 +1137,8 @@ class FCLMPreTrainedModel(PreTrainedModel):
 
     A model with a timm backbone, such as the embedded checkpoint, computes in fp32 whatever `dtype` it is loaded with
     or cast to with `half`, `bfloat16` or `to`, and in evaluation mode under autocast, too: its small convolutional
-    backbone magnifies rounding errors. With any part of the model in bf16, alphas change by more than 2 / 255, up to
-    131 / 255. Models with a DINOv2 backbone run in half precision, except for coordinates.
+    backbone magnifies rounding errors. With any part of the embedded model in bf16, some alphas change by 3 / 255 to
+    132 / 255. Models with a DINOv2 backbone run in half precision, except for coordinates.
 
     Args:
         config ([`FCLMConfig`]):
@@ -1206,7 +1206,9 @@ class FCLMPreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_tensors(model)
         if model._computes_in_fp32:
-            model.float()  # weights that an older checkpoint lacks are created in the requested dtype
+            for parameter in model.parameters():  # an older checkpoint lacks some, created in the requested dtype
+                if parameter.dtype in HALF_DTYPES:
+                    parameter.data = parameter.data.float()
         if model.config.freeze_text_encoder:  # loading sets requires_grad of all parameters
             model.base_model.freeze_text_encoder()
         return loaded
