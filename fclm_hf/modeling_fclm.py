@@ -34,16 +34,6 @@ MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-ALL_MODULES = (
-    "backbone",
-    "text_model",
-    "pixel_decoder",
-    "semantic_head",
-    "detail_path",
-    "prompt_encoder",
-    "decoder",
-    "head",
-)
 TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
@@ -1213,8 +1203,14 @@ class FCLMPreTrainedModel(PreTrainedModel):
     def __init__(self, config: FCLMConfig, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
         self._computes_in_fp32 = config.backbone_config.model_type == "timm_backbone"
+
+    def post_init(self) -> None:
+        """Finish the initialization; every model calls this at the end of its `__init__`."""
         if self._computes_in_fp32:
-            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, *ALL_MODULES]
+            names = [name for name, _ in self.named_children()]
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, *names]
+            self._apply(lambda tensor: tensor.float() if tensor.dtype in HALF_DTYPES else tensor)
+        super().post_init()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FCLMPreTrainedModel":
         """Move or cast all weights with `fn`, through which `to`, `half`, `bfloat16` and `cuda` act."""
@@ -1243,10 +1239,6 @@ class FCLMPreTrainedModel(PreTrainedModel):
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         align_tensors(model)
-        if model._computes_in_fp32:
-            for parameter in model.parameters():  # an older checkpoint lacks some, created in the requested dtype
-                if parameter.dtype in HALF_DTYPES:
-                    parameter.data = parameter.data.float()
         if model.config.freeze_text_encoder:  # loading sets requires_grad of all parameters
             model.base_model.freeze_text_encoder()
         return loaded
