@@ -91,6 +91,7 @@ def make_cutout(
     alpha: Any,
     method: ForegroundMethod = "multiscale",
     alpha_tolerance: float = ALPHA_TOLERANCE,
+    refine_alpha: bool = False,
 ) -> Image.Image:
     """Return the foreground of an image as an RGBA image without colors of the background.
 
@@ -100,6 +101,9 @@ def make_cutout(
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
         method: See [`estimate_foreground`].
         alpha_tolerance: See [`estimate_foreground`].
+        refine_alpha: Whether the alpha of partly transparent pixels, too, moves toward their place on the line of
+            colors, as far as that is trusted; for an alpha that is not exact. It has no effect with the method
+            "pymatting" and on transparent images.
 
     Raises:
         ValueError: If the shapes do not match, or values are out of range.
@@ -111,9 +115,11 @@ def make_cutout(
     colors, levels, visible_alpha = image, _as_bytes(opacity), opacity
     if isinstance(image, Image.Image) and image.has_transparency_data:
         colors, levels, visible_alpha = _read_visible_part(image, opacity)
+        refine_alpha = False
     pixels = np.empty((*levels.shape, 4), np.uint8)
     pixels[..., 3] = levels
-    _write_foreground(pixels[..., :3], colors, _as_bytes(visible_alpha), method, alpha_tolerance)
+    refined = pixels[..., 3] if refine_alpha else None
+    _write_foreground(pixels[..., :3], colors, _as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
     if isinstance(image, Image.Image) and image.info.get("icc_profile"):
         cutout.info["icc_profile"] = image.info["icc_profile"]
@@ -175,13 +181,21 @@ def _sum_visible_colors(colors: np.ndarray, opacity: np.ndarray, step: int) -> t
 
 
 def _write_foreground(
-    colors: np.ndarray, image: Any, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
+    colors: np.ndarray,
+    image: Any,
+    alpha: np.ndarray,
+    method: ForegroundMethod,
+    alpha_tolerance: float,
+    refined: np.ndarray | None = None,
 ) -> None:
-    """Write the colors of the foreground into an array `(height, width, 3)` of dtype uint8 or float32."""
+    """Write the colors of the foreground into an array `(height, width, 3)` of dtype uint8 or float32.
+
+    The alpha that "multiscale" corrects is written to `refined`, uint8 of shape `(height, width)`, where it is partial.
+    """
     if method not in FOREGROUND_METHODS:
         raise ValueError(f"method must be one of {FOREGROUND_METHODS}, got {method!r}.")
     if method == "multiscale":
-        _write_multiscale(colors, image, alpha, alpha_tolerance)
+        _write_multiscale(colors, image, alpha, alpha_tolerance, refined)
         return
     try:
         from pymatting import estimate_foreground_ml
@@ -193,13 +207,17 @@ def _write_foreground(
     colors[:] = _as_bytes(foreground) if colors.dtype == np.uint8 else foreground
 
 
-def _write_multiscale(colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_tolerance: float) -> None:
-    """Write the colors that the estimator of this package finds; see [`estimate_foreground`]."""
+def _write_multiscale(
+    colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_tolerance: float, refined: np.ndarray | None
+) -> None:
+    """Write the colors and the alpha that the estimator of this package finds; see [`_write_foreground`]."""
     *coarse, full = _find_sizes(alpha.shape)
     if not coarse:
         pixels, opacity = _as_planes(_read(image, 0, full[0])), _as_opacity(alpha)
         layers, opacity = _estimate_whole(pixels, opacity, alpha_tolerance)
         _write_colors(colors, pixels, layers, opacity)
+        if refined is not None:
+            _write_alpha(refined, opacity)
         return
     stored = _shrink(image, alpha, coarse[-1])
     pixels, opacity = (_resize(each, coarse[0], "area") for each in stored)
@@ -213,6 +231,8 @@ def _write_multiscale(colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_t
     del stored
     for rows, columns, tile, pixels, opacity in _refine(layers, image, alpha):
         _write_colors(colors[rows, columns], pixels, tile, opacity)
+        if refined is not None:
+            _write_alpha(refined[rows, columns], opacity)
 
 
 def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
@@ -361,6 +381,11 @@ def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, op
         planes *= 255
         planes += 0.5
     colors[:] = planes.transpose(1, 2, 0)
+
+
+def _write_alpha(refined: np.ndarray, opacity: np.ndarray) -> None:
+    """Replace the alphas that are partial, uint8, with the corrected ones."""
+    np.copyto(refined, _as_bytes(opacity), where=(refined > 2) & (refined < 253))
 
 
 def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -169,6 +169,27 @@ def test_no_halo_with_a_wrong_alpha(blur: int, error: float | str) -> None:
     assert difference.mean() <= 3
 
 
+@pytest.mark.parametrize("size", [200, 320])  # at once, and in tiles
+@pytest.mark.parametrize("error", [-0.2, 0.2])
+def test_refined_alpha_is_nearer_to_the_truth(size: int, error: float) -> None:
+    photo, alpha = (each[:size, :size] for each in make_disc(4))
+    partial = (alpha > 0.02) & (alpha < 0.98)
+    wrong = np.clip(alpha + error * partial, 0.02, 0.98) * partial + alpha * ~partial
+    given, refined = (
+        np.asarray(make_cutout(photo, wrong, refine_alpha=refine)).astype(float) for refine in (False, True)
+    )
+    np.testing.assert_array_equal(given[..., 3], (wrong * 255 + 0.5).astype(int))
+    np.testing.assert_array_equal(refined[..., 3][~partial], given[..., 3][~partial])
+    truth = composite(np.full((size, size, 3), RED), alpha, MAGENTA)
+    before, after = (np.abs(each[..., 3] / 255 - alpha)[partial].mean() for each in (given, refined))
+    assert after < before / 4
+    before, after = (
+        np.abs(composite(each[..., :3], each[..., 3] / 255, MAGENTA).astype(int) - truth)[partial].mean()
+        for each in (given, refined)
+    )
+    assert after < before / 2
+
+
 def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     colors, alpha = make_scene(700)
     photo = composite(colors, alpha, GREEN)
