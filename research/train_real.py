@@ -213,6 +213,27 @@ class Trainer:
         sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
         return semantic_distance(semantic_map, self.taught(model.resize_and_pad(pixel_values, sizes)))
 
+    @torch.no_grad()
+    def look_again(self, pixel_values, pixel_mask, inputs: dict, rng: np.random.Generator) -> dict:
+        """Return the prompts of a second look: the matte of a small encoder input as a mask, and mostly its box."""
+        embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask, encoder_size=self.args.first_size)
+        alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
+        found = alphas > 0.5
+        seen = found.sum((-2, -1)) >= 30
+        inputs = {name: value.clone() for name, value in inputs.items()}
+        masks = inputs.get("input_masks", torch.full_like(alphas, -1))
+        seen &= ~((masks >= 0).any(-1).any(-1) & (inputs["input_labels"] < 0).all(-1))  # the given mask alone
+        inputs["input_masks"] = torch.where(seen[..., None, None], alphas, masks)
+        for i, j in seen.nonzero().tolist():
+            box = inputs["input_boxes"][i, j]
+            if box[2] <= box[0] and rng.random() < self.args.look_boxes:
+                rows, columns = found[i, j].any(1).nonzero(), found[i, j].any(0).nonzero()
+                box.copy_(torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]))
+        dropped = torch.from_numpy(rng.random(seen.shape) < self.args.look_drops) & seen
+        inputs["input_labels"][dropped] = -10
+        inputs["attention_mask"][dropped] = 0
+        return inputs
+
     def group_losses(self, kind: str, batch: dict, hold: bool) -> dict[str, torch.Tensor]:
         """Return the losses of the photos or of the composites of a step."""
         args, model = self.args, self.model
@@ -220,8 +241,13 @@ class Trainer:
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask")
         self.edges_learn(kind == "cutouts")
         with torch.autocast("cpu", torch.bfloat16):
+            rng = np.random.default_rng([args.seed, self.step, len(kind)])
+            look = rng.random() < args.looks
+            if look:
+                inputs = self.look_again(pixel_values, pixel_mask, inputs, rng)
+                model.config.encoder_size = int(rng.choice(args.look_sizes))
             embeddings = model.get_image_embeddings(pixel_values, pixel_mask)
-            if self.step % 100 < 100 * args.clicks:
+            if not look and rng.random() < args.clicks:
                 known = {"labels": batch["labels"], "label_mask": batch["valid"]}
                 inputs = add_clicks(model, embeddings, {**inputs, **known}, rounds=1 + self.step % 2)
                 inputs = {name: value for name, value in inputs.items() if name not in known}
@@ -322,7 +348,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--plants", type=float, default=0.2)
     parser.add_argument("--strands", type=float, default=0.2)
     parser.add_argument("--masks", type=float, default=0.0, help="share of prompts that get a spoiled mask")
-    parser.add_argument("--clicks", type=float, default=0.0, help="share of steps with clicks in the largest error")
+    parser.add_argument("--clicks", type=float, default=0.0, help="share of batches with clicks in the largest error")
+    parser.add_argument("--looks", type=float, default=0.0, help="share of batches that get a second look")
+    parser.add_argument("--first-size", type=int, default=256, help="encoder input of the first look")
+    parser.add_argument("--look-sizes", type=int, nargs="+", default=[320, 384, 448], help="that of the second look")
+    parser.add_argument("--look-boxes", type=float, default=0.7, help="share of second looks with the box of the matte")
+    parser.add_argument("--look-drops", type=float, default=0.2, help="share of second looks without clicks and text")
+    parser.add_argument("--trimaps", type=float, default=0.45, help="share of trimaps among masks")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--keep-every", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)

@@ -3,6 +3,7 @@
 import copy
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -128,18 +129,15 @@ def test_save_total_limit_keeps_the_newest_of_this_run(tmp_path):
     assert folder.find("latest").name == "step-00000007.pt"
 
 
-def test_resume_after_a_full_disk(config, tmp_path, capsys):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    # without the adversarial loss nothing depends on the length of a run at a constant rate
-    words = [str(config), "--settings.alignment", "transport", "--resume_from_checkpoint", "latest", "--output_dir"]
-    assert main([*words, str(whole), "--max_steps", "4"]) == 0
-    assert main([*words, str(out), "--max_steps", "2"]) == 0
+def test_resume_after_a_full_disk(runs, tmp_path, capsys):
+    out = shutil.copytree(runs.half, tmp_path / "out")
+    words = [str(runs.config), *runs.flags, "--output_dir", str(out), "--max_steps", "4"]
     (first,) = (out / "checkpoints").iterdir()
     content, (_, hard) = first.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     capsys.readouterr()
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
     try:
-        code = main([*words, str(out), "--max_steps", "4"])
+        code = main(words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -150,9 +148,9 @@ def test_resume_after_a_full_disk(config, tmp_path, capsys):
     )
     assert first.read_bytes() == content
     assert not list(out.rglob(".unfinished-*"))
-    assert main([*words, str(out), "--max_steps", "4"]) == 0
-    assert_same(read_state(whole, 4), read_state(out, 4))
-    assert read_curve(whole) == read_curve(out)
+    assert main(words) == 0
+    assert_same(read_state(runs.whole, 4), read_state(out, 4))
+    assert read_curve(runs.whole) == read_curve(out)
 
 
 def test_losses_on_names_and_edges_resume(config, tmp_path):
