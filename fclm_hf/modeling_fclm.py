@@ -27,6 +27,7 @@ from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
     from .pipeline_fclm import ReferringMattingPipeline  # noqa: F401
+    from .processing_fclm import FCLMProcessor  # noqa: F401
 
 FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse cell
 OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride
