@@ -6,9 +6,9 @@ from huggingface_hub import ModelCardData
 ONNX_TEXT = """
 # FCLM in ONNX: {name}
 
-Prompted image matting without PyTorch: `image_encoder.onnx` runs once per image, `text_encoder.onnx` once per text, and
-`prompt_decoder.onnx` once per prompt; `mask_encoder.onnx` adds a mask prompt to the maps of an image. Batch, height, width,
-objects, points and the length of texts are dynamic.
+Prompted image matting without PyTorch: `image_encoder.onnx` runs once per image, `text_encoder.onnx` once per text,
+and `prompt_decoder.onnx` once per prompt; `mask_encoder.onnx` adds a mask prompt to the maps of an image. Batch,
+height, width, objects, points and the length of texts are dynamic.
 
 ```python
 from transformers import pipeline
@@ -38,8 +38,8 @@ PROGRAM_TEXT = """
 # FCLM as torch.export programs: {name}
 
 `image_encoder.pt2` runs once per image, `text_encoder.pt2` once per text, and `prompt_decoder.pt2` once per prompt;
-`mask_encoder.pt2` adds a mask prompt to the maps of an image. Batch, height, width, objects, points and the length of texts
-are dynamic. Load them with `torch.export.load`, or with `torch._inductor.aoti_load_package` if they were compiled.
+`mask_encoder.pt2` adds a mask prompt to the maps of an image. Batch, height, width, objects, points and the length of
+texts are dynamic. Load them with `torch.export.load`, or with `torch._inductor.aoti_load_package` if they were compiled.
 """
 
 

@@ -25,8 +25,8 @@ def export_onnx(checkpoint: str | os.PathLike, folder: str | os.PathLike, quanti
     """Export a checkpoint to ONNX graphs, with all sizes dynamic.
 
     The folder holds `image_encoder.onnx`, `text_encoder.onnx`, `prompt_decoder.onnx` and, for mask prompts,
-    `mask_encoder.onnx`, so that an image is encoded once for any number of prompts; beside them the config, the files of
-    the processor and a model card. [`~fclm_hf.onnx.OnnxFCLMForImageMatting`] runs them.
+    `mask_encoder.onnx`, so that an image is encoded once for any number of prompts; beside them the config, the files
+    of the processor and a model card. [`~fclm_hf.onnx.OnnxFCLMForImageMatting`] runs them.
 
     Args:
         checkpoint: Folder, or id of a Hub repository.

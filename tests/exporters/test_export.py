@@ -13,17 +13,15 @@ from typer.testing import CliRunner
 
 from fclm_hf import FCLMForImageMatting
 from fclm_hf.cli import main as cli
+from fclm_hf.exporters import export_onnx, export_programs
+from fclm_hf.exporters.parts import make_parts, trace_part
+from fclm_hf.hub import push_checkpoint
+from fclm_hf.onnx import OnnxFCLMForImageMatting
 
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-from fclm_hf.exporters import export_onnx, export_programs
-from fclm_hf.exporters.parts import make_parts, trace_part
-from fclm_hf.exporters.quantization import quantize_weights
-from fclm_hf.hub import push_checkpoint
-from fclm_hf.onnx import OnnxFCLMForImageMatting
 
 
 NAMES = {"image_encoder", "text_encoder", "prompt_decoder", "mask_encoder"}
@@ -50,6 +48,8 @@ def test_folder_holds_all_files(onnx_folder: Path) -> None:
     ("dtype", "size", "bound"), [("int8", 0.27, 0.01), ("uint8", 0.27, 0.01), ("fp16", 0.51, 1e-3)]
 )
 def test_fewer_bits(onnx_folder: Path, tmp_path: Path, dtype: str, size: float, bound: float) -> None:
+    from fclm_hf.exporters.quantization import quantize_weights
+
     weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)) * np.arange(1, 65)[:, None, None, None]
     nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"])]
     graph = onnx.helper.make_graph(

@@ -15,13 +15,12 @@ from typer.testing import CliRunner
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, ReferringMattingPipeline
 from fclm_hf.cli import main as cli
+from fclm_hf.exporters import export_onnx
+from fclm_hf.onnx import OnnxFCLMForImageMatting, find_graphs, has_only_graphs
 
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
-
-from fclm_hf.exporters import export_onnx
-from fclm_hf.onnx import OnnxFCLMForImageMatting, find_graphs, has_only_graphs
 
 
 TOLERANCE = 1e-4
