@@ -121,7 +121,7 @@ def test_errors(graphs: OnnxFCLMForImageMatting, tmp_path: Path) -> None:
         graphs(pixels, input_labels=np.ones((1, 1, 1)))
     with pytest.raises(ValueError, match="got text_embeds alone"):
         graphs(pixels, text_embeds=np.zeros((1, 1, 24)))
-    with pytest.raises(OSError, match="must contain image_encoder.onnx"):
+    with pytest.raises(OSError, match=r"must contain image_encoder\.onnx"):
         OnnxFCLMForImageMatting.from_pretrained(tmp_path)
 
 
