@@ -949,17 +949,14 @@ class FCLMUpsampler(nn.Module):
         """Refine the maps of objects.
 
         Args:
-            maps: Maps of shape (batch_size * num_objects, out_channels, h, w), reduced and enlarged, with `h >= H` and
-                `w >= W`.
-            detail_map: Detail map of shape (batch_size, out_channels, H, W); the lowest value of its dtype outside the
-                image.
-            mask_embedding: Embedded mask prompts of shape (batch_size * num_objects, out_channels, H, W).
+            maps: Maps of shape (batch_size * num_objects, out_channels, height, width), reduced and enlarged.
+            detail_map: Detail map of shape (batch_size, out_channels, height, width); the lowest value of its dtype
+                outside the image.
+            mask_embedding: Embedded mask prompts of the shape of `maps`.
 
         Returns:
-            Maps of shape (batch_size * num_objects, out_channels, H, W).
+            Maps of the shape of `maps`.
         """
-        height, width = detail_map.shape[-2:]
-        maps = maps[..., :height, :width]
         if mask_embedding is not None:
             maps = maps + mask_embedding
         maps = nn.functional.relu(add_to_objects(maps, detail_map), inplace=True)
@@ -1102,9 +1099,9 @@ class FCLMMatteHead(nn.Module):
             detail_basis: See [`FCLMModelOutput`].
             coarse_logits: See [`FCLMModelOutput`].
         """
-        batch_size, num_objects, _, height, width = object_features.shape
+        batch_size, num_objects = object_features.shape[:2]
         coefficients = self._predict_coefficients(object_features.flatten(0, 1))
-        coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
+        coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)
         offset = upsample(coefficients[:, -1:] + coarse_logits, 4)
         # feature by feature: slopes or products of all at once would be the largest tensors of the model
         slopes = (
