@@ -182,6 +182,7 @@ class Part:
         inputs: Sample inputs by name; no dynamic dimension is 1, and those that differ have different sizes.
         outputs: Names of the outputs.
         dynamic: Dynamic dimensions of each input.
+        is_variadic: Whether the module takes its inputs as `*inputs`.
     """
 
     name: str
@@ -189,11 +190,13 @@ class Part:
     inputs: dict[str, torch.Tensor]
     outputs: tuple[str, ...]
     dynamic: dict[str, tuple[int, ...]]
+    is_variadic: bool = False
 
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The dynamic dimensions in the order of the inputs, as `torch.export.export` takes them."""
-        return tuple(dict.fromkeys(self.dynamic[name], AUTO) for name in self.inputs)
+        shapes = tuple(dict.fromkeys(self.dynamic[name], AUTO) for name in self.inputs)
+        return (shapes,) if self.is_variadic else shapes
 
 
 @torch.no_grad()
@@ -226,7 +229,7 @@ def make_parts(model: FCLMForImageMatting) -> list[Part]:
     parts = [
         Part("image_encoder", encoder, images, names, {"pixel_values": (0, 2, 3), "image_sizes": (0,)}),
         _make_text_part(model),
-        Part("prompt_decoder", PromptDecoder(model, tuple(inputs)), inputs, ("alphas",), dynamic),
+        Part("prompt_decoder", PromptDecoder(model, tuple(inputs)), inputs, ("alphas",), dynamic, is_variadic=True),
     ]
     if config.dense_prompts:
         parts.append(_make_mask_part(model, embeddings))
