@@ -26,6 +26,7 @@ DIMENSIONS = {  # names of dynamic dimensions; those of the maps follow from the
     "input_boxes": {0: "batch_size", 1: "num_objects"},
     "input_masks": {0: "batch_size", 2: "height", 3: "width"},
     "alphas": {0: "batch_size", 1: "num_objects", 2: "height", 3: "width"},
+    "text_scores": {0: "batch_size", 1: "num_objects"},
     "pixel_mask": {0: "batch_size", 2: "height", 3: "width"},
     "detail_basis": {0: "batch_size", 2: "padded_height_2", 3: "padded_width_2"},
     "detail_map_4": {0: "batch_size", 2: "padded_height_4", 3: "padded_width_4"},

@@ -113,7 +113,7 @@ class MaskEncoder(nn.Module):
 
 
 class PromptDecoder(nn.Module):
-    """Image embeddings and prompts to alphas.
+    """Image embeddings and prompts to alphas and, with a semantic head, to scores of the texts.
 
     Args:
         model: The model.
@@ -124,8 +124,8 @@ class PromptDecoder(nn.Module):
         super().__init__()
         self.model, self.names = model, tuple(names)
 
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        """Return the alphas (batch_size, num_objects, height, width).
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Return the alphas (batch_size, num_objects, height, width), and scores (batch_size, num_objects).
 
         Args:
             inputs: Tensors in the order of the names. `text_mask` (batch_size, num_objects) is 0 for an object without
@@ -133,7 +133,7 @@ class PromptDecoder(nn.Module):
         """
         given = dict(zip(self.names, inputs, strict=True))
         tokens = given["text_mask"][..., None]  # the embeddings are given, so only the shape of the tokens counts
-        return self.model(
+        outputs = self.model(
             image_embeddings=unflatten_embeddings(given),
             input_points=given["input_points"],
             input_labels=given["input_labels"],
@@ -141,7 +141,8 @@ class PromptDecoder(nn.Module):
             input_ids=tokens,
             attention_mask=tokens,
             text_embeds=given["text_embeds"],
-        ).alphas
+        )
+        return outputs.alphas if outputs.text_scores is None else (outputs.alphas, outputs.text_scores)
 
 
 def flatten_embeddings(embeddings: FCLMImageEmbeddings) -> tuple[torch.Tensor, ...]:
@@ -224,12 +225,13 @@ def make_parts(model: FCLMForImageMatting) -> list[Part]:
     embeddings = {**dict(zip(names, encoder(**images), strict=True)), "image_sizes": images["image_sizes"]}
     prompts = _make_prompts(model)
     inputs = {**embeddings, **prompts}
+    outputs = ("alphas", "text_scores") if is_there["semantic_map"] else ("alphas",)
     dynamic = {name: _find_dynamic(name) for name in embeddings} | dict.fromkeys(prompts, (0, 1))
     dynamic["input_points"] = dynamic["input_labels"] = (0, 1, 2)
     parts = [
         Part("image_encoder", encoder, images, names, {"pixel_values": (0, 2, 3), "image_sizes": (0,)}),
         _make_text_part(model),
-        Part("prompt_decoder", PromptDecoder(model, tuple(inputs)), inputs, ("alphas",), dynamic, is_variadic=True),
+        Part("prompt_decoder", PromptDecoder(model, tuple(inputs)), inputs, outputs, dynamic, is_variadic=True),
     ]
     if config.dense_prompts:
         parts.append(_make_mask_part(model, embeddings))

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .prompts import count_objects, keep_known_pixels, prepare_masks, prepare_text_prompts, prepare_visual_prompts
+from .prompts import (
+    count_objects,
+    find_absent,
+    keep_known_pixels,
+    prepare_masks,
+    prepare_text_prompts,
+    prepare_visual_prompts,
+)
 
 
 if TYPE_CHECKING:
@@ -85,7 +92,9 @@ class OnnxImageMattingOutput(_Fields):
 
     Args:
         kwargs: `alphas` (float32 of shape `(batch_size, num_objects, height, width)` in [0, 1]; 0 on padding and for
-            padding objects), `image_sizes` (int64 of shape `(batch_size, 2)`) and `object_mask`, if it was given.
+            padding objects), `image_sizes` (int64 of shape `(batch_size, 2)`), `text_scores` (float32 of shape
+            `(batch_size, num_objects)`), if texts were given and the model has a semantic head, and `object_mask`, if
+            it was given.
 
     Example:
         >>> import numpy as np
@@ -175,7 +184,9 @@ class OnnxFCLMForImageMatting:
         """The configuration, read when it is first needed, as its class needs transformers."""
         from ..configuration_fclm import FCLMConfig
 
-        return FCLMConfig.from_pretrained(self._find_config().parent)
+        config = FCLMConfig.from_pretrained(self._find_config().parent)
+        config.refinement_size = None  # a second look needs another encoder size, which is fixed in the graphs
+        return config
 
     @property
     def device(self) -> Any:
@@ -314,26 +325,36 @@ class OnnxFCLMForImageMatting:
         }
         masks = prompts["input_masks"]
         if masks is None:
-            alphas = self._run(PROMPT_DECODER, {**embeddings, **feeds})["alphas"]
+            outputs = self._run(PROMPT_DECODER, {**embeddings, **feeds})
         else:
             masks = prepare_masks(batch_size, num_objects, masks, height, width)
-            alphas = keep_known_pixels(self._decode_masked(embeddings, feeds, masks), masks) * embeddings["pixel_mask"]
+            outputs = self._decode_masked(embeddings, feeds, masks)
+            outputs["alphas"] = keep_known_pixels(outputs["alphas"], masks) * embeddings["pixel_mask"]
+        alphas = outputs["alphas"]
         if prompts["object_mask"] is not None:
             alphas = alphas * prompts["object_mask"].astype(alphas.dtype)[..., None, None]
-        return {"alphas": alphas, "image_sizes": embeddings["image_sizes"]}
+        if prompts["input_ids"] is None:
+            outputs.pop("text_scores", None)
+        elif "text_scores" in outputs and self._fields["text_score_threshold"] is not None:
+            absent = find_absent(prompts, outputs["text_scores"], self._fields["text_score_threshold"])
+            alphas = alphas * ~absent[..., None, None]
+        return {**outputs, "alphas": alphas, "image_sizes": embeddings["image_sizes"]}
 
     def _decode_masked(
         self, embeddings: dict[str, np.ndarray], feeds: dict[str, np.ndarray], masks: np.ndarray
-    ) -> np.ndarray:
-        """Return alphas of objects with masks, one after the other: a mask is added to the maps of its image."""
-        alphas = np.empty(masks.shape, np.float32)
+    ) -> dict[str, np.ndarray]:
+        """Decode objects with masks, one after the other: a mask is added to the maps of its image."""
+        outputs: dict[str, np.ndarray] = {}
         for place in np.ndindex(masks.shape[:2]):
             image, one = slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)
             own = {name: value[image] for name, value in embeddings.items()}
             own |= self._run(MASK_ENCODER, {**own, "input_masks": masks[image, one]})
             prompts = {name: value[image, one] for name, value in feeds.items()}
-            alphas[place] = self._run(PROMPT_DECODER, {**own, **prompts})["alphas"][0, 0]
-        return alphas
+            for name, value in self._run(PROMPT_DECODER, {**own, **prompts}).items():
+                outputs.setdefault(name, np.empty((*masks.shape[:2], *value.shape[2:]), value.dtype))[place] = value[
+                    0, 0
+                ]
+        return outputs
 
     def _embed_texts(self, prompts: dict[str, np.ndarray | None]) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Return text embeddings and the mask of their tokens, both with a dimension of objects, or None twice."""
@@ -351,8 +372,12 @@ class OnnxFCLMForImageMatting:
     @cached_property
     def _projection_dim(self) -> int:
         """Width of the text embedding space."""
-        text_config = json.loads(self._find_config().read_text(encoding="utf-8"))["text_config"]
-        return text_config["projection_dim"]
+        return self._fields["text_config"]["projection_dim"]
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        """Fields of the config, read without transformers."""
+        return {"text_score_threshold": None, **json.loads(self._find_config().read_text(encoding="utf-8"))}
 
     def _find_config(self) -> Path:
         """Return config.json, which is beside the graphs or, in a repository, above them."""

@@ -141,6 +141,28 @@ def keep_known_pixels(alphas: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return np.where(is_trimap & ~unknown, masks.clip(0, 1), alphas)
 
 
+def find_absent(prompts: Mapping[str, np.ndarray | None], text_scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Return which objects are taken to be absent: they have a text alone, and it matches no place well.
+
+    Args:
+        prompts: Arrays by the names of the model's arguments; None for those that are not given.
+        text_scores: How well each text matches the image, of shape (batch_size, num_objects).
+        threshold: `config.text_score_threshold`.
+    """
+    absent = text_scores < threshold
+    points, labels = prompts["input_points"], prompts["input_labels"]
+    if points is not None:
+        absent = absent & ~(np.ones(points.shape[:3]) if labels is None else labels != PADDING_LABEL).astype(bool).any(
+            -1
+        )
+    boxes, masks = prompts["input_boxes"], prompts["input_masks"]
+    if boxes is not None:
+        absent = absent & ~(boxes[..., 2:] > boxes[..., :2]).all(-1)
+    if masks is not None:
+        absent = absent & ~(masks >= 0).any((2, 3))
+    return absent
+
+
 def _expand(values: np.ndarray, lead: tuple[int, int], dtype: type) -> np.ndarray:
     """Return values for all images and objects, contiguous and of a dtype."""
     return np.ascontiguousarray(np.broadcast_to(values, (*lead, *values.shape[2:])), dtype)
