@@ -792,8 +792,8 @@ class FCLMPromptEncoder(nn.Module):
         self,
         semantic_map: torch.Tensor,
         valid_mask: torch.Tensor,
-        text_embeds: torch.Tensor,
-        has_text: torch.Tensor,
+        text_embeds: torch.Tensor | None,
+        has_text: torch.Tensor | None,
         height: int,
         width: int,
     ) -> torch.Tensor:
@@ -809,8 +809,10 @@ class FCLMPromptEncoder(nn.Module):
 
         Returns:
             fp32 maps of shape (num_prompts, 3, height, width): similarity of the cell and the text, its difference from
-            the highest in the image, has a text. All are 0 without a text.
+            the highest in the image, has a text. All are 0 without a text; without any, of shape (batch_size, ...).
         """
+        if text_embeds is None:
+            return semantic_map.new_zeros(len(semantic_map), self.num_text_maps, height, width, dtype=torch.float32)
         device, limit = semantic_map.device, self.similarity_limit
         text_embeds, has_text = text_embeds.to(device), has_text.to(device)
         with maybe_autocast(device_type=device.type, enabled=False):
@@ -1672,12 +1674,11 @@ class FCLMModel(FCLMPreTrainedModel):
             height, width = semantic_map.shape[-2:]
             input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
             valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
-            if text_embeds is None:
-                text_maps = maps.new_zeros(maps.shape[0], self.prompt_encoder.num_text_maps, *grids.fine)
-            else:
-                text_maps = self.prompt_encoder.draw_text_similarity(
-                    semantic_map, valid_mask, text_embeds, has_text, *grids.fine
-                )
+            text_maps = self.prompt_encoder.draw_text_similarity(
+                semantic_map, valid_mask, text_embeds, has_text, *grids.fine
+            )
+            if text_embeds is None:  # zeros
+                text_maps = text_maps.repeat(maps.shape[0] // semantic_map.shape[0], 1, 1, 1)
             maps = torch.cat([maps, text_maps], dim=1)
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
 
