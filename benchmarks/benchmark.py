@@ -1,12 +1,12 @@
 """Compares the speed and memory of FCLM with those of its parts and of its peers; needs an idle CPU and minutes.
 
-    python benchmarks/benchmark.py [--sections encoder peers cached memory lite metrics training]
+    python benchmarks/benchmark.py [--sections encoder peers cached memory lite onnx metrics training]
                                    [--repeats 5] [--threads N]
 
-All models have random weights, which take the same time as trained ones. Compared runs alternate, and each ratio is the
-median of the ratios within a round, so that a busy machine slows down both sides. README.md describes the comparisons
-and bounds of each section. The last line of the output is JSON. Verdicts are given only at the sizes that the bounds
-apply to.
+All models but those of the section onnx have random weights, which take the same time as trained ones. Compared runs
+alternate, and each ratio is the median of the ratios within a round, so that a busy machine slows down both sides.
+README.md describes the comparisons and bounds of each section. The last line of the output is JSON. Verdicts are given
+only at the sizes that the bounds apply to.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from bench import Bench
 from benchmark_inference import measure_cached, measure_encoder, measure_lite, measure_peers
 from benchmark_memory import measure_memory
 from benchmark_metrics import measure_metrics
+from benchmark_onnx import measure_onnx
 from benchmark_training import measure_training
 
 
@@ -30,6 +31,7 @@ MEASURES = {
     "cached": measure_cached,
     "memory": measure_memory,
     "lite": measure_lite,
+    "onnx": measure_onnx,
     "metrics": measure_metrics,
     "training": measure_training,
 }

@@ -286,9 +286,38 @@ def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torc
     return maps.view(batch_size, row_weights.shape[1], num_channels, -1).transpose(1, 2)
 
 
+def add_to_objects(object_maps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Add the maps of images to those of each of their objects, without a copy for each.
+
+    Args:
+        object_maps: Maps of shape (batch_size * num_objects, num_channels, height, width).
+        maps: Maps of shape (batch_size, num_channels, height, width).
+
+    Returns:
+        A new tensor of the shape of `object_maps`, channels last if both are.
+    """
+    batch_size = maps.shape[0]
+    if torch.compiler.is_exporting():  # a graph has no memory layout, and permutations would cost it time
+        return (object_maps.unflatten(0, (batch_size, -1)) + maps[:, None]).flatten(0, 1)
+    # dimensions of size 1 get the strides of channels last in this order only, and convolutions go by them
+    object_maps, maps = object_maps.permute(0, 2, 3, 1), maps.permute(0, 2, 3, 1)
+    return (object_maps.unflatten(0, (batch_size, -1)) + maps[:, None]).flatten(0, 1).permute(0, 3, 1, 2)
+
+
 def upsample(maps: torch.Tensor, scale: int) -> torch.Tensor:
     """Enlarge maps (batch_size, num_channels, h, w) bilinearly to (batch_size, num_channels, scale * h, scale * w)."""
     return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def interleave_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
+    """Return `pixel_shuffle(maps, side)` of maps (batch_size, side * side, height, width), faster on CPU."""
+    if torch.compiler.is_exporting():
+        return nn.functional.pixel_shuffle(maps, side)
+    batch_size, _, height, width = maps.shape
+    pixels = maps.new_empty(batch_size, 1, side * height, side * width)
+    for index in range(side * side):
+        pixels[:, 0, index // side :: side, index % side :: side] = maps[:, index]
+    return pixels
 
 
 class FCLMLayerNorm2d(nn.LayerNorm):
@@ -775,8 +804,8 @@ class FCLMPromptEncoder(nn.Module):
         """Draw how well each place matches a text.
 
         Args:
-            semantic_map: Map of the image in the text embedding space, of shape (num_prompts, projection_dim, h, w).
-            valid_mask: Bool of shape (num_prompts, 1, h, w), True on the image.
+            semantic_map: Map of each image in the text embedding space, of shape (batch_size, projection_dim, h, w).
+            valid_mask: Bool of shape (batch_size, 1, h, w), True on the image.
             text_embeds: See [`FCLMPromptEncoder.forward`].
             has_text: See [`FCLMPromptEncoder.forward`].
             height: Height of the maps.
@@ -784,17 +813,18 @@ class FCLMPromptEncoder(nn.Module):
 
         Returns:
             fp32 maps of shape (num_prompts, 3, height, width): similarity of the cell and the text, its difference from
-            the highest in the image, has a text. All are 0 without a text.
+            the highest in the image, has a text. All are 0 without a text; without any, of shape (batch_size, ...).
         """
         if text_embeds is None:
             return semantic_map.new_zeros(len(semantic_map), self.num_text_maps, height, width, dtype=torch.float32)
         device, limit = semantic_map.device, self.similarity_limit
         text_embeds, has_text = text_embeds.to(device), has_text.to(device)
         with maybe_autocast(device_type=device.type, enabled=False):
-            direction = nn.functional.normalize(text_embeds.float(), dim=-1)
-            similarity = torch.einsum("ochw,oc->ohw", semantic_map.float(), direction)[:, None]
+            direction = nn.functional.normalize(text_embeds.float(), dim=-1).unflatten(0, (len(semantic_map), -1))
+            similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), direction)
             lowest = torch.finfo(similarity.dtype).min
             best = similarity.masked_fill(~valid_mask, lowest).amax((2, 3), keepdim=True)
+            similarity, best = similarity.flatten(0, 1)[:, None], best.flatten(0, 1)[:, None]
             maps = torch.cat([similarity, similarity - best], dim=1).clamp(-limit, limit)
             maps = torch.cat([maps, torch.ones_like(similarity)], dim=1) * has_text.view(-1, 1, 1, 1)
             return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
@@ -952,9 +982,8 @@ class FCLMTwoWayAttentionBlock(GradientCheckpointingLayer):
 class FCLMUpsampler(nn.Module):
     """Upsampling step of the decoder: the enlarged map of an object plus the detail map of that stride."""
 
-    def __init__(self, in_channels: int, out_channels: int, scale: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.scale = scale
         self.reduce = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         self.conv = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
 
@@ -964,23 +993,17 @@ class FCLMUpsampler(nn.Module):
         """Refine the maps of objects.
 
         Args:
-            maps: Maps of shape (batch_size * num_objects, in_channels, h, w).
-            detail_map: Detail map of shape (batch_size, out_channels, H, W), with `H <= scale * h` and
-                `W <= scale * w`; the lowest value of its dtype outside the image.
-            mask_embedding: Embedded mask prompts of shape (batch_size * num_objects, out_channels, H, W).
+            maps: Maps of shape (batch_size * num_objects, out_channels, height, width), reduced and enlarged.
+            detail_map: Detail map of shape (batch_size, out_channels, height, width); the lowest value of its dtype
+                outside the image.
+            mask_embedding: Embedded mask prompts of the shape of `maps`.
 
         Returns:
-            Maps of shape (batch_size * num_objects, out_channels, H, W).
+            Maps of the shape of `maps`.
         """
-        batch_size, _, height, width = detail_map.shape
-        maps = self.reduce(maps)
-        if self.scale > 1:
-            maps = upsample(maps, self.scale)
-        maps = maps[..., :height, :width]
         if mask_embedding is not None:
             maps = maps + mask_embedding
-        maps = maps.unflatten(0, (batch_size, -1)).add_(detail_map[:, None])
-        maps = nn.functional.relu(maps, inplace=True).flatten(0, 1)
+        maps = nn.functional.relu(add_to_objects(maps, detail_map), inplace=True)
         return maps + nn.functional.relu(self.conv(maps), inplace=True)
 
 
@@ -999,9 +1022,7 @@ class FCLMObjectDecoder(nn.Module):
         self.fine_block = FCLMConvBlock(fine_hidden_size, config)
         self.mask_embedding = nn.Linear(hidden_size, fine_hidden_size)
         self.coarse_head = nn.Conv2d(fine_hidden_size, 1, kernel_size=1)
-        self.upsamplers = nn.ModuleList(
-            [FCLMUpsampler(fine_hidden_size + 1, size8, scale=1), FCLMUpsampler(size8, size4, scale=2)]
-        )
+        self.upsamplers = nn.ModuleList([FCLMUpsampler(fine_hidden_size + 1, size8), FCLMUpsampler(size8, size4)])
 
     def forward(
         self,
@@ -1033,27 +1054,27 @@ class FCLMObjectDecoder(nn.Module):
             (num_prompts, padded_height / 8, padded_width / 8) and query tokens of shape (num_prompts, hidden_size).
         """
         coarse_embedding, fine_embedding = (None, None) if dense_embeddings is None else dense_embeddings
-        num_objects = tokens.shape[0] // image_embeddings.coarse_map.shape[0]
-        coarse_map = image_embeddings.coarse_map.repeat_interleave(num_objects, dim=0)
-        if coarse_embedding is not None:
-            coarse_map = coarse_map + coarse_embedding
+        if coarse_embedding is None:
+            coarse_embedding = tokens.new_zeros(tokens.shape[0], *image_embeddings.coarse_map.shape[1:])
+        coarse_map = add_to_objects(coarse_embedding, image_embeddings.coarse_map)
         query, coarse_map = self._attend(coarse_map, tokens, token_positions, token_mask, image_positions, **kwargs)
 
         fine_map = upsample(self.fine_projection(coarse_map), FINE_GRID_SCALE)
         if image_embeddings.fine_map is not None:
-            fine_map = fine_map + image_embeddings.fine_map.repeat_interleave(num_objects, dim=0)
+            fine_map = add_to_objects(fine_map, image_embeddings.fine_map)
         if fine_embedding is not None:
             fine_map = fine_map + fine_embedding
         fine_map = self.fine_block(fine_map)
 
-        maps = resample(torch.cat([fine_map, self._predict_coarse(fine_map, query)], dim=1), *output_weights)
+        first, second = self.upsamplers
+        detail4, detail8 = image_embeddings.detail_maps
+        coarse_logits = self._predict_coarse(fine_map, query)
+        # reduced before they are resampled: the same, as both are linear and the weights sum to 1, on fewer cells
+        maps = first.reduce(torch.cat([fine_map, coarse_logits], dim=1))
+        maps = resample(torch.cat([maps, coarse_logits], dim=1), *output_weights)
         coarse_logits = maps[:, -1]
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        mask_embeddings = (None, mask_embedding)
-        for upsampler, detail_map, embedding in zip(
-            self.upsamplers, reversed(image_embeddings.detail_maps), mask_embeddings, strict=True
-        ):
-            maps = upsampler(maps, detail_map, embedding)
+        maps = first(maps[:, :-1].contiguous(memory_format=torch.channels_last), detail8)
+        maps = second(upsample(second.reduce(maps), 2), detail4, mask_embedding)
         return maps, coarse_logits, query
 
     def _attend(
@@ -1122,9 +1143,9 @@ class FCLMMatteHead(nn.Module):
             detail_basis: See [`FCLMModelOutput`].
             coarse_logits: See [`FCLMModelOutput`].
         """
-        batch_size, num_objects, _, height, width = object_features.shape
-        coefficients = self.coefficients(object_features.flatten(0, 1))
-        coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)[..., :height, :width]
+        batch_size, num_objects = object_features.shape[:2]
+        coefficients = self._predict_coefficients(object_features.flatten(0, 1))
+        coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)
         offset = upsample(coefficients[:, -1:] + coarse_logits, 4)
         # feature by feature: slopes or products of all at once would be the largest tensors of the model
         slopes = (
@@ -1134,8 +1155,18 @@ class FCLMMatteHead(nn.Module):
         logits = next(slopes) * features[0]
         for slope, feature in zip(slopes, features[1:], strict=True):
             logits = logits.addcmul_(slope, feature)
-        logits = nn.functional.pixel_shuffle(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
+        logits = interleave_cells(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
         return logits.view(batch_size, num_objects, *logits.shape[-2:])
+
+    def _predict_coefficients(self, object_features: torch.Tensor) -> torch.Tensor:
+        """Return the coefficients (num_prompts, num_features + 1, height, width), each of them contiguous."""
+        layer = self.coefficients
+        if torch.compiler.is_exporting() or not object_features.is_contiguous(memory_format=torch.channels_last):
+            return layer(object_features)
+        # the same convolution from channels last to channels first, without a copy of the larger side
+        cells = object_features.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+        coefficients = layer.weight.flatten(1) @ cells + layer.bias[:, None]
+        return coefficients.unflatten(2, object_features.shape[-2:])
 
 
 def align_tensors(model: nn.Module) -> None:
@@ -1473,7 +1504,7 @@ class FCLMModel(FCLMPreTrainedModel):
             coarse_map=coarse_map,
             fine_map=fine_map,
             semantic_map=semantic_map,
-            detail_maps=(detail4, detail8),
+            detail_maps=tuple(each.contiguous(memory_format=torch.channels_last) for each in (detail4, detail8)),
             detail_basis=detail_basis.contiguous(),
             pixel_mask=valid_mask.to(torch.uint8),
             image_sizes=image_sizes,
@@ -1697,14 +1728,11 @@ class FCLMModel(FCLMPreTrainedModel):
             height, width = semantic_map.shape[-2:]
             input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
             valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
-            num_objects = points.shape[0] // semantic_map.shape[0]
             text_maps = self.prompt_encoder.draw_text_similarity(
-                semantic_map.repeat_interleave(num_objects, dim=0),
-                valid_mask.repeat_interleave(num_objects, dim=0),
-                text_embeds,
-                has_text,
-                *grids.fine,
+                semantic_map, valid_mask, text_embeds, has_text, *grids.fine
             )
+            if text_embeds is None:  # zeros
+                text_maps = text_maps.repeat(maps.shape[0] // semantic_map.shape[0], 1, 1, 1)
             maps = torch.cat([maps, text_maps], dim=1)
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
 

@@ -86,3 +86,17 @@ def online(hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # keeps the address of the Hub of an earlier test
     monkeypatch.setenv("HF_TOKEN", next(iter(hub.tokens)))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session")
+def onnx_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the ONNX export of the tiny model, whose masks act although it was not trained."""
+    pytest.importorskip("onnxscript")
+    from tiny_model import tiny_masked_model, tiny_processor
+
+    from fclm_hf.exporters import export_onnx
+
+    folder = tmp_path_factory.mktemp("onnx")
+    tiny_masked_model().save_pretrained(folder / "tiny")
+    tiny_processor().save_pretrained(folder / "tiny")
+    return export_onnx(folder / "tiny", folder / "graphs")

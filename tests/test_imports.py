@@ -14,8 +14,8 @@ PACKAGE = Path(fclm_hf.__file__).parent
 LEVELS = [
     {"utils", "checkpoints"},
     {""},
-    {"auto", "metrics"},
-    {"data", "hub"},
+    {"auto", "metrics", "onnx"},
+    {"data", "exporters", "hub"},
     {"training.objective", "evaluation"},
     {"training"},
     {"cli"},

@@ -6,6 +6,7 @@ import typer
 
 from .evaluate import evaluate
 from .export import export
+from .export_onnx import export_onnx
 from .matte import MatteCommand, matte
 from .push import push
 
@@ -47,6 +48,7 @@ def train(context: typer.Context) -> None:
 
 
 app.command(no_args_is_help=True)(export)
+app.command("export-onnx", no_args_is_help=True)(export_onnx)
 app.command(no_args_is_help=True)(push)
 
 

@@ -253,7 +253,11 @@ def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable
         from transformers import pipeline
 
         from ..checkpoints import LITE_CHECKPOINT
+        from ..onnx import has_only_graphs
         from ..pipeline_fclm import ReferringMattingPipeline
+
+        if model is not None and has_only_graphs(model):
+            return load_onnx_pipeline(model, dtype)
 
         # the class is given, because a Hub repository with code of its own would require trust_remote_code
         return pipeline(
@@ -264,6 +268,18 @@ def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable
             pipeline_class=ReferringMattingPipeline,
             model_kwargs={"use_safetensors": True},  # never unpickle what others made
         )
+
+
+def load_onnx_pipeline(folder: str, dtype: str) -> Callable[..., Any]:
+    """Load the pipeline of a folder with ONNX graphs."""
+    from ..onnx import OnnxFCLMForImageMatting
+    from ..pipeline_fclm import ReferringMattingPipeline
+    from ..processing_fclm import FCLMProcessor
+
+    if dtype != DType.float32.value:
+        raise ValueError(f"--dtype must be float32 for ONNX graphs, got {dtype}.")
+    graphs = OnnxFCLMForImageMatting.from_pretrained(folder)
+    return ReferringMattingPipeline(graphs, FCLMProcessor.from_pretrained(folder), task="referring-matting")
 
 
 def run_jobs(

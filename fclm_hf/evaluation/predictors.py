@@ -47,10 +47,9 @@ class CheckpointPredictor:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        from ..modeling_fclm import FCLMForImageMatting
         from ..processing_fclm import FCLMProcessor
 
-        self.model = FCLMForImageMatting.from_pretrained(source, dtype=getattr(torch, dtype), **(overrides or {}))
+        self.model = load_model(source, dtype, overrides or {})
         self.model.to(device).eval()
         self.processor = FCLMProcessor.from_pretrained(source)
         self.resize = {} if longest_edge is None else {"size": {"longest_edge": longest_edge}}
@@ -103,6 +102,30 @@ class CheckpointPredictor:
         matte = self.encode(image)
         for prompt, objects in prompted.items():
             yield prompt, list(matte(**_nest(prompt, objects))) if objects else []
+
+
+def load_model(source: str, dtype: str, overrides: dict[str, Any]) -> Any:
+    """Load a checkpoint, or the graphs of a folder that `fclm export-onnx` wrote.
+
+    Args:
+        source: Folder or Hub id.
+        dtype: Precision of the model.
+        overrides: Fields of the config to change.
+
+    Raises:
+        ImportError: If there are graphs and ONNX Runtime is not installed.
+        OSError: If the checkpoint cannot be loaded.
+        ValueError: If a field of the config is invalid, or graphs are given options that they do not have.
+    """
+    from ..onnx import OnnxFCLMForImageMatting, has_only_graphs
+
+    if not has_only_graphs(source):
+        from ..modeling_fclm import FCLMForImageMatting
+
+        return FCLMForImageMatting.from_pretrained(source, dtype=getattr(torch, dtype), **overrides)
+    if overrides or dtype != "float32":
+        raise ValueError(f"dtype must be float32 and config_overrides empty for ONNX graphs, got {dtype}, {overrides}.")
+    return OnnxFCLMForImageMatting.from_pretrained(source)
 
 
 class BoxPredictor:

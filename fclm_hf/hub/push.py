@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi, ModelCard
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.constants import REPOCARD_NAME
 
 from ..modeling_fclm import FCLMForImageMatting
+from ..onnx.model import SUBFOLDER, has_only_graphs
 from ..processing_fclm import FCLMProcessor
 from .cards import find_card, read_card
 from .checkpoints import check_checkpoint, check_repo_id
@@ -30,6 +31,8 @@ def push_checkpoint(
     token: str | None = None,
 ) -> CommitInfo:
     """Upload a checkpoint to a Hub repository, in one commit.
+
+    A folder that `fclm export-onnx` wrote goes to `onnx/` of the repository, where transformers.js looks.
 
     Unlike `model.push_to_hub`, this uploads everything that [`export_checkpoint`] writes: the processor, the code and
     the pipeline too, so that the repository loads where fclm_hf is not installed.
@@ -63,6 +66,8 @@ def push_checkpoint(
     """
     check_repo_id(repo_id)
     saved = isinstance(checkpoint, (str, os.PathLike))
+    if saved and has_only_graphs(checkpoint):
+        return push_graphs(checkpoint, repo_id, private, revision, commit_message, token)
     if saved == (processor is not None):
         raise ValueError(f"processor must be given if and only if checkpoint is a model, got {processor!r}.")
     if saved:
@@ -89,3 +94,48 @@ def push_checkpoint(
             ignore_patterns=[REPOCARD_NAME] if keeps_card else None,
             delete_patterns=OUTDATED_FILES,
         )
+
+
+def push_graphs(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str = "Upload ONNX graphs",
+    token: str | None = None,
+) -> CommitInfo:
+    """Upload ONNX graphs to `onnx/` of a Hub repository, in one commit.
+
+    The config, the files of the processor and the model card are uploaded, too, unless the repository has them.
+
+    Args:
+        folder: Folder that `fclm export-onnx` wrote.
+        repo_id: Id of the repository, `name` or `namespace/name`. It is created if it does not exist.
+        private: Whether a new repository is private; by default the setting of the account.
+        revision: Branch, created if it does not exist; "main" by default.
+        commit_message: First line of the commit message.
+        token: Access token with write permission; by default that of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The commit.
+
+    Raises:
+        ValueError: If `repo_id` is invalid.
+        OSError: If there is no token, or the Hub denies the request.
+    """
+    check_repo_id(repo_id)
+    api = HfApi(token=token, library_name="fclm_hf")
+    full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None and not revision.startswith("refs/"):
+        api.create_branch(full_id, branch=revision, exist_ok=True)
+    present = set(api.list_repo_files(full_id, revision=revision))
+    places = {
+        path: f"{SUBFOLDER}/{path.name}" if path.suffix == ".onnx" else path.name
+        for path in sorted(Path(folder).iterdir())
+    }
+    files = [
+        CommitOperationAdd(place, path)
+        for path, place in places.items()
+        if path.suffix == ".onnx" or place not in present
+    ]
+    return api.create_commit(full_id, files, commit_message=commit_message, revision=revision)

@@ -70,6 +70,14 @@ def tiny_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
     return FCLMForImageMatting(tiny_config(**overrides)).eval()
 
 
+def tiny_masked_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
+    """Return a tiny model whose mask prompts act, as if it had been trained."""
+    model = tiny_model(seed, **overrides)
+    for layer in model.model.prompt_encoder.get_mask_outputs():
+        torch.nn.init.normal_(layer.weight, std=0.3)
+    return model
+
+
 def tiny_processor(**overrides) -> FCLMProcessor:
     """Return the processor of a tiny model."""
     return FCLMProcessor(FCLMImageProcessorPil(**overrides), tiny_tokenizer())

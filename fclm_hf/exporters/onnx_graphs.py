@@ -1,0 +1,91 @@
+"""ONNX graphs of the parts of a model.
+
+`transformers.exporters` (5.24 and later) exports the `forward` of a `PreTrainedModel`; the parts are none, so the
+exporter of torch is called directly.
+"""
+
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+
+from .parts import Part, trace_part
+from .quantization import quantize_weights
+
+
+OPSET = 20
+DIMENSIONS = {  # names of dynamic dimensions; those of the maps follow from them
+    "pixel_values": {0: "batch_size", 2: "height", 3: "width"},
+    "image_sizes": {0: "batch_size"},
+    "input_ids": {0: "num_texts", 1: "sequence_length"},
+    "text_embeds": {0: "batch_size", 1: "num_objects"},
+    "text_mask": {0: "batch_size", 1: "num_objects"},
+    "input_points": {0: "batch_size", 1: "num_objects", 2: "num_points"},
+    "input_labels": {0: "batch_size", 1: "num_objects", 2: "num_points"},
+    "input_boxes": {0: "batch_size", 1: "num_objects"},
+    "input_masks": {0: "batch_size", 2: "height", 3: "width"},
+    "alphas": {0: "batch_size", 1: "num_objects", 2: "height", 3: "width"},
+    "text_scores": {0: "batch_size", 1: "num_objects"},
+    "pixel_mask": {0: "batch_size", 2: "height", 3: "width"},
+    "detail_basis": {0: "batch_size", 2: "padded_height_2", 3: "padded_width_2"},
+    "detail_map_4": {0: "batch_size", 2: "padded_height_4", 3: "padded_width_4"},
+    "detail_map_8": {0: "batch_size", 2: "padded_height_8", 3: "padded_width_8"},
+    "coarse_map": {0: "batch_size"},
+    "fine_map": {0: "batch_size"},
+    "semantic_map": {0: "batch_size"},
+}
+
+
+def save_graph(part: Part, folder: Path, quantize: str | None = None) -> None:
+    """Export a part as `<name>.onnx`.
+
+    Args:
+        part: The part.
+        folder: Folder to write to.
+        quantize: How to store weights, see [`~fclm_hf.exporters.quantization.quantize_weights`].
+    """
+    model = make_graph(part)
+    if quantize is not None:
+        model = quantize_weights(model, quantize)
+    onnx.save(model, str(folder / f"{part.name}.onnx"))
+
+
+def make_graph(part: Part) -> onnx.ModelProto:
+    """Return the graph of a part, without the traces of its source code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            trace_part(part),
+            (),
+            dynamo=True,
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    model = program.model_proto
+    strip_metadata(model)
+    name_dimensions(model.graph)
+    return model
+
+
+def strip_metadata(model: onnx.ModelProto) -> None:
+    """Remove names of modules, source lines and intermediate shapes: a third of the file, read by nobody."""
+    graph = model.graph
+    del model.metadata_props[:], graph.metadata_props[:], graph.value_info[:]
+    for each in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        each.ClearField("doc_string")
+        del each.metadata_props[:]
+
+
+def name_dimensions(graph: onnx.GraphProto) -> None:
+    """Name the dynamic dimensions of inputs and outputs; those of the exporter are symbols such as s12."""
+    for value in (*graph.input, *graph.output):
+        names = DIMENSIONS[value.name]
+        for index, dimension in enumerate(value.type.tensor_type.shape.dim):
+            if dimension.HasField("dim_param") and index in names:
+                dimension.dim_param = names[index]
+
+
+__all__ = ["make_graph", "save_graph"]

@@ -1,0 +1,6 @@
+"""FCLM in ONNX Runtime, exported by `fclm export-onnx`: numpy in, numpy out, without torch."""
+
+from .model import OnnxFCLMForImageMatting, OnnxImageEmbeddings, OnnxImageMattingOutput, find_graphs, has_only_graphs
+
+
+__all__ = ["OnnxFCLMForImageMatting", "OnnxImageEmbeddings", "OnnxImageMattingOutput", "find_graphs", "has_only_graphs"]

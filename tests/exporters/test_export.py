@@ -1,0 +1,131 @@
+"""Exported folders: their files, weights with fewer bits, programs of torch.export, and what cannot be exported."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_files import read_files
+from local_hub import LocalHub
+from matting_inputs import draw_inputs
+from tiny_model import tiny_model, tiny_processor
+from typer.testing import CliRunner
+
+from fclm_hf import FCLMForImageMatting
+from fclm_hf.cli import main as cli
+from fclm_hf.exporters import export_onnx, export_programs
+from fclm_hf.exporters.parts import make_parts, trace_part
+from fclm_hf.hub import push_checkpoint
+from fclm_hf.onnx import OnnxFCLMForImageMatting
+
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+NAMES = {"image_encoder", "text_encoder", "prompt_decoder", "mask_encoder"}
+
+
+def test_folder_holds_all_files(onnx_folder: Path) -> None:
+    files = {path.name for path in onnx_folder.iterdir()}
+    assert {f"{name}.onnx" for name in NAMES} <= files
+    assert {"config.json", "processor_config.json", "tokenizer.json", "README.md"} <= files
+    assert not any(name.endswith((".py", ".safetensors", ".data")) for name in files)
+    assert "OnnxFCLMForImageMatting" in (onnx_folder / "README.md").read_text()
+    for name in NAMES:
+        onnx.checker.check_model(str(onnx_folder / f"{name}.onnx"))
+    decoder = onnx.load(onnx_folder / "prompt_decoder.onnx")
+    shapes = {
+        each.name: [dim.dim_param or dim.dim_value for dim in each.type.tensor_type.shape.dim]
+        for each in (*decoder.graph.input, *decoder.graph.output)
+    }
+    assert shapes["input_points"] == ["batch_size", "num_objects", "num_points", 2]
+    assert shapes["alphas"] == ["batch_size", "num_objects", "height", "width"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size", "bound"), [("int8", 0.27, 0.01), ("uint8", 0.27, 0.01), ("fp16", 0.51, 1e-3)]
+)
+def test_fewer_bits(onnx_folder: Path, tmp_path: Path, dtype: str, size: float, bound: float) -> None:
+    from fclm_hf.exporters.quantization import quantize_weights
+
+    weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)) * np.arange(1, 65)[:, None, None, None]
+    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"])]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "conv",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64, 6, 6])],
+        [onnx.numpy_helper.from_array(weight.astype(np.float32), "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    full = len(model.SerializeToString())
+    smaller = quantize_weights(model, dtype)
+    onnx.checker.check_model(smaller)
+    assert len(smaller.SerializeToString()) < size * full
+
+    for name in NAMES:
+        onnx.save(quantize_weights(onnx.load(onnx_folder / f"{name}.onnx"), dtype), tmp_path / f"{name}.onnx")
+    (tmp_path / "config.json").write_bytes((onnx_folder / "config.json").read_bytes())
+    inputs = draw_inputs(np.random.default_rng(3), tiny_model().config, 150, masks=False)
+    given = {name: value.numpy() for name, value in inputs.items()}
+    few, many = (OnnxFCLMForImageMatting(folder)(**given).alphas for folder in (tmp_path, onnx_folder))
+    assert 0 < np.abs(few - many).mean() < bound
+
+
+@pytest.mark.usefixtures("online")
+def test_push_uploads_to_the_folder_onnx(hub: LocalHub, onnx_folder: Path) -> None:
+    push_checkpoint(tiny_model(), "cats", tiny_processor())
+    before = read_files(hub)
+    result = CliRunner().invoke(cli.app, ["push", str(onnx_folder), "cats"])
+    assert result.exit_code == 0, result.output
+    graphs = {f"onnx/{name}.onnx": (onnx_folder / f"{name}.onnx").read_bytes() for name in NAMES}
+    assert read_files(hub) == before | graphs
+    assert OnnxFCLMForImageMatting.from_pretrained("tester/cats").config.hidden_size == 32
+
+    push_checkpoint(onnx_folder, "dogs")  # a repository without a checkpoint gets the other files, too
+    files = read_files(hub, "tester/dogs")
+    assert graphs.items() <= files.items()
+    assert files["README.md"] == (onnx_folder / "README.md").read_bytes()
+
+
+def test_invalid_exports(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="quantize must be one of int8, uint8, fp16 or None, got 'int4'"):
+        export_onnx("any", tmp_path / "out", "int4")
+    with pytest.raises(ValueError, match="encoder_size must be a number of pixels for an export, got None"):
+        make_parts(tiny_model(encoder_size=None))
+    for words, error in (
+        (["--format", "pt2", "--quantize", "int8"], "--quantize requires --format onnx"),
+        (["--compile"], "--compile requires --format pt2"),
+    ):
+        result = CliRunner().invoke(cli.app, ["export-onnx", "any", str(tmp_path / "out"), *words])
+        assert result.exit_code == 2
+        assert error in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_programs_equal_the_modules(tmp_path: Path, name: str) -> None:
+    """A loaded program gives the tensors of its part for other sizes than those it was traced with."""
+    part = next(each for each in make_parts(tiny_model(seed=2)) if each.name == name)
+    torch.export.save(trace_part(part), tmp_path / "part.pt2")
+    program = torch.export.load(tmp_path / "part.pt2").module()
+    with torch.inference_mode():
+        expected, outputs = (each(*part.inputs.values()) for each in (part.module, program))
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_program_folder(tmp_path: Path) -> None:
+    model: FCLMForImageMatting = tiny_model()
+    model.save_pretrained(tmp_path / "tiny")
+    tiny_processor().save_pretrained(tmp_path / "tiny")
+    folder = export_programs(tmp_path / "tiny", tmp_path / "programs")
+    programs = {name: torch.export.load(folder / f"{name}.pt2").module() for name in NAMES}
+    pixels, sizes = torch.rand(1, 3, 91, 75), torch.tensor([[91, 75]])
+    box = torch.tensor([[[10.0, 8.0, 60.0, 70.0]]])
+    none = (torch.zeros(1, 1, 1, 2), torch.full((1, 1, 1), -10), box, torch.zeros(1, 1, 24), torch.zeros(1, 1).long())
+    with torch.inference_mode():
+        alphas = programs["prompt_decoder"](*programs["image_encoder"](pixels, sizes), sizes, *none)
+        torch.testing.assert_close(alphas, model(pixels, input_boxes=box).alphas, rtol=0, atol=1e-6)

@@ -1,0 +1,154 @@
+"""The exported graphs against the PyTorch model: the same alphas for any size, batch, object, point and prompt."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matting_inputs import draw_inputs
+from PIL import Image
+from tiny_model import tiny_masked_model, tiny_processor
+from transformers import pipeline
+from typer.testing import CliRunner
+
+from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, ReferringMattingPipeline
+from fclm_hf.cli import main as cli
+from fclm_hf.exporters import export_onnx
+from fclm_hf.onnx import OnnxFCLMForImageMatting, find_graphs, has_only_graphs
+
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def model() -> FCLMForImageMatting:
+    """The model that was exported."""
+    return tiny_masked_model()
+
+
+@pytest.fixture(scope="module")
+def graphs(onnx_folder: Path) -> OnnxFCLMForImageMatting:
+    """Its graphs."""
+    return OnnxFCLMForImageMatting.from_pretrained(onnx_folder, providers=["CPUExecutionProvider"])
+
+
+def compare(model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting, rounds: int, longest: int) -> None:
+    """Check that graphs give the alphas of the model for random inputs."""
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        inputs = draw_inputs(rng, model.config, longest)
+        with torch.inference_mode():
+            expected = model(**inputs).alphas
+        given = {name: value.numpy() for name, value in inputs.items()}
+        alphas = graphs(**given).alphas
+        assert isinstance(alphas, np.ndarray)
+        assert alphas.shape == expected.shape
+        np.testing.assert_allclose(alphas, expected.numpy(), rtol=0, atol=TOLERANCE, err_msg=str(sorted(inputs)))
+
+
+def test_alphas_are_those_of_the_model(model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting) -> None:
+    compare(model, graphs, rounds=3, longest=200)
+
+
+@pytest.mark.slow
+def test_alphas_are_those_of_lite_at_fifty_sizes(tmp_path: Path) -> None:
+    graphs = OnnxFCLMForImageMatting(export_onnx(LITE_CHECKPOINT, tmp_path / "lite"))
+    compare(FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval(), graphs, rounds=50, longest=2000)
+
+
+def test_masks(model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting) -> None:
+    """Mask prompts act, and known pixels of a trimap stay as they are."""
+    rng = np.random.default_rng(1)
+    pixels = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 65, 99)).astype(np.float32))
+    trimap = torch.full((1, 2, 65, 99), 0.5)
+    trimap[:, 0, :20], trimap[:, 0, 40:] = 1, 0
+    trimap[:, 1] = torch.from_numpy(rng.random((65, 99)).astype(np.float32))
+    for layer in model.model.prompt_encoder.get_mask_outputs():
+        assert layer.weight.abs().max() > 0
+    with torch.inference_mode():
+        expected = model(pixels, input_masks=trimap).alphas
+    alphas = graphs(pixels, input_masks=trimap).alphas
+    assert isinstance(alphas, torch.Tensor)
+    torch.testing.assert_close(alphas, expected, rtol=0, atol=TOLERANCE)
+    assert (alphas[0, 0, :20] == 1).all()
+    assert (alphas[0, 0, 40:] == 0).all()
+    with pytest.raises(ValueError, match="must not be larger"):
+        graphs(pixels, input_masks=torch.zeros(1, 1, 66, 99))
+
+
+def test_pipeline_and_command_line(
+    model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting, onnx_folder: Path, tmp_path: Path
+) -> None:
+    photo = Image.fromarray(np.random.default_rng(2).integers(0, 256, (61, 83, 3), dtype=np.uint8))
+    processor = FCLMProcessor.from_pretrained(onnx_folder)
+    matting = pipeline("referring-matting", model=graphs, processor=processor)
+    expected = ReferringMattingPipeline(model, tiny_processor())
+    for prompts in ({"text": ["low", "er"]}, {"input_points": [[40, 30], [5, 5]], "input_labels": [1, 0]}, {}):
+        results = [np.atleast_1d(each(photo, cutout=False, **prompts)) for each in (matting, expected)]
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one["predicted_alpha"], other["predicted_alpha"], rtol=0, atol=TOLERANCE)
+    photo.save(tmp_path / "photo.png")
+    words = ["matte", str(tmp_path / "photo.png"), "-o", str(tmp_path / "alpha.png"), "--alpha", "--box", "5,5,60,50"]
+    result = CliRunner().invoke(cli.app, [*words, "--model", str(onnx_folder)])
+    assert result.exit_code == 0, result.output
+    alpha = expected(photo, input_boxes=[5, 5, 60, 50])["alpha"]
+    difference = np.asarray(alpha, int) - np.asarray(Image.open(tmp_path / "alpha.png"), int)
+    assert np.abs(difference).max() <= 1
+    result = CliRunner().invoke(cli.app, [*words, "--model", str(onnx_folder), "--dtype", "float16"])
+    assert result.exit_code == 1
+    assert "float32 for ONNX graphs" in result.output
+
+
+def test_errors(graphs: OnnxFCLMForImageMatting, tmp_path: Path) -> None:
+    pixels = np.zeros((1, 3, 64, 64), np.float32)
+    with pytest.raises(ValueError, match="got neither"):
+        graphs()
+    with pytest.raises(ValueError, match="pixel_values must have shape"):
+        graphs(pixels[0])
+    with pytest.raises(ValueError, match="pixel_mask must have the shape"):
+        graphs(pixels, pixel_mask=np.ones((1, 64, 63)))
+    with pytest.raises(ValueError, match="input_boxes must have shape"):
+        graphs(pixels, input_boxes=np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="must agree on the number of objects"):
+        graphs(pixels, input_boxes=np.zeros((1, 2, 4)), input_points=np.zeros((1, 3, 1, 2)))
+    with pytest.raises(ValueError, match="got input_labels alone"):
+        graphs(pixels, input_labels=np.ones((1, 1, 1)))
+    with pytest.raises(ValueError, match="got text_embeds alone"):
+        graphs(pixels, text_embeds=np.zeros((1, 1, 24)))
+    with pytest.raises(OSError, match=r"must contain image_encoder\.onnx"):
+        OnnxFCLMForImageMatting.from_pretrained(tmp_path)
+
+
+def test_graphs_are_found(onnx_folder: Path, tmp_path: Path) -> None:
+    assert find_graphs(onnx_folder) == onnx_folder
+    assert has_only_graphs(onnx_folder)
+    repository = tmp_path / "repository"
+    (repository / "onnx").mkdir(parents=True)
+    for path in onnx_folder.iterdir():
+        (repository / ("onnx" if path.suffix == ".onnx" else "") / path.name).symlink_to(path)
+    assert find_graphs(repository) == repository / "onnx"
+    assert not has_only_graphs(repository)
+    assert OnnxFCLMForImageMatting.from_pretrained(repository).config.hidden_size == 32
+    assert find_graphs(LITE_CHECKPOINT) is None
+
+
+def test_runs_without_torch(onnx_folder: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # every import of them fails
+import numpy as np
+from fclm_hf.onnx import OnnxFCLMForImageMatting
+model = OnnxFCLMForImageMatting.from_pretrained({str(onnx_folder)!r})
+embeddings = model.get_image_embeddings(np.zeros((1, 3, 64, 65), np.float32))
+ids = np.array([[[55, 1, 56]]])
+output = model(image_embeddings=embeddings, input_boxes=np.array([[[3, 4, 50, 60]]]), input_ids=ids)
+assert output.alphas.shape == (1, 1, 64, 65) and output["alphas"].dtype == np.float32
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
