@@ -54,7 +54,7 @@ _SUBMODULES = {
         "image_utils_fclm",
         "loss_fclm",
     ),
-    *("cli", "data", "evaluation", "hub", "metrics", "training", "utils"),
+    *("app", "cli", "data", "evaluation", "hub", "metrics", "training", "utils"),
 }
 
 

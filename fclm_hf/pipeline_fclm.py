@@ -380,7 +380,7 @@ class ReferringMattingPipeline(Pipeline):
         features = self.processor(
             images=composite(colors, opacity),
             input_data_format="channels_first",
-            **_nest_prompts(prompts),
+            **nest_prompts(prompts),
             return_tensors="pt",
         )
         return {"features": dict(features), "image": _make_photo(colors, opacity, image)}
@@ -545,7 +545,7 @@ def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any)
     return photo
 
 
-def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
+def nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
     """Nest the prompts of one image as the processor expects them, image > object > value."""
     nested = {}
     for name, value in prompts.items():

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from .app import app as open_app
 from .evaluate import evaluate
 from .export import export
 from .matte import MatteCommand, matte
@@ -48,6 +49,7 @@ def train(context: typer.Context) -> None:
 
 app.command(no_args_is_help=True)(export)
 app.command(no_args_is_help=True)(push)
+app.command("app")(open_app)
 
 
 def main() -> None:
