@@ -191,6 +191,10 @@ class ResultFolder:
         self.remove_old()
         return Path(tempfile.mkdtemp(dir=self._folder.name)) / name
 
+    def close(self) -> None:
+        """Remove all results."""
+        self._folder.cleanup()
+
     def remove_old(self) -> None:
         """Remove results older than `max_age` seconds."""
         oldest = time.time() - self.max_age

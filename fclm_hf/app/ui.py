@@ -131,8 +131,9 @@ def _add_photo_page(handlers: Handlers, session: gr.State, model: gr.Dropdown) -
             with gr.Row(elem_classes=["fclm-tight"]):
                 target = gr.Radio(list(TARGETS), value=TARGETS[0], show_label=False, container=False, min_width=260)
                 download = gr.Button("Download PNG", variant="primary", size="md", scale=0, min_width=150)
-    upload = gr.UploadButton("Photo", file_types=UPLOADS, elem_id="fclm-upload")
-    file = gr.DownloadButton("File", elem_id="fclm-file")
+    with gr.Row(elem_id="fclm-hidden"):  # the canvas and the button of the result use them
+        upload = gr.UploadButton("Photo", file_types=UPLOADS, elem_id="fclm-upload")
+        file = gr.DownloadButton("File", elem_id="fclm-file")
 
     settings = [target, output, color, picture, model]
     outputs = [session, canvas, result, name]

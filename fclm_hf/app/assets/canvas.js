@@ -156,7 +156,7 @@ function choose(name) {
 }
 
 function sendFile(files) {
-  const input = document.querySelector("#fclm-upload input[type=file], input#fclm-upload");
+  const input = document.querySelector("#fclm-hidden input[type=file]");
   if (!input || !files.length) return;
   const chosen = new DataTransfer();
   chosen.items.add(files[0]);
@@ -206,7 +206,7 @@ canvas.onkeydown = (event) => {
 for (const button of all("[data-tool]")) button.onclick = () => choose(button.dataset.tool);
 for (const button of all("[data-act]")) button.onclick = () => act(button.dataset.act);
 for (const button of all("[data-choose]"))
-  button.onclick = () => document.querySelector("#fclm-upload input[type=file], input#fclm-upload")?.click();
+  button.onclick = () => document.querySelector("#fclm-hidden input[type=file]")?.click();
 const hold = find("[data-hold]");
 for (const [names, value] of [["pointerdown keydown", true], ["pointerup pointerleave keyup blur", false]])
   for (const name of names.split(" ")) hold.addEventListener(name, () => { bare = value; draw(); });
