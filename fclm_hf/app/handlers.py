@@ -109,7 +109,7 @@ class Handlers:
     def open_photo(self, session: Session, file: str | None, *settings: Any) -> Iterator[Update]:
         """Show a photo that was uploaded and encode it, so that the first prompt takes little time."""
         if file is None:
-            yield session, gr.skip(), gr.skip(), gr.skip()
+            yield leave_all()
             return
         encoded = self.engine.encode(file, Settings(*settings).model)
         session, image = Session(photo=Path(file), size=encoded.image.size), encoded.image
@@ -139,14 +139,18 @@ class Handlers:
     @show_errors
     def set_mask(self, session: Session, mask: str | None, *settings: Any) -> Iterator[Update]:
         """Give the selected object a rough mask."""
-        if mask is not None:
+        if mask is None:
+            yield leave_all()
+        else:
             yield from self._update(require_photo(session).set_mask(Path(mask)), *settings)
 
     @show_errors
     def refresh(self, session: Session, *settings: Any) -> Iterator[Update]:
         """Show the result again after a setting has changed."""
         chosen = Settings(*settings)
-        if session.photo is not None and (chosen.output != "Picture" or chosen.picture):
+        if session.photo is None or (chosen.output == "Picture" and not chosen.picture):
+            yield leave_all()
+        else:
             yield from self._update(session, *settings)
 
     @show_errors
@@ -287,6 +291,11 @@ class Handlers:
         path = self.results.make_path(name)
         save_png(picture, path)
         return str(path)
+
+
+def leave_all() -> Update:
+    """Return an update that changes nothing."""
+    return gr.skip(), gr.skip(), gr.skip(), gr.skip()
 
 
 def require_photo(session: Session) -> Session:

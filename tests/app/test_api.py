@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from app_photos import save_checkpoint, save_photos
@@ -18,6 +17,7 @@ from fclm_hf.app.engine import Engine
 
 pytest.importorskip("gradio")
 gradio_client = pytest.importorskip("gradio_client")
+httpx = pytest.importorskip("httpx")
 handle_file = gradio_client.handle_file
 
 
