@@ -18,6 +18,7 @@ from .batch import write_batch
 from .engine import Engine, explain
 from .pictures import (
     OBJECT_COLORS,
+    OUTPUTS,
     ResultFolder,
     Style,
     draw_overlay,
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 TARGETS = ("All objects", "Selected object")
 UNEXPECTED = "Something went wrong on the server. Try again, or with another photo."
-Update = tuple[Any, Any, Any, Any]  # session, canvas, result and name
+Update = tuple[Any, Any, Any]  # session, canvas and result
 
 
 def show_errors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,7 +115,7 @@ class Handlers:
         encoded = self.engine.encode(file, Settings(*settings).model)
         session, image = Session(photo=Path(file), size=encoded.image.size), encoded.image
         photo = {"url": encode_url(make_preview(image), quality=88, method=1), "width": image.width}
-        yield session, gr.HTML(photo=photo, value=describe(session)), {}, ""
+        yield session, gr.HTML(photo=photo, value=describe(session)), {}
 
     @show_errors
     def act(self, session: Session, *settings_and_event: Any) -> Iterator[Update]:
@@ -167,14 +168,24 @@ class Handlers:
     def run_batch(
         self,
         files: list[str] | None,
-        text: str,
-        output: str,
-        color: str,
-        picture: str | None,
-        model: str,
+        text: str | None = None,
+        output: str = OUTPUTS[0],
+        color: str | None = None,
+        picture: str | None = None,
+        model: str = "",
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio wants it
     ) -> tuple[str, str]:
-        """Return a zip archive of the results of many photos, and a report in Markdown."""
+        """Return a zip archive of the results of many photos, and a report in Markdown.
+
+        Args:
+            files: Photos.
+            text: Name of the object in each photo. Without it, the object that stands out.
+            output: Transparent, Color, Picture or Matte.
+            color: Color to put behind the object, for the output Color.
+            picture: Picture to put behind the object, for the output Picture.
+            model: Checkpoint. Empty for the first that is offered.
+            progress: How far it is.
+        """
         files, text = files or [], (text or "").strip()
         style = self._make_style(output, color, picture)
         path = self.results.make_path("fclm_results.zip")
@@ -259,15 +270,15 @@ class Handlers:
 
     def _update(self, session: Session, *settings: Any) -> Iterator[Update]:
         """Yield the mattes over the photo, then the result, which takes longer."""
-        chosen, name = Settings(*settings), session.current.text or ""
+        chosen = Settings(*settings)
         if not session.filled:
-            yield session, describe(session), {}, name
+            yield session, describe(session), {}
             return
         style = self._make_style(chosen.output, chosen.color, chosen.picture)
         results = shrink_results(self._matte(session, chosen.model, style))
         overlay = encode_url(draw_overlay(results.alphas[0], session.filled), "PNG", compress_level=1)
-        yield session, describe(session, overlay), gr.skip(), name
-        yield session, gr.skip(), self._show_result(session, results, chosen.target, style), gr.skip()
+        yield session, describe(session, overlay), gr.skip()
+        yield session, gr.skip(), self._show_result(session, results, chosen.target, style)
 
     def _matte(self, session: Session, model: str, style: Style) -> MattingResults:
         return self.engine.matte(session.photo, session.collect_prompts(), model, style.foreground)
@@ -295,7 +306,7 @@ class Handlers:
 
 def leave_all() -> Update:
     """Return an update that changes nothing."""
-    return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+    return gr.skip(), gr.skip(), gr.skip()
 
 
 def require_photo(session: Session) -> Session:

@@ -26,7 +26,7 @@ ASSETS = Path(__file__).parent / "assets"
 EXAMPLES = (ASSETS / "coffee.jpg", ASSETS / "cat.jpg")
 UPLOADS = ["image", ".heic", ".heif"]
 TITLE = """<h1>Cut out anything</h1>
-<p>Click it, box it, name it, or take what stands out. Photos stay on the server for an hour at most.</p>"""
+<p>Click it, box it, name it, or take what stands out. Photos are deleted after about an hour.</p>"""
 _CLEANING_SECONDS = 600
 _MAX_WAITING = 64
 _MAX_SESSIONS = 256
@@ -136,7 +136,7 @@ def _add_photo_page(handlers: Handlers, session: gr.State, model: gr.Dropdown) -
         file = gr.DownloadButton("File", elem_id="fclm-file")
 
     settings = [target, output, color, picture, model]
-    outputs = [session, canvas, result, name]
+    outputs = [session, canvas, result]
     page = {**_PAGE, "outputs": outputs, "show_progress_on": [canvas, result]}
     upload.upload(handlers.open_photo, [session, upload, *settings], **page)
     canvas.act(_take_event(handlers), [session, *settings], trigger_mode="multiple", **page)

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 Page = sync_api.Page
-TIMEOUT = 120_000
+TIMEOUT = 300_000
 MAX_BYTES = 400_000
 RESULT = ".frame img:visible"
 
