@@ -24,7 +24,7 @@ handle_file = gradio_client.handle_file
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     checkpoint = save_checkpoint(tmp_path_factory.mktemp("checkpoint"))
-    return Engine([str(checkpoint)], device="cpu", max_bytes=100_000, max_pixels=500_000)
+    return Engine([str(checkpoint)], device="cpu", max_bytes=150_000, max_pixels=500_000)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_files_that_are_no_photos(client: gradio_client.Client, photos: list[Pat
 
 
 def test_files_that_are_too_large(url: str) -> None:
-    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("large.png", bytes(100_001))}, timeout=60)
+    answer = httpx.post(f"{url}gradio_api/upload", files={"files": ("large.png", bytes(150_001))}, timeout=60)
     assert answer.status_code == 413
 
 
