@@ -17,6 +17,7 @@ from ..checkpoints import LITE_CHECKPOINT
 from ..hub.checkpoints import fetch_checkpoint, load_checkpoint
 from ..image_loading_fclm import open_image
 from ..pipeline_fclm import MattingResults, ReferringMattingPipeline, decode_alphas, nest_prompts
+from ..refinement_fclm import refine_alphas
 
 
 EMBEDDED = "fclm-lite"
@@ -89,10 +90,12 @@ class EncodedPhoto:
     Attributes:
         image: The upright photo, RGB, or RGBA with its transparency.
         embeddings: What the decoder needs of it.
+        pixel_values: Normalized pixels, for models that take a second, closer look.
     """
 
     image: Image.Image
     embeddings: ModelOutput
+    pixel_values: torch.Tensor | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -100,6 +103,7 @@ class EncodedPhoto:
         maps = [
             each for value in self.embeddings.values() for each in (value if isinstance(value, tuple) else (value,))
         ]
+        maps += [] if self.pixel_values is None else [self.pixel_values]
         pixels = self.image.width * self.image.height * len(self.image.getbands())
         return pixels + sum(each.numel() * each.element_size() for each in maps)
 
@@ -236,6 +240,8 @@ class Engine:
                 [(image.height, image.width)], embeddings.image_sizes.tolist(), **nest_prompts(dict(prompts))
             )
             alphas = decode_alphas(pipe.model, embeddings, inputs)
+            if size := pipe.model.config.refinement_size:
+                alphas = refine_alphas(pipe.model, encoded.pixel_values, alphas, inputs, size)
         return MattingResults(image, alphas[None], foreground)
 
     def drop_idle(self) -> None:
@@ -268,7 +274,8 @@ class Engine:
         embeddings = pipe.model.get_image_embeddings(
             features["pixel_values"].to(pipe.model.dtype), features["pixel_mask"]
         )
-        encoded = EncodedPhoto(inputs["image"], embeddings)
+        pixel_values = features["pixel_values"] if pipe.model.config.refinement_size else None
+        encoded = EncodedPhoto(inputs["image"], embeddings, pixel_values)
         return self._encoded.put(key, encoded, encoded.num_bytes)
 
     def _open_mask(self, mask: str | Path, size: tuple[int, int]) -> Image.Image:
