@@ -83,6 +83,19 @@ def test_a_mask_is_a_prompt(loaded: Engine, checkpoint: Path, photos: list[Path]
         loaded.matte(photos[1], {"input_masks": [mask]})
 
 
+def test_the_second_look_is_that_of_the_pipeline(
+    checkpoint: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine([str(checkpoint)], device="cpu")
+    pipe = engine.load()
+    monkeypatch.setattr(pipe.model.config, "refinement_size", 84)
+    prompts = {"input_boxes": [[5, 5, 30, 30], [0, 0, 50, 20]]}
+    first_look, second_look = pipe(photos[0], **prompts, refine=False), pipe(photos[0], **prompts)
+    for mine, other, first in zip(engine.matte(photos[0], prompts), second_look, first_look, strict=True):
+        assert torch.equal(mine["predicted_alpha"], other["predicted_alpha"])
+        assert not torch.equal(mine["predicted_alpha"], first["predicted_alpha"])
+
+
 def test_a_photo_is_encoded_once(
     checkpoint: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
