@@ -146,7 +146,6 @@ def test_the_examples_of_the_guide(url: str, tmp_path: Path, monkeypatch: pytest
     assert len(blocks) == 1
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     assert '"http://127.0.0.1:7860"' in blocks[0]
     names: dict[str, object] = {}
     exec(compile(blocks[0].replace("http://127.0.0.1:7860", url), "app.md", "exec"), names)
