@@ -16,7 +16,9 @@ from transformers.utils import ModelOutput
 from ..checkpoints import LITE_CHECKPOINT
 from ..hub.checkpoints import fetch_checkpoint, load_checkpoint
 from ..image_loading_fclm import open_image
-from ..pipeline_fclm import MattingResults, ReferringMattingPipeline, decode_alphas, nest_prompts
+from ..pipeline_fclm import ReferringMattingPipeline, decode_alphas
+from ..pipeline_prompts_fclm import nest_prompts
+from ..pipeline_results_fclm import MattingResults
 from ..refinement_fclm import refine_alphas
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from ..image_utils_fclm import load_image
-from ..pipeline_fclm import MattingResults
+from ..pipeline_results_fclm import MattingResults
 from .batch import write_batch
 from .engine import Engine, explain
 from .pictures import (

@@ -29,7 +29,7 @@ from fclm_hf.app.pictures import (
     unite,
     write_zip,
 )
-from fclm_hf.pipeline_fclm import MattingResults
+from fclm_hf.pipeline_results_fclm import MattingResults
 
 
 @pytest.fixture
