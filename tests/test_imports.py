@@ -18,6 +18,7 @@ LEVELS = [
     {"data", "exporters", "hub"},
     {"training.objective", "evaluation"},
     {"training"},
+    {"app"},
     {"cli"},
 ]
 MODULES = {

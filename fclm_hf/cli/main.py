@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from .app import app as open_app
 from .evaluate import evaluate
 from .export import export
 from .export_onnx import export_onnx
@@ -50,6 +51,7 @@ def train(context: typer.Context) -> None:
 app.command(no_args_is_help=True)(export)
 app.command("export-onnx", no_args_is_help=True)(export_onnx)
 app.command(no_args_is_help=True)(push)
+app.command("app")(open_app)
 
 
 def main() -> None:

@@ -212,17 +212,10 @@ def make_renderer(alpha: bool, background: str | None) -> Callable[[dict[str, An
         return lambda result: result["alpha"]
     if background is None:
         return lambda result: result["cutout"]
-    from PIL import Image, ImageOps
+    from ..utils.pictures import place_on_background
 
     backdrop = load_background(background)
-
-    def compose(result: dict[str, Any]) -> Image.Image:
-        cutout = result["cutout"]
-        picture = Image.alpha_composite(ImageOps.fit(backdrop, cutout.size).convert("RGBA"), cutout).convert("RGB")
-        picture.info = dict(cutout.info)
-        return picture
-
-    return compose
+    return lambda result: place_on_background(result["cutout"], backdrop)
 
 
 def load_background(background: str) -> "Image.Image":

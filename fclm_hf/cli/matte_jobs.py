@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from ..utils.files import number_names
+
 
 TRANSPARENT_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -163,22 +165,6 @@ def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, 
     ]
     for (source, _), stem in zip(found.values(), number_names(stems), strict=True):
         yield source, folder / stem.with_name(f"{stem.name}.png")
-
-
-def number_names(names: list[Path]) -> list[Path]:
-    """Return names of which no two are the same: a, a, b become a, a-2, b."""
-    taken = {str(name).casefold() for name in names}
-    used: set[str] = set()
-    numbered = []
-    for name in names:
-        key, number = name, 1
-        while str(key).casefold() in (used if number == 1 else taken):
-            number += 1
-            key = name.with_name(f"{name.name}-{number}")
-        used.add(str(key).casefold())
-        taken.add(str(key).casefold())
-        numbered.append(key)
-    return numbered
 
 
 def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:

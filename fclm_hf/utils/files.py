@@ -127,6 +127,22 @@ def remove_unfinished_files(paths: Iterable[Path]) -> None:
                 path.unlink(missing_ok=True)
 
 
+def number_names(names: list[Path]) -> list[Path]:
+    """Return names of which no two are the same, also where case does not count: a, a, b become a, a-2, b."""
+    taken = {str(name).casefold() for name in names}
+    used: set[str] = set()
+    numbered = []
+    for name in names:
+        key, number = name, 1
+        while str(key).casefold() in (used if number == 1 else taken):
+            number += 1
+            key = name.with_name(f"{name.name}-{number}")
+        used.add(str(key).casefold())
+        taken.add(str(key).casefold())
+        numbered.append(key)
+    return numbered
+
+
 def flush_to_disk(path: Path) -> None:
     """Flush a file or folder to disk (fsync)."""
     if path.is_dir() and os.name == "nt":  # Windows cannot open folders
