@@ -142,6 +142,12 @@ def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
                     yield key, each
 
 
+def _check_outputs(fields: dict[str, Any], name: str) -> None:
+    """Raise ValueError if a part of the model would return tuples, as outputs are read by their names."""
+    if fields.get("return_dict", True) is not True:
+        raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
+
+
 def has_code(module: str) -> bool:
     """Return whether the file of a module is beside this one: of remote code, transformers fetches what it needs."""
     return Path(__file__).with_name(f"{module}.py").is_file()
@@ -287,7 +293,9 @@ class FCLMConfig(PreTrainedConfig):
         check_sizes(own, "config")
         for name in ("backbone_config", "text_config"):
             part = getattr(self, name)
-            check_sizes(part.to_dict() if isinstance(part, PreTrainedConfig) else part or {}, name)
+            fields = part.to_dict() if isinstance(part, PreTrainedConfig) else part or {}
+            check_sizes(fields, name)
+            _check_outputs(fields, name)
         if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:
             raise ValueError(
                 "hidden_size must be a multiple of decoder_attention_heads * attention_downsample_rate "

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Ima
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
 _ROWS_PER_STRIP = 256
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
+_BYTES_OF_RESULTS = 512 * 1024 * 1024  # of more than this, each result is made when it is accessed
 
 
 def decode_alphas(
@@ -58,8 +59,18 @@ def decode_alphas(
     Returns:
         `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1] on the CPU, of the size of the resized
         image without padding.
+
+    Raises:
+        ValueError: If the tokens of a text are not in the vocabulary of the model.
     """
-    prompts = {name: inputs[name].to(model.device) for name in _OBJECT_KEYS if name in inputs}
+    prompts = {name: inputs[name] for name in _OBJECT_KEYS if name in inputs}
+    vocabulary = model.config.text_config.vocab_size
+    if (
+        "input_ids" in prompts
+        and not 0 <= int(prompts["input_ids"].min()) <= int(prompts["input_ids"].max()) < vocabulary
+    ):
+        raise ValueError(f"input_ids must be in [0, {vocabulary - 1}]: the tokenizer does not fit the model.")
+    prompts = {name: values.to(model.device) for name, values in prompts.items()}
     height, width = image_embeddings.image_sizes[0].tolist()
     objects = max([1, *(values.shape[1] for values in prompts.values())])
     step = objects_per_pass or max(1, _PIXELS_PER_PASS // (height * width))
@@ -100,10 +111,11 @@ class _Results(Iterator):
 
 
 class MattingResults(list):
-    """List of the results of the objects in one image, each made when it is accessed.
+    """List of the results of many objects in one large image, each made when it is accessed.
 
     Mattes and cutouts of twenty objects in a photo of 24 megapixels would take 4 GB. So only the alphas that the model
-    predicted are kept; `list(results)` makes and keeps all results.
+    predicted are kept; `list(results)` makes and keeps all results. The pipeline returns a plain list where all
+    results take less than 512 MB.
 
     Args:
         image (`PIL.Image.Image`): The photo.
@@ -137,8 +149,27 @@ class MattingResults(list):
     def __add__(self, other: list[Any]) -> list[Any]:
         return [*self, *other]
 
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        return [*other, *self]
+
+    def __mul__(self, count: int) -> list[Any]:
+        return list(self) * count
+
+    __rmul__ = __mul__
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return list, (list(self),)
+
+    def sort(self, *, key: Callable[[Any], Any], reverse: bool = False) -> None:
+        """Sort the results.
+
+        Args:
+            key: Function of a result.
+            reverse: Whether the largest comes first.
+        """
+        numbers = list(super().__iter__())
+        keys = [key(self._make(number)) for number in numbers]
+        self[:] = [numbers[place] for place in sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)]
 
     def copy(self) -> list[dict[str, Any]]:
         """Make all results and return them in a plain list."""
@@ -151,6 +182,10 @@ class MattingResults(list):
             index: Place of the result.
         """
         return self._make(super().pop(index))
+
+    def count_bytes(self) -> int:
+        """Return how many bytes all results take at once: alphas of one and of four bytes a pixel, and cutouts."""
+        return len(self) * self.image.width * self.image.height * (5 if self.foreground is None else 9)
 
     def _make(self, item: Any) -> Any:
         """Return the result of an object by its number; other items have been put into the list by a user."""
@@ -231,6 +266,11 @@ class ReferringMattingPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    def __init__(self, *args: Any, device: int | str | torch.device | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, device=device, **kwargs)
+        if isinstance(device, int) and device >= 0 and self.device.type == "cpu":
+            raise ValueError(f'device must be -1 or "cpu", as torch finds no GPU here, got {device}.')
+
     def __call__(
         self,
         images: Any = None,
@@ -280,8 +320,9 @@ class ReferringMattingPipeline(Pipeline):
 
         Returns:
             For an image with one object a dict, for an image with several objects or none a list of dicts in their
-            order ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in
-            memory. For a list of images a list of these, for a generator or dataset an iterator. A dict holds
+            order. Where these take more than 512 MB, each is made when it is accessed ([`MattingResults`]), so that
+            many objects of a large photo fit in memory. For a list of images a list of these, for a generator or
+            dataset an iterator. A dict holds
 
             - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
             - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
@@ -294,6 +335,9 @@ class ReferringMattingPipeline(Pipeline):
             TypeError: If an argument is unknown, or an input cannot be an image.
         """
         images = kwargs.pop("inputs", images)
+        _check_batches(kwargs)
+        if images is None and "image" in kwargs:
+            raise TypeError("Unknown argument 'image': did you mean 'images', or its first argument?")
         if images is None:
             raise TypeError("images must be an image, a dict with an image, or a list or generator of these, got None.")
         prompts = {
@@ -335,6 +379,8 @@ class ReferringMattingPipeline(Pipeline):
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
         _check_loading(kwargs)
+        if not isinstance(kwargs.get("cutout", True), bool):
+            raise ValueError(f"cutout must be True or False, got {kwargs['cutout']!r}.")
         if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
             raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
@@ -408,7 +454,7 @@ class ReferringMattingPipeline(Pipeline):
 
     def postprocess(
         self, model_outputs: dict[str, Any], cutout: bool = True, foreground: str = FOREGROUND_METHODS[0]
-    ) -> "dict[str, Any] | MattingResults":
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """Resize the alphas of an image and make cutouts.
 
         Args:
@@ -420,7 +466,9 @@ class ReferringMattingPipeline(Pipeline):
             A dict for one object, a list of dicts for several; see [`__call__`].
         """
         results = MattingResults(model_outputs["image"], model_outputs["alphas"], foreground if cutout else None)
-        return results[0] if len(results) == 1 else results
+        if len(results) == 1:
+            return results[0]
+        return results if results.count_bytes() > _BYTES_OF_RESULTS else list(results)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the model and the processor.
@@ -436,6 +484,14 @@ class ReferringMattingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
         if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             custom_object_save(self, save_directory)
+
+
+def _check_batches(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for an invalid number of images per batch or of processes."""
+    for name, least in (("batch_size", 1), ("num_workers", 0)):
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 def _check_loading(settings: Mapping[str, Any]) -> None:
@@ -456,8 +512,10 @@ def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[A
         meant = difflib.get_close_matches(str(name), _OBJECT_DEPTHS, n=1, cutoff=0.8)
         if meant and str(name).startswith("input_"):  # any other name may be that of a column
             raise ValueError(f"Unknown key {name!r} beside the image: did you mean {meant[0]!r}?")
-    if sample.get("image") is None:
+    if "image" not in sample:
         raise ValueError(f'A dict must have the key "image", got {sorted(map(str, sample))}.')
+    if sample["image"] is None:
+        raise ValueError('The "image" of a dict must be an image, got None.')
     return sample["image"], {**prompts, **{name: sample[name] for name in _OBJECT_DEPTHS if name in sample}}
 
 
