@@ -337,6 +337,7 @@ class FCLMImageProcessorBase:
         pixels = []
         for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
             tensor = convert_to_tensor(image, kwargs["do_convert_rgb"], keep_float, layout, f"image {index}", None)
+            _check_channels(len(tensor), kwargs)
             resized = _find_resized_size(size, kwargs["size"]) if kwargs["do_resize"] else size
             pixels.append(self.transform_image(tensor if device is None else tensor.to(device), resized, **kwargs))
         resized_sizes = [tuple(image.shape[-2:]) for image in pixels]
@@ -367,9 +368,8 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     resample = settings.get("resample")
     if resample not in (None, *PILImageResampling) and not isinstance(resample, enum.Enum):  # one of torchvision's
         raise ValueError(f"resample must be one of PIL.Image.Resampling, got {resample!r}.")
-    for name, value in _list_sides(settings):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    for name in ("size", "pad_size", "size_divisor"):
+        _check_sides(name, settings.get(name))
     for name in ("rescale_factor", "image_mean", "image_std"):
         _check_numbers(name, settings.get(name))
 
@@ -385,13 +385,20 @@ def _check_numbers(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be {kind}, or one for each channel, got {value!r}.")
 
 
-def _list_sides(settings: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the settings that are numbers of pixels."""
-    sides = [("size_divisor", settings.get("size_divisor"))]
-    for name in ("size", "pad_size"):
-        if settings.get(name) is not None:
-            sides += [(f"{name}[{side!r}]", value) for side, value in dict(settings[name]).items()]
-    return sides
+def _check_channels(channels: int, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the numbers of a normalization fit the channels of an image."""
+    for name in ("image_mean", "image_std") if settings.get("do_normalize") else ():
+        value = settings[name]
+        if isinstance(value, (list, tuple)) and len(value) not in (1, channels):
+            raise ValueError(f"{name} must have one number for each of {channels} channels, got {value!r}.")
+
+
+def _check_sides(name: str, value: Any) -> None:
+    """Raise ValueError unless all numbers of pixels in a setting are integers of at least 1."""
+    sides = dict(value).values() if isinstance(value, (Mapping, SizeDict)) else [value]
+    if any(each is not None and (type(each) is not int or each < 1) for each in sides):
+        shown = dict(value) if isinstance(value, SizeDict) else value
+        raise ValueError(f"{name} must be at least 1 and an integer, for each side if it has several, got {shown!r}.")
 
 
 def _check_area(height: int, width: int, name: str) -> None:

@@ -37,6 +37,7 @@ _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "att
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
 _ROWS_PER_STRIP = 256
+_process = os.getpid()  # in a forked process that of its parent, until the first call
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
 _BYTES_OF_RESULTS = 512 * 1024 * 1024  # of more than this, each result is made when it is accessed
 
@@ -334,6 +335,7 @@ class ReferringMattingPipeline(Pipeline):
                 index.
             TypeError: If an argument is unknown, or an input cannot be an image.
         """
+        _use_one_thread_after_fork()
         images = kwargs.pop("inputs", images)
         _check_batches(kwargs)
         if images is None and "image" in kwargs:
@@ -484,6 +486,18 @@ class ReferringMattingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
         if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             custom_object_save(self, save_directory)
+
+
+def _use_one_thread_after_fork() -> None:
+    """Let torch use one thread in a process that was forked from one that has run it, as workers of a DataLoader do.
+
+    The threads of OpenMP do not survive a fork, so that the next operation that is split among them never ends. A
+    number of threads that is set after the first call is kept.
+    """
+    global _process
+    if _process != os.getpid():
+        _process = os.getpid()
+        torch.set_num_threads(1)
 
 
 def _check_batches(settings: Mapping[str, Any]) -> None:

@@ -39,10 +39,11 @@ def run(runs: int, seed: int, kinds: list[str], folder: Path) -> int:
         except BaseException as error:
             counts[kind]["harm"] += 1
             place = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"seed {index}, {kind}: {type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})")
+            told = f"{type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})"
+            print(f"seed {index}, {kind}: {told}", flush=True)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         slowest = max(slowest, time.process_time() - began)
-        if (index + 1 - seed) % 1000 == 0 or index + 1 == seed + runs:
+        if (index + 1 - seed) % 500 == 0 or index + 1 == seed + runs:
             print(
                 f"{index + 1 - seed} in {time.process_time() - start:.0f} s of CPU time:"
                 f" { {kind: dict(each) for kind, each in counts.items()} }, slowest {slowest:.2f} s,"

@@ -14,6 +14,8 @@ from tiny_model import tiny_model, tiny_processor
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.hub.checkpoints import explain_errors, load_checkpoint, load_complete
+from fclm_hf.image_processing_base_fclm import resize_maps
+from fclm_hf.pipeline_fclm import decode_alphas
 
 
 PROMPTS = "prompts"
@@ -64,6 +66,22 @@ def mutate_json(value: Any, generator: random.Random) -> Any:
     return value
 
 
+def make_prompts(generator: random.Random) -> dict[str, Any]:
+    """Return some kinds of prompts with numbers in and near the image; half of them are broken."""
+    kinds = [name for name in _GOOD_PROMPTS if generator.random() < 0.6]
+    prompts = {name: _GOOD_PROMPTS[name] for name in kinds if name != "input_labels" or "input_points" in kinds}
+    if generator.random() < 0.5:
+        return {name: mutate_json(value, generator) for name, value in prompts.items()}
+    prompts = copy.deepcopy(prompts)
+    for parent, key in list(_list_places(prompts)):
+        if isinstance(parent[key], int) and parent[key] > 1:
+            parent[key] = generator.choice([generator.randint(-1, 41), generator.uniform(0, 30), float(parent[key])])
+    if "text" in prompts:
+        texts = [chr(generator.randrange(1, 0xD7FF)) * generator.randint(1, 40) for _ in range(2)]
+        prompts["text"] = [[generator.choice(["low", text]) for text in texts]]
+    return prompts
+
+
 def mutate_file(data: bytes, generator: random.Random) -> bytes:
     """Break a JSON or safetensors file: its structure, or its bytes."""
     if generator.random() < 0.2:
@@ -110,8 +128,7 @@ class HostileCheckpoint:
     def try_one(self, kind: str, generator: random.Random) -> str:
         """Break something, use it, and return "result" or the name of the documented error; raise any other."""
         if kind == PROMPTS:
-            prompts = mutate_json(_GOOD_PROMPTS, generator)
-            return self.run(self.model, self.processor, prompts if isinstance(prompts, dict) else {"text": prompts})
+            return self.run(self.model, self.processor, make_prompts(generator))
         (self.folder / kind).write_bytes(mutate_file(self.files[kind], generator))
         try:
             model, processor = self.load(kind)
@@ -134,17 +151,19 @@ class HostileCheckpoint:
 
     def run(self, model: FCLMForImageMatting, processor: FCLMProcessor, prompts: dict[str, Any]) -> str:
         """Matte with prompts; check the alphas, or that the error names an argument or setting."""
+        size = (PHOTO.height, PHOTO.width)
         try:
-            inputs = processor(PHOTO, **{name: prompts[name] for name in _GOOD_PROMPTS.keys() & prompts.keys()})
+            inputs = processor(PHOTO, **prompts)
+            with torch.no_grad():
+                embeddings = model.get_image_embeddings(inputs["pixel_values"], inputs["pixel_mask"])
+                alpha = resize_maps(decode_alphas(model, embeddings, inputs), size)
         except (TypeError, ValueError) as error:
-            names = (*_GOOD_PROMPTS, "Image 0", *processor.image_processor.to_dict(), *processor.tokenizer.init_kwargs)
-            if not any(name in str(error) for name in names):
+            settings = *processor.image_processor.to_dict(), *processor.tokenizer.init_kwargs
+            if not any(name in str(error) for name in ("Image 0", "input_ids", *_GOOD_PROMPTS, *settings)):
                 raise AssertionError(f"the error names no argument: {error!r}") from error
             return type(error).__name__
-        size = (PHOTO.height, PHOTO.width)
-        with torch.no_grad():
-            outputs = model(**{name: value for name, value in inputs.items() if name != "original_sizes"})
-        alpha = processor.post_process_image_matting(outputs, [size])[0]["alpha"]
-        if tuple(alpha.shape[1:]) != size or not ((alpha >= 0) & (alpha <= 1)).all():
+        if model is not self.model and not torch.isfinite(alpha).all():
+            return "not finite"  # broken weights are any numbers
+        if tuple(alpha.shape[1:]) != size or not ((alpha >= -1e-6) & (alpha <= 1 + 1e-6)).all():
             raise AssertionError(f"alphas of shape {tuple(alpha.shape)} in [{alpha.min()}, {alpha.max()}]")
         return "result"
