@@ -143,9 +143,12 @@ def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _check_outputs(fields: dict[str, Any], name: str) -> None:
-    """Raise ValueError if a part of the model would return tuples, as outputs are read by their names."""
+    """Raise ValueError if a part of the model would return tuples instead of named outputs, or has no such layers."""
     if fields.get("return_dict", True) is not True:
         raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
+    indices = fields.get("out_indices")
+    if indices is not None and not all(type(index) is int for index in indices):
+        raise ValueError(f"{name}.out_indices must be integers, got {indices!r}.")
 
 
 def has_code(module: str) -> bool:

@@ -395,7 +395,7 @@ def _check_channels(channels: int, settings: Mapping[str, Any]) -> None:
 
 def _check_sides(name: str, value: Any) -> None:
     """Raise ValueError unless all numbers of pixels in a setting are integers of at least 1."""
-    sides = dict(value).values() if isinstance(value, (Mapping, SizeDict)) else [value]
+    sides = dict(value).values() if isinstance(value, SizeDict) else [value]
     if any(each is not None and (type(each) is not int or each < 1) for each in sides):
         shown = dict(value) if isinstance(value, SizeDict) else value
         raise ValueError(f"{name} must be at least 1 and an integer, for each side if it has several, got {shown!r}.")

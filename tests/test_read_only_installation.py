@@ -21,7 +21,9 @@ import os
 import sys
 from PIL import Image
 from transformers import pipeline
+from transformers.utils import logging
 import fclm_hf
+logging.disable_progress_bar()
 assert fclm_hf.__file__.startswith(sys.argv[1]), fclm_hf.__file__
 assert not os.access(sys.argv[1], os.W_OK) and not os.access(os.path.expanduser("~"), os.W_OK)
 result = pipeline("referring-matting", device="cpu")(sys.argv[2], text="a disc")

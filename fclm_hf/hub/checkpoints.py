@@ -175,7 +175,7 @@ def find_weights(folder: str | os.PathLike) -> list[Path]:
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f'{index} must map weights to files under "weight_map": {error!r}.') from error
     for name in names:
-        if not isinstance(name, str) or re.fullmatch(r"[\w.-]+\.safetensors", name) is None:
+        if not isinstance(name, str) or re.fullmatch(r"[\w.-]{1,200}\.safetensors", name) is None:
             raise ValueError(f"{index} must name safetensors files in its own folder, got {name!r}.")
     return [index, *(Path(folder) / name for name in sorted(set(names)))]
 

@@ -61,6 +61,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.set_verbosity(logging.CRITICAL)
+    logging.get_logger("fclm_hf").setLevel(logging.CRITICAL)
     logging.disable_progress_bar()
     faulthandler.enable()
     signal.signal(signal.SIGVTALRM, stop)

@@ -1,0 +1,39 @@
+"""Broken prompts and checkpoint files give a result or a documented error; `fuzz_checkpoints.py` tries thousands."""
+
+import collections
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from checkpoint_mutations import KINDS, PROMPTS, HostileCheckpoint
+from limits import SECONDS
+
+
+RUNS = int(os.environ.get("FCLM_FUZZ_RUNS", "16"))  # of each kind
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> HostileCheckpoint:
+    return HostileCheckpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_broken_does_no_harm(checkpoint: HostileCheckpoint, kind: str) -> None:
+    outcomes: collections.Counter[str] = collections.Counter()
+    for seed in range(RUNS):
+        start = time.process_time()
+        outcomes[checkpoint.try_one(kind, random.Random(seed))] += 1
+        assert time.process_time() - start < SECONDS
+    assert outcomes.keys() <= {"result", "not finite", "ValueError", "TypeError", "OSError"}
+    assert outcomes["result"] < RUNS  # or nothing is broken
+
+
+def test_a_checkpoint_is_whole_before_it_is_broken(checkpoint: HostileCheckpoint) -> None:
+    for kind in KINDS:
+        if kind != PROMPTS:
+            assert Path(checkpoint.folder / kind).read_bytes() == checkpoint.files[kind]
+            model, processor = checkpoint.load(kind)
+            assert checkpoint.run(model, processor, {"text": "low"}) == "result"
