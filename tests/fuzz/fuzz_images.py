@@ -9,6 +9,7 @@ A file that breaks something is written to --keep, and the exit code is 1.
 import argparse
 import collections
 import faulthandler
+import gc
 import hashlib
 import random
 import signal
@@ -16,9 +17,13 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import FunctionType
 
 from image_mutations import OPERATIONS, load_hostile_file, make_seeds, mutate
 from limits import MEMORY, SECONDS, find_peak, limit_memory, stop
+
+
+READERS = ("PIL", "fclm_hf.image_loading_fclm", "fclm_hf.image_utils_fclm")
 
 
 def run_random(runs: int, seed: int, keep: Path) -> int:
@@ -62,14 +67,22 @@ def run_random(runs: int, seed: int, keep: Path) -> int:
 
 
 def run_atheris(arguments: list[str], keep: Path) -> None:
-    """Break files guided by the coverage of Python code, without end unless `arguments` set one."""
+    """Break files guided by the coverage of the Python code that reads them, without end unless `arguments` set one."""
     import atheris
 
     corpus = keep / "corpus"
     corpus.mkdir(exist_ok=True)
     for name, data in make_seeds().items():
         (corpus / name).write_bytes(data)
-    atheris.instrument_all()
+        load_hostile_file(data)  # imports what reads it
+    read = [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, FunctionType) and (each.__module__ or "").startswith(READERS)
+    ]
+    for function in read:
+        atheris.instrument_func(function)
+    print(f"{len(read)} functions are instrumented, {len(list(corpus.iterdir()))} files are in {corpus}", flush=True)
     options = [f"-timeout={SECONDS}", "-rss_limit_mb=2048", "-max_len=20000", f"-artifact_prefix={keep}/"]
     atheris.Setup([sys.argv[0], *options, *arguments, str(corpus)], lambda data: load_hostile_file(data) and None)
     atheris.Fuzz()
