@@ -146,6 +146,9 @@ def _check_outputs(fields: dict[str, Any], name: str) -> None:
     """Raise ValueError if a part of the model would return tuples instead of named outputs, or has no such layers."""
     if fields.get("return_dict", True) is not True:
         raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
+    for key in ("output_hidden_states", "output_attentions"):
+        if not isinstance(fields.get(key), (bool, type(None))):
+            raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
     indices = fields.get("out_indices")
     if indices is not None and not all(type(index) is int for index in indices):
         raise ValueError(f"{name}.out_indices must be integers, got {indices!r}.")

@@ -662,7 +662,7 @@ class FCLMProcessor(ProcessorMixin):
         """Warn of texts of which the tokenizer has kept the beginning only."""
         for text, mask in zip(texts, masks, strict=True):
             kept = sum(mask)
-            if len(text) >= kept >= self.tokenizer.model_max_length:
+            if kept >= self.tokenizer.model_max_length:
                 tokens = len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
                 if tokens > kept:
                     logger.warning(f"Only the first {kept} of {tokens} tokens of a text are used: {_show(text)}.")

@@ -92,3 +92,16 @@ def test_pickled_weights_are_not_read(tmp_path: Path, command: str) -> None:
     assert result.exit_code == 1
     assert "model.safetensors" in result.output
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"return_dict": False}, "backbone_config.return_dict must be True, got False"),
+        ({"output_hidden_states": "cls"}, "backbone_config.output_hidden_states must be True or False, got 'cls'"),
+    ],
+)
+def test_outputs_that_the_model_cannot_read(fields: dict, problem: str) -> None:
+    with pytest.raises(StrictDataclassError) as caught:
+        tiny_config(backbone_config={**TINY_DINOV2, **fields})
+    assert problem in str(caught.value)

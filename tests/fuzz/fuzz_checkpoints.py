@@ -12,13 +12,12 @@ import random
 import signal
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from pathlib import Path
 
 from checkpoint_mutations import KINDS, HostileCheckpoint
-from limits import MEMORY, SECONDS, find_peak, limit_memory, stop
+from limits import MEMORY, SECONDS, find_peak, find_time, limit_memory, stop
 from transformers.utils import logging
 
 
@@ -27,10 +26,10 @@ def run(runs: int, seed: int, kinds: list[str], folder: Path) -> int:
     checkpoint = HostileCheckpoint(folder)
     limit_memory(MEMORY)
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    slowest, before, start = 0.0, find_peak(), time.process_time()
+    slowest, before, start = 0.0, find_peak(), find_time()
     for index in range(seed, seed + runs):
         kind = kinds[index % len(kinds)]
-        began = time.process_time()
+        began = find_time()
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         try:
             counts[kind][checkpoint.try_one(kind, random.Random(index))] += 1
@@ -42,10 +41,10 @@ def run(runs: int, seed: int, kinds: list[str], folder: Path) -> int:
             told = f"{type(error).__name__}: {str(error)[:300]} ({place.filename}:{place.lineno})"
             print(f"seed {index}, {kind}: {told}", flush=True)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        slowest = max(slowest, time.process_time() - began)
+        slowest = max(slowest, find_time() - began)
         if (index + 1 - seed) % 500 == 0 or index + 1 == seed + runs:
             print(
-                f"{index + 1 - seed} in {time.process_time() - start:.0f} s of CPU time:"
+                f"{index + 1 - seed} in {find_time() - start:.0f} s of CPU time:"
                 f" { {kind: dict(each) for kind, each in counts.items()} }, slowest {slowest:.2f} s,"
                 f" memory grew by {(find_peak() - before) / 1e6:.0f} MB",
                 flush=True,

@@ -14,13 +14,12 @@ import hashlib
 import random
 import signal
 import sys
-import time
 import warnings
 from pathlib import Path
 from types import FunctionType
 
 from image_mutations import OPERATIONS, load_hostile_file, make_seeds, mutate
-from limits import MEMORY, SECONDS, find_peak, limit_memory, stop
+from limits import MEMORY, SECONDS, find_peak, find_time, limit_memory, stop
 
 
 READERS = ("PIL", "fclm_hf.image_loading_fclm", "fclm_hf.image_utils_fclm")
@@ -33,7 +32,7 @@ def run_random(runs: int, seed: int, keep: Path) -> int:
     load_hostile_file(seeds[0][1])  # what is loaded once does not count
     limit_memory(MEMORY)
     counts: collections.Counter[str] = collections.Counter()
-    slowest, before, start = 0.0, find_peak(), time.process_time()
+    slowest, before, start = 0.0, find_peak(), find_time()
     for index in range(runs):
         name, data = generator.choice(seeds)
         changes = [
@@ -42,7 +41,7 @@ def run_random(runs: int, seed: int, keep: Path) -> int:
         ]
         broken = mutate(data, changes, repair=generator.random() < 0.7)
         (keep / "current.img").write_bytes(broken)  # what is left if the process dies
-        began = time.process_time()
+        began = find_time()
         signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
         try:
             counts["image" if load_hostile_file(broken) else "error"] += 1
@@ -54,11 +53,11 @@ def run_random(runs: int, seed: int, keep: Path) -> int:
             if isinstance(error, KeyboardInterrupt):
                 break
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        slowest = max(slowest, time.process_time() - began)
+        slowest = max(slowest, find_time() - began)
         if (index + 1) % 10000 == 0 or index + 1 == runs:
             grown = (find_peak() - before) / 1e6
             print(
-                f"{index + 1} files in {time.process_time() - start:.0f} s of CPU time: {dict(counts)},"
+                f"{index + 1} files in {find_time() - start:.0f} s of CPU time: {dict(counts)},"
                 f" slowest {slowest:.2f} s, memory grew by {grown:.0f} MB",
                 flush=True,
             )
