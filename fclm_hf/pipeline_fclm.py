@@ -66,12 +66,7 @@ def decode_alphas(
         ValueError: If the tokens of a text are not in the vocabulary of the model.
     """
     prompts = {name: inputs[name] for name in _OBJECT_KEYS if name in inputs}
-    vocabulary = model.config.text_config.vocab_size
-    if (
-        "input_ids" in prompts
-        and not 0 <= int(prompts["input_ids"].min()) <= int(prompts["input_ids"].max()) < vocabulary
-    ):
-        raise ValueError(f"input_ids must be in [0, {vocabulary - 1}]: the tokenizer does not fit the model.")
+    _check_tokens(model, prompts)
     prompts = {name: values.to(model.device) for name, values in prompts.items()}
     height, width = image_embeddings.image_sizes[0].tolist()
     objects = max([1, *(values.shape[1] for values in prompts.values())])
@@ -85,6 +80,18 @@ def decode_alphas(
         outputs = model(image_embeddings=image_embeddings, **chunk)
         alphas.append(outputs.alphas[0, :, :height, :width].float().cpu())
     return torch.cat(alphas)
+
+
+def _check_tokens(model: Any, prompts: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError if the tokens of a text are not in the vocabulary of a model."""
+    text_config, tokens = getattr(model.config, "text_config", None), prompts.get("input_ids")
+    if text_config is None or tokens is None:
+        return
+    if int(tokens.min()) < 0 or int(tokens.max()) >= text_config.vocab_size:
+        raise ValueError(
+            f"input_ids must be in [0, {text_config.vocab_size - 1}], got {int(tokens.min())} to {int(tokens.max())}:"
+            " the tokenizer does not fit the model."
+        )
 
 
 @dataclass

@@ -669,7 +669,7 @@ def test_tokens_that_the_model_does_not_know(pipe: ReferringMattingPipeline) -> 
     with torch.no_grad():
         embeddings = pipe.model.get_image_embeddings(inputs["pixel_values"], inputs["pixel_mask"])
     inputs["input_ids"][0, 0, 1] = pipe.model.config.text_config.vocab_size
-    with pytest.raises(ValueError, match=r"input_ids must be in \[0, \d+\]: the tokenizer does not fit the model"):
+    with pytest.raises(ValueError, match=r"input_ids must be in \[0, \d+\], got \d+ to \d+: the tokenizer does not"):
         pipeline_fclm.decode_alphas(pipe.model, embeddings, inputs)
 
 
