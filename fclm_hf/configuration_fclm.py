@@ -143,12 +143,16 @@ def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _check_outputs(fields: dict[str, Any], name: str) -> None:
-    """Raise ValueError if a part of the model would return tuples instead of named outputs, or has no such layers."""
+    """Raise ValueError for fields that make outputs of a part of the model unusable, which transformers accepts."""
     if fields.get("return_dict", True) is not True:
         raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
     for key in ("output_hidden_states", "output_attentions"):
         if not isinstance(fields.get(key), (bool, type(None))):
             raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
+    for key, value in fields.items():
+        ids = value if isinstance(value, list) else [value]
+        if key.endswith("_token_id") and any(isinstance(each, int) and abs(each) > MAX_SIZE for each in ids):
+            raise ValueError(f"{name}.{key} must be at most {MAX_SIZE}, got {value!r}.")
     indices = fields.get("out_indices")
     if indices is not None and not all(type(index) is int for index in indices):
         raise ValueError(f"{name}.out_indices must be integers, got {indices!r}.")

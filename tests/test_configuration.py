@@ -97,6 +97,8 @@ def test_pickled_weights_are_not_read(tmp_path: Path, command: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
+        ({"eos_token_id": 10**30}, "backbone_config.eos_token_id must be at most 1000000, got 1000"),
+        ({"out_indices": ["1"]}, "out_indices"),
         ({"return_dict": False}, "backbone_config.return_dict must be True, got False"),
         ({"output_hidden_states": "cls"}, "backbone_config.output_hidden_states must be True or False, got 'cls'"),
     ],

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from ..utils.errors import is_panic
+
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -40,7 +42,9 @@ def exit_on_error(
     expected = (ImportError, OSError, RuntimeError, ValueError, StrictDataclassError, httpx.HTTPError, *errors)
     try:
         yield
-    except expected as error:
+    except BaseException as error:
+        if not isinstance(error, expected) and not (errors and is_panic(error)):
+            raise
         # a config of transformers wraps what is wrong with it
         message = str(error.__cause__ or error) if isinstance(error, StrictDataclassError) else str(error)
         argument, *rest = message.split(" ", 1)

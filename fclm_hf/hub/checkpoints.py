@@ -18,6 +18,7 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_N
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
+from ..utils.errors import is_panic
 
 
 CHECKPOINT_FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
@@ -129,10 +130,10 @@ def explain_errors(checkpoint: str | os.PathLike) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, ValueError) and str(checkpoint) in str(error):
+    except BaseException as error:
+        named = isinstance(error, ValueError) and str(checkpoint) in str(error)
+        ours = isinstance(error, (OSError, MemoryError)) or named
+        if ours or not (isinstance(error, Exception) or is_panic(error)):
             raise
         cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
         reason = str(cause) if isinstance(cause, (ValueError, TypeError)) else f"{type(cause).__name__}: {cause}"

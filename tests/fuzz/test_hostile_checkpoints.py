@@ -36,3 +36,22 @@ def test_a_checkpoint_is_whole_before_it_is_broken(checkpoint: HostileCheckpoint
             assert Path(checkpoint.folder / kind).read_bytes() == checkpoint.files[kind]
             model, processor = checkpoint.load(kind)
             assert checkpoint.run(model, processor, {"text": "low"}) == "result"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        ("config.json", 115),
+        ("config.json", 1042),
+        ("config.json", 1121),
+        ("processor_config.json", 7),
+        ("processor_config.json", 1292),
+        ("processor_config.json", 2569),
+        ("tokenizer.json", 3148),
+        ("tokenizer_config.json", 22),
+        ("tokenizer_config.json", 124),
+    ],
+)
+def test_what_did_harm_once(checkpoint: HostileCheckpoint, kind: str, seed: int) -> None:
+    assert checkpoint.try_one(kind, random.Random(seed)) in ("result", "ValueError", "TypeError", "OSError")

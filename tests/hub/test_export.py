@@ -268,6 +268,17 @@ def test_names_of_chat_templates_stay_in_the_export(saved: Path, tmp_path: Path,
     assert [path for path in sorted(tmp_path.rglob("*")) if tmp_path / "out" not in (path, *path.parents)] == before
 
 
+def test_panics_of_rust_code_are_errors() -> None:
+    """They are no `Exception`, so that only those that are meant are caught."""
+    panic = type("PanicException", (BaseException,), {})
+    problem = "checkpoint folder cannot be loaded: PanicException: index out of range"
+    with pytest.raises(ValueError, match=problem), checkpoints.explain_errors("folder"):
+        raise panic("index out of range")
+    for error in (KeyboardInterrupt, SystemExit, OSError, MemoryError):
+        with pytest.raises(error), checkpoints.explain_errors("folder"):
+            raise error
+
+
 def test_hostile_checkpoints_are_one_clear_error(saved: Path, tmp_path: Path) -> None:
     """Whatever transformers and the libraries below it raise."""
     for name, content in [
