@@ -90,6 +90,7 @@ def test_threads_that_are_set_after_a_fork_are_kept(monkeypatch: pytest.MonkeyPa
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow  # each imports everything
 def test_spawned_processes(checkpoint: Path, expected: list[list[bytes]]) -> None:
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn"), **ONE_THREAD) as pool:
         loading = pool.map(matte_workers.matte_with_loaded, [checkpoint] * 4, SEEDS, timeout=600)
