@@ -119,6 +119,8 @@ def check_sizes(fields: dict[str, Any], name: str) -> None:
         limit = MAX_LAYERS if is_depth else MAX_SIZE
         if number > limit or number != number:
             raise ValueError(f"{name}.{key} must be at most {limit}, got {number}.")
+        if number < 0:
+            raise ValueError(f"{name}.{key} must not be negative, got {number}.")
         if is_depth:
             layers = max(layers, number)
         else:
@@ -142,6 +144,16 @@ def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
                     yield key, each
 
 
+def _is_token(value: Any) -> bool:
+    """Return whether a value can be the number of a token, or none is set."""
+    return value is None or (type(value) is int and abs(value) <= MAX_SIZE)
+
+
+def _is_share(value: Any) -> bool:
+    """Return whether a value is a probability, or no number."""
+    return not isinstance(value, (int, float)) or 0 <= value <= 1
+
+
 def _check_outputs(fields: dict[str, Any], name: str) -> None:
     """Raise ValueError for fields that make outputs of a part of the model unusable, which transformers accepts."""
     if fields.get("return_dict", True) is not True:
@@ -150,9 +162,11 @@ def _check_outputs(fields: dict[str, Any], name: str) -> None:
         if not isinstance(fields.get(key), (bool, type(None))):
             raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
     for key, value in fields.items():
-        ids = value if isinstance(value, list) else [value]
-        if key.endswith("_token_id") and any(isinstance(each, int) and abs(each) > MAX_SIZE for each in ids):
-            raise ValueError(f"{name}.{key} must be at most {MAX_SIZE}, got {value!r}.")
+        each = value if isinstance(value, list) else [value]
+        if key.endswith("_token_id") and not all(_is_token(item) for item in each):
+            raise ValueError(f"{name}.{key} must be an integer of at most {MAX_SIZE}, got {value!r}.")
+        if key.endswith(("dropout", "_prob")) and not all(_is_share(item) for item in each):
+            raise ValueError(f"{name}.{key} must be in [0, 1], got {value!r}.")
     indices = fields.get("out_indices")
     if indices is not None and not all(type(index) is int for index in indices):
         raise ValueError(f"{name}.out_indices must be integers, got {indices!r}.")
