@@ -119,6 +119,8 @@ def check_sizes(fields: dict[str, Any], name: str) -> None:
         limit = MAX_LAYERS if is_depth else MAX_SIZE
         if number > limit or number != number:
             raise ValueError(f"{name}.{key} must be at most {limit}, got {number}.")
+        if number < 0:
+            raise ValueError(f"{name}.{key} must not be negative, got {number}.")
         if is_depth:
             layers = max(layers, number)
         else:
@@ -140,6 +142,34 @@ def _list_numbers(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
             for each in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(each, (int, float)) and not isinstance(each, bool):
                     yield key, each
+
+
+def _is_token(value: Any) -> bool:
+    """Return whether a value can be the number of a token, or none is set."""
+    return value is None or (type(value) is int and abs(value) <= MAX_SIZE)
+
+
+def _is_share(value: Any) -> bool:
+    """Return whether a value is a probability, or no number."""
+    return not isinstance(value, (int, float)) or 0 <= value <= 1
+
+
+def _check_outputs(fields: dict[str, Any], name: str) -> None:
+    """Raise ValueError for fields that make outputs of a part of the model unusable, which transformers accepts."""
+    if fields.get("return_dict", True) is not True:
+        raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
+    for key in ("output_hidden_states", "output_attentions"):
+        if not isinstance(fields.get(key), (bool, type(None))):
+            raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
+    for key, value in fields.items():
+        each = value if isinstance(value, list) else [value]
+        if key.endswith("_token_id") and not all(_is_token(item) for item in each):
+            raise ValueError(f"{name}.{key} must be an integer of at most {MAX_SIZE}, got {value!r}.")
+        if key.endswith(("dropout", "_prob")) and not all(_is_share(item) for item in each):
+            raise ValueError(f"{name}.{key} must be in [0, 1], got {value!r}.")
+    indices = fields.get("out_indices")
+    if indices is not None and not all(type(index) is int for index in indices):
+        raise ValueError(f"{name}.out_indices must be integers, got {indices!r}.")
 
 
 def has_code(module: str) -> bool:
@@ -295,7 +325,9 @@ class FCLMConfig(PreTrainedConfig):
         check_sizes(own, "config")
         for name in ("backbone_config", "text_config"):
             part = getattr(self, name)
-            check_sizes(part.to_dict() if isinstance(part, PreTrainedConfig) else part or {}, name)
+            fields = part.to_dict() if isinstance(part, PreTrainedConfig) else part or {}
+            check_sizes(fields, name)
+            _check_outputs(fields, name)
         if self.hidden_size % (self.decoder_attention_heads * self.attention_downsample_rate) != 0:
             raise ValueError(
                 "hidden_size must be a multiple of decoder_attention_heads * attention_downsample_rate "

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import torch
@@ -43,11 +44,15 @@ _KNOWN_STARTS = {
     b"%pdf": "a PDF",
     b"%!ps": "a PostScript file",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
+    # JPEG, PNG, GIF, and WebP in base64, in lower case
+    **dict.fromkeys((b"/9j/", b"ivborw0kggo", b"r0lgod", b"uklgr"), "base64 text, which must be given as a str"),
 }
 _PIL_MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3  # what PIL.Image.MAX_IMAGE_PIXELS is unless someone sets it
 _ORIENTATION_TAG = 274
 _CHUNK = 1024 * 1024
+_LONGEST_PATH = 1024  # what is longer cannot be the name of a file that someone mistyped
 _MAX_REDIRECTS = 5
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 def open_image(
@@ -130,8 +135,7 @@ def _read_undecoded(image: Mapping[str, Any], name: str, timeout: float, max_byt
         return stream, path or shown
     if path is None:
         raise ValueError(f'{name} must have "bytes" or a "path", got None for both.')
-    is_url = isinstance(path, str) and path.startswith(("http://", "https://"))
-    return _read(path if is_url else Path(path), name, timeout, max_bytes)
+    return _read(path if _is_web_address(path) else Path(path), name, timeout, max_bytes)
 
 
 def _read_path(path: str | bytes, max_bytes: int) -> tuple[BytesIO, str]:
@@ -198,26 +202,49 @@ def _explain_asynchronous(file: Any, name: str) -> str:
     )
 
 
+def _is_web_address(path: Any) -> bool:
+    """Return whether a path is a URL that can be downloaded."""
+    return isinstance(path, str) and path[:8].lower().startswith(("http://", "https://"))
+
+
 def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[BytesIO, str]:
     """Read a URL, path, base64 string or data URL."""
-    if text.startswith(("http://", "https://")):
+    if _is_web_address(text):
         return BytesIO(download(text, timeout, max_bytes)), text
     if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for long names, as base64 strings are
         return _read_path(text, max_bytes)
+    scheme = text[:5].lower()
+    if scheme == "file:":
+        return _read_path(_find_local_path(text, name), max_bytes)
     payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
-    if text.startswith("data:"):
+    if scheme == "data:":
         header, separator, payload = text.partition(",")
-        if not separator or not header.endswith(";base64"):
+        if not separator or not header.lower().endswith(";base64"):
             raise ValueError(f"{name}: a data URL must have the form 'data:image/...;base64,...', got {shown!r}.")
     _check_length(len(payload) * 3 // 4, max_bytes, name)
-    try:
-        data = base64.b64decode("".join(payload.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    data = _decode_base64(payload)
+    if data is None or (payload is text and len(text) <= _LONGEST_PATH and not _is_image_start(data[:32])):
         raise ValueError(
-            f"{name} must be an existing file, a URL that starts with http:// or https://, or a base64 string,"
-            f" got {shown!r}."
-        ) from error
+            f"{name}: there is no file {shown!r}, and it is neither a URL that starts with http:// or https:// nor the"
+            " base64 text of an image."
+        )
     return BytesIO(data), f"{name} (not a file, but base64 text: {shown!r})"
+
+
+def _find_local_path(url: str, name: str) -> str:
+    """Return the path of a file:// URL; raise ValueError if it is on another machine."""
+    parts = urlsplit(url)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise ValueError(f"{name}: a file URL must be that of a local file, file:///..., got {url!r}.")
+    return url2pathname(parts.path)
+
+
+def _decode_base64(text: str) -> bytes | None:
+    """Decode base64 of the usual or the URL-safe alphabet, with or without line breaks; None if it is none."""
+    try:
+        return base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def download(url: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> bytes:
@@ -291,7 +318,7 @@ def _identify(data: BytesIO, name: str, max_pixels: float) -> Image.Image:
     `PIL.Image.open` cannot be given a limit on pixels other than the one that the whole process shares.
     """
     start = data.read(32)
-    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+    if _is_heif_start(start):
         data.seek(0)
         image = _open_heif(data, name)
         _check_size(image.size, max_pixels, name)
@@ -320,6 +347,18 @@ def _identify(data: BytesIO, name: str, max_pixels: float) -> Image.Image:
             return image
     cause = "; ".join(problems) or _describe(data, start)
     raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {cause}.")
+
+
+def _is_heif_start(start: bytes) -> bool:
+    """Return whether a file starts as HEIC files do."""
+    return start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS
+
+
+def _is_image_start(start: bytes) -> bool:
+    """Return whether a file starts as those of some known format do."""
+    Image.init()
+    accepting = (Image.OPEN.get(file_format, (None, None))[1] for file_format in IMAGE_FORMATS)
+    return _is_heif_start(start) or any(accepts is not None and accepts(start[:16]) for accepts in accepting)
 
 
 def _describe(data: BytesIO, start: bytes) -> str:

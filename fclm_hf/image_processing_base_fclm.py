@@ -1,5 +1,6 @@
 """Image processing that the torchvision and PIL backends of FCLM share: everything except resampling."""
 
+import enum
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.image_utils import ImageInput, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from .configuration_fclm import IMAGE_PROCESSOR_CLASSES, copy_code, keep_present
+from .image_loading_fclm import MAX_PIXELS
 from .image_utils_fclm import (
     convert_to_tensor,
     find_image_size,
@@ -25,6 +27,7 @@ from .image_utils_fclm import (
 
 ACCEPTED_SIZES = '{"longest_edge": L}, {"max_height": H, "max_width": W} or {"height": H, "width": W}'
 _NESTING = "image > object > map, or one map (height, width) per image"
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 _FLOAT_TOLERANCE = 1e-3  # resampling overshoots [0, 1] a little
 
@@ -70,8 +73,8 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
     Args:
         segmentation_maps: Nested as image > object > map, or one map per image; for a single image also a map by
             itself. A map is a path, URL, bytes, PIL image in [0, 255], or an array of shape `(height, width)`: uint8 in
-            [0, 255], uint16 in [0, 65535], float in [0, 1] or bool. An array of shape `(num_objects, height, width)`
-            holds the objects of one image.
+            [0, 255], uint16 in [0, 65535], float in [0, 1] or bool, or integers 0 and 1, as of many segmentation
+            masks. An array of shape `(num_objects, height, width)` holds the objects of one image.
         image_sizes: Height and width of each image, which its maps must have, too.
 
     Returns:
@@ -127,12 +130,11 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
     if item is None or isinstance(item, (list, tuple)):
         raise ValueError(f"{name} must be a map, got {type(item).__name__}: expected {_NESTING}.")
     item = open_image(item, name)
-    if isinstance(item, Image.Image):
-        item = _read_pixels(item)
-    values = make_tensor(item, name)
+    is_array = not isinstance(item, Image.Image)
+    values = make_tensor(item if is_array else _read_pixels(item), name)
     if tuple(values.shape) != tuple(size):
         raise ValueError(f"{name} must have the shape {tuple(size)} of its image, got {tuple(values.shape)}.")
-    if values.dtype == torch.bool:
+    if values.dtype == torch.bool or (is_array and _is_binary(values)):
         return values.cpu().float()
     if values.dtype in _FULL_SCALE:
         return values.cpu().to(torch.float32) / _FULL_SCALE[values.dtype]
@@ -142,6 +144,14 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
     if not torch.isfinite(values).all() or values.min() < -_FLOAT_TOLERANCE or values.max() > 1 + _FLOAT_TOLERANCE:
         raise ValueError(f"{name} must have finite float values in [0, 1], got [{values.min():g}, {values.max():g}].")
     return values.clamp(0, 1)
+
+
+def _is_binary(values: torch.Tensor) -> bool:
+    """Return whether a map of integers holds only 0 and 1; such a mask is meant, not an alpha of 1/255."""
+    if values.is_floating_point():
+        return False
+    values = values.to(torch.int64) if values.dtype in _UNSIGNED else values  # torch finds no extremes of these
+    return int(values.max()) == 1 and int(values.min()) >= 0
 
 
 def _read_pixels(image: Image.Image) -> np.ndarray:
@@ -308,12 +318,10 @@ class FCLMImageProcessorBase:
         return super()._standardize_kwargs(size=size, default_to_square=default_to_square, **kwargs)
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        _check_settings(kwargs)  # transformers checks those of the call, but not those of a file
         super()._validate_preprocess_kwargs(**kwargs)
         if kwargs.get("do_center_crop"):
             raise ValueError("do_center_crop must be False, as FCLM keeps the whole image, got True.")
-        divisor = kwargs.get("size_divisor")
-        if divisor is not None and divisor < 1:
-            raise ValueError(f"size_divisor must be at least 1, got {divisor}.")
         if kwargs.get("do_resize"):
             _find_resized_size((1, 1), kwargs["size"])
 
@@ -329,6 +337,7 @@ class FCLMImageProcessorBase:
         pixels = []
         for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
             tensor = convert_to_tensor(image, kwargs["do_convert_rgb"], keep_float, layout, f"image {index}", None)
+            _check_channels(len(tensor), kwargs)
             resized = _find_resized_size(size, kwargs["size"]) if kwargs["do_resize"] else size
             pixels.append(self.transform_image(tensor if device is None else tensor.to(device), resized, **kwargs))
         resized_sizes = [tuple(image.shape[-2:]) for image in pixels]
@@ -346,6 +355,56 @@ class FCLMImageProcessorBase:
         if return_tensors is not None and len(set(padded_sizes)) > 1:
             raise ValueError(f"Images must have the same size without padding, got {resized_sizes}: set do_pad=True.")
         return _pack(data, return_tensors, as_numpy=self.backend == "pil")
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for settings of the wrong type or out of range."""
+    for name in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb", "do_pad", "do_center_crop"):
+        if not isinstance(settings.get(name), (bool, type(None))):
+            raise ValueError(f"{name} must be True or False, got {settings[name]!r}.")
+    for name in ("data_format", "input_data_format"):
+        if settings.get(name) not in (None, "channels_first", "channels_last"):
+            raise ValueError(f'{name} must be "channels_first" or "channels_last", got {settings[name]!r}.')
+    resample = settings.get("resample")
+    if resample not in (None, *PILImageResampling) and not isinstance(resample, enum.Enum):  # one of torchvision's
+        raise ValueError(f"resample must be one of PIL.Image.Resampling, got {resample!r}.")
+    for name in ("size", "pad_size", "size_divisor"):
+        _check_sides(name, settings.get(name))
+    for name in ("rescale_factor", "image_mean", "image_std"):
+        _check_numbers(name, settings.get(name))
+
+
+def _check_numbers(name: str, value: Any) -> None:
+    """Raise ValueError unless a setting is a number, or has one for each channel, whose products are finite."""
+    if value is None:
+        return
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    least, kind = (-1e6, "a finite number") if name == "image_mean" else (1e-6, "a positive, finite number")
+    are_real = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers)
+    if not are_real or len(numbers) not in (1, 3, 4) or not all(least <= each <= 1e6 for each in numbers):
+        raise ValueError(f"{name} must be {kind}, or one for each channel, got {value!r}.")
+
+
+def _check_channels(channels: int, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the numbers of a normalization fit the channels of an image."""
+    for name in ("image_mean", "image_std") if settings.get("do_normalize") else ():
+        value = settings[name]
+        if isinstance(value, (list, tuple)) and len(value) not in (1, channels):
+            raise ValueError(f"{name} must have one number for each of {channels} channels, got {value!r}.")
+
+
+def _check_sides(name: str, value: Any) -> None:
+    """Raise ValueError unless all numbers of pixels in a setting are integers of at least 1."""
+    sides = dict(value).values() if isinstance(value, SizeDict) else [value]
+    if any(each is not None and (type(each) is not int or each < 1) for each in sides):
+        shown = dict(value) if isinstance(value, SizeDict) else value
+        raise ValueError(f"{name} must be at least 1 and an integer, for each side if it has several, got {shown!r}.")
+
+
+def _check_area(height: int, width: int, name: str) -> None:
+    """Raise ValueError for sizes that take more memory than images may."""
+    if height * width > MAX_PIXELS:
+        raise ValueError(f"{name} must not make images of more than {MAX_PIXELS} pixels, got {height} x {width}.")
 
 
 def _check_target_sizes(target_sizes: Any, count: int) -> list[tuple[int, int]]:
@@ -373,6 +432,9 @@ def _find_resized_size(size: tuple[int, int], limit: SizeDict | None) -> tuple[i
         raise ValueError(f"size must be {ACCEPTED_SIZES} with do_resize=True, got None.")
     height, width = size
     if limit.height and limit.width and not limit.longest_edge:
+        if min(limit.height, limit.width) < 1:
+            raise ValueError(f"size must be {ACCEPTED_SIZES} with positive numbers, got {dict(limit)}.")
+        _check_area(limit.height, limit.width, "size")
         return limit.height, limit.width
     if limit.longest_edge and not limit.shortest_edge:
         limits = limit.longest_edge, limit.longest_edge
@@ -398,9 +460,13 @@ def _find_padded_sizes(sizes: list[tuple[int, int]], kwargs: dict[str, Any]) -> 
     if (pad_size := kwargs.get("pad_size")) is not None:
         if not (pad_size.height and pad_size.width) or pad_size.height < height or pad_size.width < width:
             raise ValueError(f"pad_size must have height >= {height} and width >= {width}, got {dict(pad_size)}.")
+        _check_area(pad_size.height, pad_size.width, "pad_size")
         return [(pad_size.height, pad_size.width)] * len(sizes)
     divisor = kwargs.get("size_divisor") or 1
-    return [(-(-height // divisor) * divisor, -(-width // divisor) * divisor)] * len(sizes)
+    padded = -(-height // divisor) * divisor, -(-width // divisor) * divisor
+    if padded[0] * padded[1] > 4 * height * width:  # images of any size are the caller's, padding is ours
+        _check_area(*padded, "size_divisor")
+    return [padded] * len(sizes)
 
 
 def _pad(tensor: torch.Tensor, padded_size: tuple[int, int]) -> torch.Tensor:

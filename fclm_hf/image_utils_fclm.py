@@ -320,6 +320,10 @@ def make_tensor(image: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
     if image.dtype.is_complex if isinstance(image, torch.Tensor) else image.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold real numbers, got dtype {image.dtype}.")
     if isinstance(image, torch.Tensor):
+        if image.is_meta or image.layout != torch.strided:
+            raise ValueError(
+                f"{name} must be a dense tensor with values, got one that is {image.layout} on device {image.device}."
+            )
         return image.detach()
     if image.dtype.kind == "f" and image.dtype.itemsize not in (2, 4, 8):
         image = image.astype(np.float64)

@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, maybe_autocast
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
@@ -1181,6 +1182,27 @@ def align_tensors(model: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
+def _drop_capturing_hooks(module: nn.Module, copies: dict[int, nn.Module]) -> dict[str, Any]:
+    """Return the state of a module without the hooks that record outputs; the first forward pass installs them again.
+
+    Args:
+        module: The module.
+        copies: Copies without hooks of the submodules seen so far, by the identity of these.
+    """
+    state = dict(module.__dict__)
+    state.pop("_output_capturing_hooks_installed", None)
+    hooks = module._forward_hooks
+    recording = {key for key, hook in hooks.items() if hook.__module__ == "transformers.utils.output_capturing"}
+    state["_forward_hooks"] = type(hooks)((key, hook) for key, hook in hooks.items() if key not in recording)
+    state["_modules"] = dict(module._modules)
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in copies:
+            copies[id(child)] = child.__class__.__new__(child.__class__)
+            copies[id(child)].__dict__.update(_drop_capturing_hooks(child, copies))
+        state["_modules"][name] = None if child is None else copies[id(child)]
+    return state
+
+
 def in_own_precision(method: Callable[..., Any]) -> Callable[..., Any]:
     """Make a method of a model that computes in fp32 do so under autocast, unless the model is being trained."""
 
@@ -1231,6 +1253,17 @@ class FCLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling, without the hooks of transformers, which Python cannot pickle."""
+        return _drop_capturing_hooks(self, {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled model and register what its parts record, which transformers does for new ones only."""
+        super().__setstate__(state)
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel):
+                _CAN_RECORD_REGISTRY[module] = module._can_record_outputs
 
     def __init__(self, config: FCLMConfig, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)

@@ -27,7 +27,9 @@ _LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
+_process = os.getpid()  # in a forked process that of its parent, until the first call
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
+_BYTES_OF_RESULTS = 512 * 1024 * 1024  # of more than this, each result is made when it is accessed
 
 
 def decode_alphas(
@@ -48,8 +50,13 @@ def decode_alphas(
     Returns:
         `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1] on the CPU, of the size of the resized
         image without padding.
+
+    Raises:
+        ValueError: If the tokens of a text are not in the vocabulary of the model.
     """
-    prompts = {name: inputs[name].to(model.device) for name in _OBJECT_KEYS if name in inputs}
+    prompts = {name: inputs[name] for name in _OBJECT_KEYS if name in inputs}
+    _check_tokens(model, prompts)
+    prompts = {name: values.to(model.device) for name, values in prompts.items()}
     height, width = image_embeddings.image_sizes[0].tolist()
     objects = max([1, *(values.shape[1] for values in prompts.values())])
     step = objects_per_pass or max(1, _PIXELS_PER_PASS // (height * width))
@@ -62,6 +69,18 @@ def decode_alphas(
         outputs = model(image_embeddings=image_embeddings, **chunk)
         alphas.append(outputs.alphas[0, :, :height, :width].float().cpu())
     return torch.cat(alphas)
+
+
+def _check_tokens(model: Any, prompts: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError if the tokens of a text are not in the vocabulary of a model."""
+    text_config, tokens = getattr(model.config, "text_config", None), prompts.get("input_ids")
+    if text_config is None or tokens is None:
+        return
+    if int(tokens.min()) < 0 or int(tokens.max()) >= text_config.vocab_size:
+        raise ValueError(
+            f"input_ids must be in [0, {text_config.vocab_size - 1}], got {int(tokens.min())} to {int(tokens.max())}:"
+            " the tokenizer does not fit the model."
+        )
 
 
 @dataclass
@@ -141,6 +160,11 @@ class ReferringMattingPipeline(Pipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
+    def __init__(self, *args: Any, device: int | str | torch.device | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, device=device, **kwargs)
+        if isinstance(device, int) and device >= 0 and self.device.type == "cpu":
+            raise ValueError(f'device must be -1 or "cpu", as torch finds no GPU here, got {device}.')
+
     def __call__(
         self,
         images: Any = None,
@@ -192,8 +216,9 @@ class ReferringMattingPipeline(Pipeline):
 
         Returns:
             For an image with one object a dict, for an image with several objects or none a list of dicts in their
-            order ([`MattingResults`]), each made when it is accessed, so that many objects of a large photo fit in
-            memory. For a list of images a list of these, for a generator or dataset an iterator. A dict holds
+            order. Where these take more than 512 MB, each is made when it is accessed ([`MattingResults`]), so that
+            many objects of a large photo fit in memory. For a list of images a list of these, for a generator or
+            dataset an iterator. A dict holds
 
             - **alpha** (`PIL.Image.Image`): The alpha, of mode "L" and the size of the image (after EXIF rotation).
             - **predicted_alpha** (`torch.FloatTensor` of shape `(height, width)`): The alpha in [0, 1].
@@ -205,7 +230,11 @@ class ReferringMattingPipeline(Pipeline):
                 index.
             TypeError: If an argument is unknown, or an input cannot be an image.
         """
+        _use_one_thread_after_fork()
         images = kwargs.pop("inputs", images)
+        _check_batches(kwargs)
+        if images is None and "image" in kwargs:
+            raise TypeError("Unknown argument 'image': did you mean 'images', or its first argument?")
         if images is None:
             raise TypeError("images must be an image, a dict with an image, or a list or generator of these, got None.")
         prompts = {
@@ -249,6 +278,8 @@ class ReferringMattingPipeline(Pipeline):
         if kwargs.get("refine") and not self.model.config.refinement_size:
             raise ValueError("refine=True requires a checkpoint with config.refinement_size, got one without.")
         _check_loading(kwargs)
+        if not isinstance(kwargs.get("cutout", True), bool):
+            raise ValueError(f"cutout must be True or False, got {kwargs['cutout']!r}.")
         if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
             raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
         parameters: tuple[dict[str, Any], ...] = ({}, {}, {})
@@ -330,7 +361,7 @@ class ReferringMattingPipeline(Pipeline):
 
     def postprocess(
         self, model_outputs: dict[str, Any], cutout: bool = True, foreground: str = FOREGROUND_METHODS[0]
-    ) -> "dict[str, Any] | MattingResults":
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """Resize the alphas of an image and make cutouts.
 
         Args:
@@ -342,7 +373,9 @@ class ReferringMattingPipeline(Pipeline):
             A dict for one object, a list of dicts for several; see [`__call__`].
         """
         results = MattingResults(model_outputs["image"], model_outputs["alphas"], foreground if cutout else None)
-        return results[0] if len(results) == 1 else results
+        if len(results) == 1:
+            return results[0]
+        return results if results.count_bytes() > _BYTES_OF_RESULTS else list(results)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the model and the processor.
@@ -358,6 +391,26 @@ class ReferringMattingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
         if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             custom_object_save(self, save_directory)
+
+
+def _use_one_thread_after_fork() -> None:
+    """Let torch use one thread in a process that was forked from one that has run it, as workers of a DataLoader do.
+
+    The threads of OpenMP do not survive a fork, so that the next operation that is split among them never ends. A
+    number of threads that is set after the first call is kept.
+    """
+    global _process
+    if _process != os.getpid():
+        _process = os.getpid()
+        torch.set_num_threads(1)
+
+
+def _check_batches(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError for an invalid number of images per batch or of processes."""
+    for name, least in (("batch_size", 1), ("num_workers", 0)):
+        value = settings.get(name)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 
 def _check_loading(settings: Mapping[str, Any]) -> None:

@@ -25,8 +25,10 @@ def split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[An
         meant = difflib.get_close_matches(str(name), OBJECT_DEPTHS, n=1, cutoff=0.8)
         if meant and str(name).startswith("input_"):  # any other name may be that of a column
             raise ValueError(f"Unknown key {name!r} beside the image: did you mean {meant[0]!r}?")
-    if sample.get("image") is None:
+    if "image" not in sample:
         raise ValueError(f'A dict must have the key "image", got {sorted(map(str, sample))}.')
+    if sample["image"] is None:
+        raise ValueError('The "image" of a dict must be an image, got None.')
     return sample["image"], {**prompts, **{name: sample[name] for name in OBJECT_DEPTHS if name in sample}}
 
 

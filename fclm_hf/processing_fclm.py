@@ -8,16 +8,19 @@ import torch
 from transformers import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.utils import logging
 
 from .configuration_fclm import PROCESSOR_CLASSES, copy_code, keep_present
 from .image_processing_base_fclm import load_segmentation_maps
 from .image_utils_fclm import find_image_size, flatten_images
-from .prompts_fclm import Prompts, Size, check_prompts, has_flat_text, pad_prompts, scale_prompts
+from .prompts_fclm import Prompts, Size, check_prompts, has_flat_text, pad_prompts, scale_prompts, show
 
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
     from .image_processing_fclm import FCLMImageProcessor  # noqa: F401
     from .image_processing_pil_fclm import FCLMImageProcessorPil  # noqa: F401
+
+logger = logging.get_logger(__name__)
 
 _TOKENS = ("input_ids", "attention_mask")
 
@@ -252,8 +255,16 @@ class FCLMProcessor(ProcessorMixin):
         masks: list[list[int]] = []
         if places:
             texts = [prompts.text[i][j] for i, j in places]
-            encoded = self.tokenizer(texts, **{**text_kwargs, "return_tensors": None, "return_attention_mask": True})
-            rows, masks = encoded["input_ids"], encoded["attention_mask"]
+            try:
+                encoded = self.tokenizer(
+                    texts, **{**text_kwargs, "return_tensors": None, "return_attention_mask": True}
+                )
+                rows, masks = encoded["input_ids"], encoded["attention_mask"]
+                self._report_truncation(texts, masks)
+            except BaseException as error:  # whatever a broken tokenizer file makes it raise
+                if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # that of Rust
+                    raise
+                raise ValueError(f"text: the tokenizer has failed: {type(error).__name__}: {error}") from error
         length = max([1, *(len(row) for row in rows)])
         shape = len(prompts.objects), prompts.padded_objects, length
         input_ids = torch.full(shape, self.tokenizer.pad_token_id or 0, dtype=torch.int64)
@@ -262,6 +273,15 @@ class FCLMProcessor(ProcessorMixin):
             input_ids[i, j, : len(row)] = torch.tensor(row)
             attention_mask[i, j, : len(row)] = torch.tensor(mask)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _report_truncation(self, texts: list[str], masks: list[list[int]]) -> None:
+        """Warn of texts of which the tokenizer has kept the beginning only."""
+        for text, mask in zip(texts, masks, strict=True):
+            kept = sum(mask)
+            if kept >= self.tokenizer.model_max_length:
+                tokens = len(self.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+                if tokens > kept:
+                    logger.warning(f"Only the first {kept} of {tokens} tokens of a text are used: {show(text)}.")
 
 
 def _default_to_tensors(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -238,12 +238,12 @@ def _split_objects(name: str, images: Any, count: int) -> list[list[Any] | None]
     """Return the prompts of the objects of each image, or None for an image without any."""
     expected = f"expected {NESTING[name]}, with None for absent prompts"
     if not isinstance(images, list):
-        raise ValueError(f"{name} must be a list, got {_show(images)}: {expected}.")
+        raise ValueError(f"{name} must be a list, got {show(images)}: {expected}.")
     if len(images) != count:
         raise ValueError(f"{name} must hold prompts for {count} images, got {len(images)}: {expected}.")
     for i, objects in enumerate(images):
         if objects is not None and not isinstance(objects, list):
-            raise ValueError(f"{name}[{i}] (image {i}) must be a list of objects, got {_show(objects)}: {expected}.")
+            raise ValueError(f"{name}[{i}] (image {i}) must be a list of objects, got {show(objects)}: {expected}.")
     return images
 
 
@@ -281,20 +281,20 @@ def _check_objects(name: str, index: int, values: list[Any], size: Size | None) 
 def _check_text(value: Any, place: str, size: Size | None) -> str:
     """Return a text; raise ValueError if it is invalid."""
     if not isinstance(value, str):
-        raise ValueError(f"{place} must be a str or None, got {_show(value)}: expected {NESTING['text']}.")
+        raise ValueError(f"{place} must be a str or None, got {show(value)}: expected {NESTING['text']}.")
     if not value.strip():
-        raise ValueError(f"{place} must not be empty, got {_show(value)}. Use None for an object without text.")
+        raise ValueError(f"{place} must not be empty, got {show(value)}. Use None for an object without text.")
     try:
         value.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
-        raise ValueError(f"{place} must be valid Unicode, got {_show(value)}.") from error
+        raise ValueError(f"{place} must be valid Unicode, got {show(value)}.") from error
     return value
 
 
 def _check_points(value: Any, place: str, size: Size | None) -> list[tuple[float, float]]:
     """Return the points of an object; raise ValueError if they are invalid."""
     if not isinstance(value, list):
-        raise ValueError(f"{place} must be a list, got {_show(value)}: expected {NESTING['input_points']}.")
+        raise ValueError(f"{place} must be a list, got {show(value)}: expected {NESTING['input_points']}.")
     if not value:
         raise ValueError(f"{place} must hold at least one point, got []. Use None for an object without points.")
     height, width = _require_image(size, place)
@@ -304,7 +304,7 @@ def _check_points(value: Any, place: str, size: Size | None) -> list[tuple[float
         if not (0 <= x <= width and 0 <= y <= height):
             raise ValueError(
                 f"{place}, point {k}, is outside the image: (x, y) must satisfy 0 <= x <= {width} and"
-                f" 0 <= y <= {height}, got {_show(point)}."
+                f" 0 <= y <= {height}, got {show(point)}."
             )
         points.append((x, y))
     return points
@@ -318,10 +318,10 @@ def _check_mask(value: Any, place: str, size: Size | None) -> torch.Tensor:
 def _check_labels(value: Any, place: str, size: Size | None) -> list[int]:
     """Return the labels of an object; raise ValueError if they are invalid."""
     if not isinstance(value, list):
-        raise ValueError(f"{place} must be a list, got {_show(value)}: expected {NESTING['input_labels']}.")
+        raise ValueError(f"{place} must be a list, got {show(value)}: expected {NESTING['input_labels']}.")
     for k, label in enumerate(value):
         if not isinstance(label, (bool, int, float)) or label not in (0, 1):
-            raise ValueError(f"{place}, point {k}, must be 1 (foreground) or 0 (background), got {_show(label)}.")
+            raise ValueError(f"{place}, point {k}, must be 1 (foreground) or 0 (background), got {show(label)}.")
     return [int(label) for label in value]
 
 
@@ -330,9 +330,9 @@ def _check_box(value: Any, place: str, size: Size | None) -> tuple[float, float,
     x0, y0, x1, y1 = _check_numbers(value, 4, place, NESTING["input_boxes"])
     height, width = _require_image(size, place)
     if x1 <= x0 or y1 <= y0:
-        raise ValueError(f"{place} is empty: must satisfy x0 < x1 and y0 < y1, got {_show(value)}.")
+        raise ValueError(f"{place} is empty: must satisfy x0 < x1 and y0 < y1, got {show(value)}.")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        raise ValueError(f"{place} does not overlap the image of {width} x {height} pixels, got {_show(value)}.")
+        raise ValueError(f"{place} does not overlap the image of {width} x {height} pixels, got {show(value)}.")
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
@@ -340,13 +340,13 @@ def _check_numbers(value: Any, count: int, place: str, expected: str) -> list[fl
     """Return finite floats; raise ValueError unless there are `count` of them."""
     right = isinstance(value, list) and len(value) == count
     if not right or any(isinstance(each, bool) or not isinstance(each, (int, float)) for each in value):
-        raise ValueError(f"{place} must be {count} numbers, got {_show(value)}: expected {expected}.")
+        raise ValueError(f"{place} must be {count} numbers, got {show(value)}: expected {expected}.")
     try:
         numbers = [float(each) for each in value]
     except OverflowError:
         numbers = [math.inf]
     if not all(math.isfinite(each) for each in numbers):
-        raise ValueError(f"{place} must be finite numbers, got NaN or infinity: {_show(value)}.")
+        raise ValueError(f"{place} must be finite numbers, got NaN or infinity: {show(value)}.")
     return numbers
 
 
@@ -368,7 +368,7 @@ def _match_labels(points: list[list[Any]], labels: list[list[Any]] | None) -> li
             given = None if labels is None else labels[i][j]
             place = _locate("input_labels", i, j)
             if each is None and given is not None:
-                raise ValueError(f"{place} must be None, as this object has no points, got {_show(given)}.")
+                raise ValueError(f"{place} must be None, as this object has no points, got {show(given)}.")
             if each is not None and given is not None and len(given) != len(each):
                 raise ValueError(f"{place} must hold one label for each of {len(each)} points, got {len(given)}.")
             row.append([1] * len(each) if each is not None and given is None else given)
@@ -388,7 +388,7 @@ def _locate(name: str, image: int, index: int) -> str:
     return f"{name}[{image}][{index}] (image {image}, object {index})"
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """Return the representation of a value, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

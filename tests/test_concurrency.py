@@ -5,18 +5,18 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import matte_workers
 import pytest
 import torch
 from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 
-from fclm_hf import ReferringMattingPipeline
+from fclm_hf import ReferringMattingPipeline, pipeline_fclm
 
 
 SEEDS = [[0, 1, 2], [3, 4, 5], [0, 2, 4], [5, 3, 1]]
-# as in workers of a DataLoader: the threads of OpenMP do not survive a fork, and their number changes the last bits
-ONE_THREAD = {"initializer": torch.set_num_threads, "initargs": (1,)}
+ONE_THREAD = {"initializer": torch.set_num_threads, "initargs": (1,)}  # their number changes the last bits
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,6 +25,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Lets torch and OpenCV use two threads, as they do by default on any machine with several cores."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +63,31 @@ def test_threads(pipe: ReferringMattingPipeline, expected: list[list[bytes]]) ->
         assert list(pool.map(lambda seeds: matte_workers.matte_seeds(pipe, seeds), SEEDS)) == expected
 
 
+def test_threads_of_several_threads_each(pipe: ReferringMattingPipeline, two_threads: None) -> None:
+    alphas = matte_workers.matte_seeds(pipe, list(range(6)))
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda seeds: matte_workers.matte_seeds(pipe, seeds), SEEDS))
+    assert results == [[alphas[seed] for seed in seeds] for seeds in SEEDS]
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
-def test_forked_processes(pipe: ReferringMattingPipeline, expected: list[list[bytes]]) -> None:
+def test_forked_processes(pipe: ReferringMattingPipeline, expected: list[list[bytes]], two_threads: None) -> None:
+    """The threads that this process has started do not survive a fork, and a forked one must not wait for them."""
+    matte_workers.matte_seeds(pipe, [0])
     matte_workers.SHARED["pipe"] = pipe
-    with ProcessPoolExecutor(4, multiprocessing.get_context("fork"), **ONE_THREAD) as pool:
-        assert list(pool.map(matte_workers.matte_with_inherited, SEEDS, timeout=300)) == expected
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert pool.map_async(matte_workers.matte_with_inherited, SEEDS, chunksize=1).get(timeout=600) == expected
+
+
+def test_threads_that_are_set_after_a_fork_are_kept(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
+    pipeline_fclm._use_one_thread_after_fork()
+    assert torch.get_num_threads() == 2
+    monkeypatch.setattr(pipeline_fclm, "_process", -1)  # that of the parent
+    pipeline_fclm._use_one_thread_after_fork()
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+    pipeline_fclm._use_one_thread_after_fork()
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.slow  # each imports everything

@@ -92,3 +92,21 @@ def test_pickled_weights_are_not_read(tmp_path: Path, command: str) -> None:
     assert result.exit_code == 1
     assert "model.safetensors" in result.output
     assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"eos_token_id": 10**30}, "backbone_config.eos_token_id must be an integer of at most 1000000, got 1000"),
+        ({"eos_token_id": True}, "backbone_config.eos_token_id must be an integer of at most 1000000, got True"),
+        ({"hidden_dropout_prob": float("nan")}, "backbone_config.hidden_dropout_prob must be in [0, 1], got nan"),
+        ({"num_attention_heads": -1}, "backbone_config.num_attention_heads must not be negative, got -1"),
+        ({"out_indices": ["1"]}, "out_indices"),
+        ({"return_dict": False}, "backbone_config.return_dict must be True, got False"),
+        ({"output_hidden_states": "cls"}, "backbone_config.output_hidden_states must be True or False, got 'cls'"),
+    ],
+)
+def test_outputs_that_the_model_cannot_read(fields: dict, problem: str) -> None:
+    with pytest.raises(StrictDataclassError) as caught:
+        tiny_config(backbone_config={**TINY_DINOV2, **fields})
+    assert problem in str(caught.value)

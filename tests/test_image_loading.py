@@ -338,3 +338,28 @@ def test_heic_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match=r"photo\.heic is a HEIC image, which needs the extra heif: .*pillow-heif"):
         open_image(path)
+
+
+def test_spellings_of_urls_and_base64(photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "a photo é.png"
+    photo.save(path)
+    data = path.read_bytes()
+    text = base64.b64encode(data).decode()
+    assert {"+", "/"} & set(text)  # so that the two alphabets differ
+    for image in (
+        path.as_uri(),
+        f"file://localhost{path}",
+        f"DATA:image/png;BASE64,{text}",
+        f"data:image/png;name=a.png;base64,{text}",
+        base64.urlsafe_b64encode(data).decode(),
+        base64.encodebytes(data).decode(),
+    ):
+        assert open_image(image).tobytes() == photo.tobytes()
+    with pytest.raises(ValueError, match=r"must be that of a local file, file:///..., got 'file://host/a.png'"):
+        open_image("file://host/a.png")
+    with pytest.raises(ValueError, match=r"The image file '/no/such.png' does not exist"):
+        open_image("file:///no/such.png")
+    with pytest.raises(ValueError, match=r"it is base64 text, which must be given as a str"):
+        open_image(text.encode())
+    with pytest.raises(ValueError, match=r"The image at HTTP://127.0.0.1:1/x cannot be downloaded"):
+        open_image("HTTP://127.0.0.1:1/x")

@@ -282,3 +282,10 @@ def test_without_torchvision(tmp_path: Path) -> None:
     for key, value in expected.items():
         tolerance = GRAY_LEVEL if key == "pixel_values" else 0
         assert (value - inputs[key]).abs().max() <= tolerance, key
+
+
+@pytest.mark.parametrize("processor_class", BACKENDS)
+def test_images_may_shrink_to_a_pixel(processor_class: type) -> None:
+    image = np.full((30, 40, 3), 51, np.uint8)
+    inputs = processor_class(size=1, do_pad=False)(image, return_tensors="pt")
+    torch.testing.assert_close(inputs["pixel_values"], torch.full((1, 3, 1, 1), -0.6))

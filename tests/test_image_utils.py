@@ -468,3 +468,10 @@ def test_open_files(photo: Path, pixels: np.ndarray) -> None:
 def test_channels_that_make_no_colors(pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"image 2 must have 1, 3 or 4 channels .*, got 12"):
         load_image(pixels, name="image 2", input_data_format="channels_first")
+
+
+def test_tensors_without_plain_values(gray: np.ndarray) -> None:
+    tensor = torch.from_numpy(gray).float() / 255
+    for other in (tensor.to("meta"), tensor.to_sparse()):
+        with pytest.raises(ValueError, match="image must be a dense tensor with values, got one that is"):
+            load_image(other)

@@ -1,7 +1,10 @@
 """The pipeline: what it takes and gives, and that batches, chunks and precision do not change the result."""
 
+import copy
 import json
 import logging
+import pickle
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +19,13 @@ from PIL import Image
 from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
+from transformers.utils import output_capturing
+from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from fclm_hf import (
     LITE_CHECKPOINT,
     ReferringMattingPipeline,
+    pipeline_fclm,
 )
 
 
@@ -199,3 +205,63 @@ def test_embedded_checkpoint() -> None:
 def test_unknown_foreground(pipe: ReferringMattingPipeline) -> None:
     with pytest.raises(ValueError, match="foreground must be one of"):
         pipe(make_photo(), foreground="knn")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": "2"}, "batch_size must be an integer of at least 1, got '2'"),
+        ({"num_workers": -1}, "num_workers must be an integer of at least 0, got -1"),
+        ({"cutout": "no"}, "cutout must be True or False, got 'no'"),
+    ],
+)
+def test_settings_are_checked_for_single_images_too(
+    pipe: ReferringMattingPipeline, arguments: dict[str, Any], problem: str
+) -> None:
+    for images in (make_photo(), [make_photo()] * 2):
+        with pytest.raises(ValueError, match=problem):
+            pipe(images, **arguments)
+
+
+def test_a_missing_gpu_is_not_replaced_silently(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: False)
+    with pytest.raises(ValueError, match=r'device must be -1 or "cpu", as torch finds no GPU here, got 0\.'):
+        pipeline("referring-matting", model=str(checkpoint), device=0)
+    for device in (-1, "cpu", None):
+        assert pipeline("referring-matting", model=str(checkpoint), device=device).device.type == "cpu"
+
+
+def test_pickled_copies_give_the_same_mattes(pipe: ReferringMattingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that has built no model, of whose parts transformers does not know what they record."""
+    expected = pipe(make_photo(), text="low")["predicted_alpha"]
+    monkeypatch.setattr("transformers.utils.output_capturing._CAN_RECORD_REGISTRY", type(_CAN_RECORD_REGISTRY)())
+    monkeypatch.setattr("fclm_hf.modeling_fclm._CAN_RECORD_REGISTRY", output_capturing._CAN_RECORD_REGISTRY)
+    for copied in (pickle.loads(pickle.dumps(pipe)), copy.deepcopy(pipe)):
+        assert torch.equal(copied(make_photo(), text="low")["predicted_alpha"], expected)
+    assert torch.equal(pipe(make_photo(), text="low")["predicted_alpha"], expected)
+
+
+def test_tokens_that_the_model_does_not_know(pipe: ReferringMattingPipeline) -> None:
+    inputs = pipe.processor(make_photo(), text=[["low"]])
+    with torch.no_grad():
+        embeddings = pipe.model.get_image_embeddings(inputs["pixel_values"], inputs["pixel_mask"])
+    inputs["input_ids"][0, 0, 1] = pipe.model.config.text_config.vocab_size
+    with pytest.raises(ValueError, match=r"input_ids must be in \[0, \d+\], got \d+ to \d+: the tokenizer does not"):
+        pipeline_fclm.decode_alphas(pipe.model, embeddings, inputs)
+
+
+def test_mistyped_names_of_files(pipe: ReferringMattingPipeline) -> None:
+    for name in ("catt", "photos/catt", "cat.jpg", "abcd1234", "~/cat.png", "ftp://host/cat.png", ""):
+        with pytest.raises(
+            ValueError, match=f"^image: there is no file {re.escape(repr(name))}, and it is neither a URL"
+        ):
+            pipe(name)
+    with pytest.raises(ValueError, match=r"^inputs\[1\]: image: there is no file 'catt', and"):
+        pipe([make_photo(), "catt"])
+    with pytest.raises(ValueError, match=r"there is no file 'mask', and"):
+        pipe(make_photo(), input_masks="mask")
+    with pytest.raises(ValueError, match=r'The "image" of a dict must be an image, got None'):
+        pipe({"image": None})
+    with pytest.raises(TypeError, match="Unknown argument 'image': did you mean 'images'"):
+        pipe(image=make_photo())

@@ -1,5 +1,6 @@
 """The processor: prompts checked, scaled and padded beside the images."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -365,3 +366,39 @@ def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: obje
 def test_masks_need_images(processor: FCLMProcessor) -> None:
     with pytest.raises(ValueError, match="input_masks must come with images"):
         processor(text="low", input_masks=[[np.zeros(SIZE, bool)]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int64, np.uint32])
+def test_masks_of_zeros_and_ones_are_binary(processor: FCLMProcessor, image: Image.Image, dtype: type) -> None:
+    """As detectors, SAM, and OpenCV give them."""
+    mask = np.zeros((image.height, image.width), bool)
+    mask[10:60, 20:90] = True
+    expected = processor(image, input_masks=[[mask]])["input_masks"]
+    for array in (mask.astype(dtype), torch.from_numpy(mask.astype(dtype))):
+        assert torch.equal(processor(image, input_masks=[[array]])["input_masks"], expected)
+        assert processor(image, segmentation_maps=[[array]])["labels"].max() == 1
+    faint = processor(image, input_masks=[[Image.fromarray(mask.astype(np.uint8))]])["input_masks"]
+    assert faint.max() == pytest.approx(1 / 255)  # an image is an alpha, be it faint
+    with pytest.raises(ValueError, match="must have dtype bool, uint8, uint16 or float"):
+        processor(image, input_masks=[[np.where(mask, 2, 0)]])
+
+
+def test_long_texts_are_cut_off_with_a_warning(
+    processor: FCLMProcessor, image: Image.Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "fclm_hf"):
+        processor(image, text=[["low", "low " * 8]])
+        assert not caplog.records
+        inputs = processor(image, text=[["low", "low " * 30]])
+    limit = processor.tokenizer.model_max_length
+    assert inputs["input_ids"].shape[-1] == limit
+    assert [record.message for record in caplog.records] == [
+        f"Only the first {limit} of 32 tokens of a text are used: {('low ' * 30)!r:.77}...."
+    ]
+
+
+def test_a_broken_tokenizer_is_one_clear_error(image: Image.Image) -> None:
+    processor = tiny_processor()
+    processor.tokenizer.model_max_length = {}
+    with pytest.raises(ValueError, match=r"^text: the tokenizer has failed: TypeError: "):
+        processor(image, text="low")

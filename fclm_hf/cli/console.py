@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from ..utils.errors import is_panic
+
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -19,7 +21,10 @@ def fail(error: object) -> NoReturn:
 
 @contextlib.contextmanager
 def exit_on_error(
-    prefix: str = "", name: str | None = None, options: Mapping[str, str] | None = None
+    prefix: str = "",
+    name: str | None = None,
+    options: Mapping[str, str] | None = None,
+    errors: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
     """Turn expected errors into a single line on standard error and exit code 1, and hide progress bars of others.
 
@@ -27,15 +32,19 @@ def exit_on_error(
         prefix: Start of the error message.
         name: What the prefix names after a space, which is left out if the message names it, too.
         options: Options of the command by the argument that errors name them by.
+        errors: Further errors that are expected, as files that others made may cause any.
     """
     from huggingface_hub.errors import StrictDataclassError
     from huggingface_hub.utils import httpx
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of loading weights: ours count images
+    expected = (ImportError, OSError, RuntimeError, ValueError, StrictDataclassError, httpx.HTTPError, *errors)
     try:
         yield
-    except (ImportError, OSError, RuntimeError, ValueError, StrictDataclassError, httpx.HTTPError) as error:
+    except BaseException as error:
+        if not isinstance(error, expected) and not (errors and is_panic(error)):
+            raise
         # a config of transformers wraps what is wrong with it
         message = str(error.__cause__ or error) if isinstance(error, StrictDataclassError) else str(error)
         argument, *rest = message.split(" ", 1)

@@ -242,7 +242,7 @@ def load_background(background: str) -> "Image.Image":
 
 def load_pipeline(model: str | None, device: str | None, dtype: str) -> Callable[..., Any]:
     """Load the pipeline, or exit with an error."""
-    with exit_on_error(f"The model {model or 'fclm-lite'} cannot be loaded: ", name=model):
+    with exit_on_error(f"The model {model or 'fclm-lite'} cannot be loaded: ", name=model, errors=(Exception,)):
         from transformers import pipeline
 
         from ..checkpoints import LITE_CHECKPOINT

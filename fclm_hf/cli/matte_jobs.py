@@ -119,12 +119,14 @@ def check_file_name(images: list[str], out: str, formats: Iterable[str]) -> None
 def make_file_name(url_path: str) -> str:
     """Return the last part of the path of a URL as a file name, without anything that leads out of a folder."""
     name = Path(unquote(url_path)).name
-    return re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).lstrip(".")[-100:] or "image"
+    name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name)
+    # file systems count bytes
+    return name.encode(errors="replace")[-100:].decode(errors="ignore").lstrip(".") or "image"
 
 
 def is_url(image: str) -> bool:
     """Return whether an image is a web address."""
-    return image.startswith(("http://", "https://"))
+    return image.lower().startswith(("http://", "https://"))
 
 
 def expand_pattern(image: str) -> list[str]:
@@ -155,7 +157,9 @@ def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, 
     for image in images:
         prefix = Path(Path(image).resolve().name) if several_folders and Path(image).is_dir() else Path()
         for source, relative in find_images(image, folder):
-            found.setdefault(source.resolve() if isinstance(source, Path) else source, (source, prefix / relative))
+            # links keep their names
+            key = source.parent.resolve() / source.name if isinstance(source, Path) else source
+            found.setdefault(key, (source, prefix / relative))
     names: dict[str, set[str]] = {}
     for _, relative in found.values():
         names.setdefault(str(relative.with_suffix("")).casefold(), set()).add(relative.name.casefold())

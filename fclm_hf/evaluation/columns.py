@@ -7,11 +7,13 @@ and trimap if the row has them.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..data.sources.retry import ResumableReader, RetryPolicy, choose_retry_policy
+from ..utils.files import join_inside
 from .layouts import Benchmark, index_images
 from .samples import EvaluationSample, Target
 
@@ -117,7 +119,8 @@ def make_sample(values: Mapping[str, Any], index: int, folder: Path | None) -> E
     Raises:
         ValueError: If a cell is missing or invalid, or lists in the row differ in length.
     """
-    name = str(values.get("id") or _find_stem(values["image"]) or f"{index:06d}").replace("/", "_")
+    name = str(values.get("id") or _find_stem(values["image"]) or f"{index:06d}")
+    name = re.sub(r"[/\\:]", "_", name)
     several = isinstance(values["alpha"], list)
     per_object = {role: value for role, value in values.items() if role not in ("image", "id")}
     count = len(values["alpha"]) if several else 1
@@ -145,7 +148,8 @@ def _load_cell(role: str, cell: Any, folder: Path | None, place: str) -> Any:
             raise ValueError(f"data: {place} has no {role}.")
         return None
     if role in FILES:
-        return folder / cell if folder is not None and isinstance(cell, str) else cell
+        is_name = folder is not None and isinstance(cell, str)
+        return join_inside(folder, cell, f"data: {place}: {role}") if is_name else cell
     if role in NUMBERS:
         numbers = cell.replace(",", " ").split() if isinstance(cell, str) else cell
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..image_utils_fclm import IMAGE_SUFFIXES
+from ..utils.files import join_inside
 from .samples import EvaluationSample, Target
 
 
@@ -243,7 +244,7 @@ def _read_dev_coco(folder: Path, split: str) -> list[EvaluationSample]:
         targets = tuple(
             Target(
                 Path(_get(item, "mask", path)).stem,
-                folder / item["mask"],
+                join_inside(folder, item["mask"], f"data: {path}: mask"),
                 cls=_get(item, "cls", path) if _get(item, "unique", path) else None,
                 box=tuple(_get(item, "box", path)),
                 point=tuple(_get(item, "point", path)),
@@ -251,7 +252,7 @@ def _read_dev_coco(folder: Path, split: str) -> list[EvaluationSample]:
             for item in _get(entry, "objects", path)
         )
         if targets:
-            image = folder / _get(entry, "image", path)
+            image = join_inside(folder, _get(entry, "image", path), f"data: {path}: image")
             samples.append(EvaluationSample(image.stem, image, targets))
     return samples
 
@@ -262,9 +263,10 @@ def _read_dev_alphamatting(folder: Path, split: str) -> list[EvaluationSample]:
     samples = []
     for entry in _read_json(path):
         name = _get(entry, "id", path)
+        matte, photo = (join_inside(folder / part, f"{name}.png", f"data: {path}: id") for part in ("alpha", "input"))
         box, point = tuple(_get(entry, "box", path)), tuple(_get(entry, "point", path))
-        target = Target(name, folder / "alpha" / f"{name}.png", cls=_get(entry, "noun", path), box=box, point=point)
-        samples.append(EvaluationSample(name, folder / "input" / f"{name}.png", (target,)))
+        target = Target(name, matte, cls=_get(entry, "noun", path), box=box, point=point)
+        samples.append(EvaluationSample(name, photo, (target,)))
     return samples
 
 

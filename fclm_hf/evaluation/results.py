@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..utils.files import write_bytes, write_json
+from ..utils.files import join_inside, write_bytes, write_json
 from ..utils.settings import find_changes
 
 
 ROW_FORMATS = ("parquet", "csv")
+NAMES = "data: the name of a sample or target"
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -77,18 +78,11 @@ class ResultFolder:
         """Write a matte (uint8 of shape `(height, width)`) as PNG."""
         data = BytesIO()
         Image.fromarray(matte).save(data, "PNG")
-        write_bytes(_find_inside(self.mattes, f"{name}.png"), data.getvalue())
+        write_bytes(join_inside(self.mattes, f"{name}.png", NAMES), data.getvalue())
 
     def _find_part(self, sample: str) -> Path:
         """Return the path of the part of a sample."""
-        return _find_inside(self.path / "parts", f"{sample}.json")
-
-
-def _find_inside(folder: Path, name: str) -> Path:
-    """Return the path of a file in `folder`; raise a ValueError if a data set's names lead out of it."""
-    if Path(name).is_absolute() or Path(name).drive or ".." in Path(name).parts:
-        raise ValueError(f"data: names of samples and targets must be relative paths without '..', got {name!r}.")
-    return folder / name
+        return join_inside(self.path / "parts", f"{sample}.json", NAMES)
 
 
 def check_settings(path: Path, settings: dict[str, Any], remedy: str) -> None:

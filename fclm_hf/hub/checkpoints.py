@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import REPOCARD_NAME
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
@@ -15,6 +18,7 @@ from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_INDEX_N
 from ..configuration_fclm import FCLMConfig
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
+from ..utils.errors import is_panic
 
 
 CHECKPOINT_FILES = ["*.json", "*.txt", "model*.safetensors", REPOCARD_NAME]
@@ -99,7 +103,7 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCL
         The model in evaluation mode, and its processor.
 
     Raises:
-        ValueError: If weights are missing, which would be initialized randomly.
+        ValueError: If a file is invalid, or weights are missing, which would be initialized randomly.
         OSError: If a file is missing.
 
     Example:
@@ -109,8 +113,31 @@ def load_checkpoint(folder: str | os.PathLike) -> tuple[FCLMForImageMatting, FCL
         >>> type(model).__name__, type(processor).__name__, model.training
         ('FCLMForImageMatting', 'FCLMProcessor', False)
     """
-    model = load_complete(FCLMForImageMatting, folder, "checkpoint", use_safetensors=True)
-    return model.eval(), FCLMProcessor.from_pretrained(folder)
+    with explain_errors(folder):
+        model = load_complete(FCLMForImageMatting, folder, "checkpoint", use_safetensors=True)
+        return model.eval(), FCLMProcessor.from_pretrained(folder)
+
+
+@contextmanager
+def explain_errors(checkpoint: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever the files of a checkpoint make transformers raise into a ValueError that names it.
+
+    Args:
+        checkpoint: Folder or Hub repository.
+
+    Raises:
+        ValueError: For all errors but OSError and MemoryError.
+    """
+    try:
+        yield
+    except BaseException as error:
+        named = isinstance(error, ValueError) and str(checkpoint) in str(error)
+        ours = isinstance(error, (OSError, MemoryError)) or named
+        if ours or not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        reason = str(cause) if isinstance(cause, (ValueError, TypeError)) else f"{type(cause).__name__}: {cause}"
+        raise ValueError(f"checkpoint {checkpoint} cannot be loaded: {reason}") from error
 
 
 def load_complete(model_class: type[Model], checkpoint: str | os.PathLike, name: str, **kwargs: Any) -> Model:
@@ -139,16 +166,19 @@ def find_weights(folder: str | os.PathLike) -> list[Path]:
     """Return the safetensors files of a checkpoint, with the index if there are several.
 
     Raises:
-        ValueError: If the index names a file that is not in the folder itself.
+        ValueError: If the index is invalid or names a file that is not in the folder itself.
     """
     index = Path(folder) / SAFE_WEIGHTS_INDEX_NAME
     if (Path(folder) / SAFE_WEIGHTS_NAME).is_file():
         return [Path(folder) / SAFE_WEIGHTS_NAME]
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    for name in shards:
-        if Path(name).name != name or not name.endswith(".safetensors"):
+    try:
+        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f'{index} must map weights to files under "weight_map": {error!r}.') from error
+    for name in names:
+        if not isinstance(name, str) or re.fullmatch(r"[\w.-]{1,200}\.safetensors", name) is None:
             raise ValueError(f"{index} must name safetensors files in its own folder, got {name!r}.")
-    return [index, *(Path(folder) / name for name in sorted(shards))]
+    return [index, *(Path(folder) / name for name in sorted(set(names)))]
 
 
 def _check_model_type(checkpoint: str | os.PathLike, config: Any) -> None:

@@ -1,5 +1,6 @@
 """Atomic writing of files and folders: readers see the old or the new content, never a part of it."""
 
+import hashlib
 import json
 import os
 import secrets
@@ -7,11 +8,44 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 
 UNFINISHED = ".unfinished-"
+_LONGEST_NAME = 255  # bytes, on common file systems
+
+
+def join_inside(folder: str | os.PathLike, name: Any, argument: str = "name") -> Path:
+    """Return the path of a file or folder below `folder` whose name is not trusted, as that from a data set.
+
+    What would lead out of the folder on any system is refused on all of them.
+
+    Args:
+        folder: The folder.
+        name: Relative path.
+        argument: What errors call the name.
+
+    Raises:
+        ValueError: If the name is not a string, is absolute, holds `..`, a drive, a null character or a part that is
+            too long for a file name.
+
+    Example:
+        >>> join_inside("results", "photos/cat.png").as_posix()
+        'results/photos/cat.png'
+        >>> join_inside("results", "../cat.png")
+        Traceback (most recent call last):
+        ValueError: name must be a relative path without '..', got '../cat.png'.
+    """
+    shown = repr(name) if len(repr(name)) <= 80 else f"{repr(name)[:77]}..."
+    if not isinstance(name, str):
+        raise ValueError(f"{argument} must be a relative path, got {shown}.")
+    path = PureWindowsPath(name)  # splits at slashes of both kinds
+    if not path.parts or path.drive or path.root or ".." in path.parts or "\0" in name:
+        raise ValueError(f"{argument} must be a relative path without '..', got {shown}.")
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(name).parts):
+        raise ValueError(f"{argument} must have parts of at most {_LONGEST_NAME} bytes, got {shown}.")
+    return Path(folder) / name
 
 
 @contextmanager
@@ -37,7 +71,7 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{target.name}")
+    temporary = target.with_name(f"{UNFINISHED}{secrets.token_hex(4)}-{_shorten(target.name)}")
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -46,6 +80,15 @@ def write_atomically(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # on a full disk it would take up the space of the next file
         raise
     flush_to_disk(target.parent)
+
+
+def _shorten(name: str) -> str:
+    """Return a name to which a prefix can be added, with the same suffix; a long one is replaced with its hash."""
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME - 2 * len(UNFINISHED):
+        return name
+    suffix = Path(name).suffix
+    return hashlib.sha256(data).hexdigest()[:32] + (suffix if len(os.fsencode(suffix)) <= 32 else "")
 
 
 def write_bytes(path: str | os.PathLike, data: bytes | memoryview) -> None:
@@ -96,7 +139,7 @@ def write_folder(folder: str | os.PathLike) -> Iterator[Path]:
     check_new_folder(folder)
     target = Path(folder).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{UNFINISHED}{target.name}-") as temporary:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{UNFINISHED}{_shorten(target.name)}-") as temporary:
         inside = Path(temporary) / target.name  # unlike `temporary`, it gets the usual permissions
         inside.mkdir()
         yield inside
@@ -120,7 +163,7 @@ def remove_unfinished_files(paths: Iterable[Path]) -> None:
     """Remove what killed processes left while they wrote these very files; others may be at work beside them."""
     names: dict[Path, set[str]] = {}
     for path in paths:
-        names.setdefault(path.parent, set()).add(path.name)
+        names.setdefault(path.parent, set()).add(_shorten(path.name))
     for folder, wanted in names.items():
         for path in folder.glob(f"{UNFINISHED}*"):
             if path.name.removeprefix(UNFINISHED).partition("-")[2] in wanted:

@@ -196,6 +196,62 @@ def test_files_of_the_same_name(tmp_path: Path) -> None:
     assert "7 skipped" in run(*inputs, "-o", tmp_path / "out", "--alpha", "--skip-existing")
 
 
+def test_links_and_awkward_names(tmp_path: Path) -> None:
+    """A link is an image of its own name; what leads nowhere is left out."""
+    photos = tmp_path / "my photos é"
+    names = ["a b.jpg", "new\nline.png", "-dash.png", "猫 🐱.webp", "x" * 251 + ".png", "sub dir/[1].png"]
+    for name in names:
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        make_photo().save(photos / name)
+    (photos / "link.jpg").symlink_to(photos / "a b.jpg")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (photos / "loop").symlink_to(photos)
+    out = tmp_path / "out"
+    assert "7 done, 0 skipped, 0 failed." in run(photos, "-o", out)
+    assert list_files(out) == sorted(Path(name).with_suffix(".png").as_posix() for name in [*names, "link.png"])
+    assert "0 done, 7 skipped, 0 failed." in run(photos, "-o", out, "--skip-existing")
+    assert run(photos / "a b.jpg", photos / "sub dir" / ".." / "a b.jpg", "-o", tmp_path / "one").endswith("a b.png")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/cat.jpg", "cat.jpg"),
+        ("/", "image"),
+        ("/..", "image"),
+        ("/a/..%2f..%2fstolen.png", "stolen.png"),
+        ("/..%5c..%5cstolen.png", "_.._stolen.png"),
+        ("/C:stolen.png", "C_stolen.png"),
+        ("/.hidden.png", "hidden.png"),
+        ("/a%00b.png", "a_b.png"),
+        ("/" + "x" * 300 + ".png", "x" * 96 + ".png"),
+        ("/" + "%C3%A9" * 100 + ".png", "é" * 48 + ".png"),
+        ("/%ff%fe.png", "\ufffd\ufffd.png"),
+    ],
+)
+def test_names_from_urls_stay_in_the_folder(tmp_path: Path, path: str, name: str) -> None:
+    assert matte_jobs.make_file_name(path) == name
+    (tmp_path / name).touch()
+    assert list_files(tmp_path) == [name]
+
+
+def test_interruption_leaves_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ctrl-C does it."""
+    for name in ("a.png", "b.png", "c.png"):
+        make_photo().save(tmp_path / name)
+    original = cli.encode_image
+
+    def interrupt(image: Image.Image, path: Path) -> memoryview:
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return original(image, path)
+
+    monkeypatch.setattr(cli, "encode_image", interrupt)
+    result = CliRunner().invoke(app, ["matte", str(tmp_path), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 130
+    assert list_files(tmp_path / "out") == ["a.png"]
+
+
 def test_devices(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for device, problem in [

@@ -111,6 +111,26 @@ def test_wrong_folders(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("metadata.csv", "image,alpha\n", "has no rows"),
+        (
+            "metadata.csv",
+            "image,alpha\n../p0.png,alpha/p0.png\n",
+            "row 0: image must be a relative path without '..', got",
+        ),
+        (
+            "metadata.csv",
+            "image,alpha\nimage/p0.png,/p0.png\n",
+            "row 0: alpha must be a relative path without '..', got",
+        ),
+        (
+            "metadata.csv",
+            "image,alpha\nC:p0.png,alpha/p0.png\n",
+            "row 0: image must be a relative path without '..', got",
+        ),
+        (
+            "metadata.csv",
+            f"image,alpha\n{'x' * 300},alpha/p0.png\n",
+            "row 0: image must have parts of at most 255 bytes",
+        ),
         ("metadata.csv", "\ufeffimage,alpha\nimage/p0.png\n", "row 0 has no alpha"),
         ("metadata.csv", "image,alpha,box\nimage/p0.png,alpha/p0.png,1 2 3\n", "row 0: box must be 4 finite numbers"),
         ("metadata.csv", "image,alpha,point\nimage/p0.png,alpha/p0.png,1 nan\n", "point must be 2 finite numbers"),

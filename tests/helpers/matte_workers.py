@@ -10,11 +10,9 @@ SHARED: dict[str, Any] = {}  # what forked processes inherit
 
 
 def matte_seeds(pipe: Any, seeds: list[int]) -> list[bytes]:
-    """Return the alphas of photos, bit by bit."""
-    photos = [make_photo(70, 60, seed) for seed in seeds]
-    return [
-        pipe(photo, input_boxes=[5, 5, 50, 50], cutout=False)["predicted_alpha"].numpy().tobytes() for photo in photos
-    ]
+    """Return the alphas and cutouts of photos, bit by bit."""
+    results = [pipe(make_photo(170, 160, seed), input_boxes=[5, 5, 150, 150]) for seed in seeds]
+    return [result["predicted_alpha"].numpy().tobytes() + result["cutout"].tobytes() for result in results]
 
 
 def matte_with_loaded(checkpoint: Path, seeds: list[int]) -> list[bytes]:

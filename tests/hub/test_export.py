@@ -236,11 +236,65 @@ def test_shards_are_in_the_folder(saved: Path, tmp_path: Path) -> None:
     """Otherwise an index from the Hub could have any file of this machine exported, and then pushed."""
     shutil.copytree(saved, tmp_path / "bad")
     (tmp_path / "bad" / "model.safetensors").unlink()
-    for name in ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "secret.txt"):
+    names = ("../secret.safetensors", str(tmp_path / "secret.safetensors"), "secret.txt", "..\\secret.safetensors")
+    names += ("C:secret.safetensors", "a\0.safetensors", f"{'x' * 300}.safetensors", "a/b.safetensors", "", 3, None, [])
+    for name in names:
         index = {"metadata": {}, "weight_map": {"weight": name}}
         (tmp_path / "bad" / "model.safetensors.index.json").write_text(json.dumps(index))
         with pytest.raises(ValueError, match="must name safetensors files in its own folder, got"):
             checkpoints.find_weights(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": null}', "[" * 100_000])
+def test_broken_indices_are_one_clear_error(saved: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(saved, tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").unlink()
+    (tmp_path / "bad" / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match="must map weights to files under"):
+        checkpoints.find_weights(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("name", ["../../../stolen", "/stolen", "..", "a/../../../stolen"])
+def test_names_of_chat_templates_stay_in_the_export(saved: Path, tmp_path: Path, name: str) -> None:
+    """Each becomes a file, and the tokenizer of a checkpoint may have any."""
+    shutil.copytree(saved, tmp_path / "bad")
+    path = tmp_path / "bad" / "tokenizer_config.json"
+    name = str(tmp_path / "stolen") if name == "/stolen" else name
+    templates = [{"name": "default", "template": "x"}, {"name": name, "template": "x"}]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": templates}))
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        export_saved_checkpoint(tmp_path / "bad", tmp_path / "out")
+    except ValueError as error:
+        assert "hat template" in str(error)  # noqa: PT017 - or the template is left out
+    assert [path for path in sorted(tmp_path.rglob("*")) if tmp_path / "out" not in (path, *path.parents)] == before
+
+
+def test_panics_of_rust_code_are_errors() -> None:
+    """They are no `Exception`, so that only those that are meant are caught."""
+    panic = type("PanicException", (BaseException,), {})
+    problem = "checkpoint folder cannot be loaded: PanicException: index out of range"
+    with pytest.raises(ValueError, match=problem), checkpoints.explain_errors("folder"):
+        raise panic("index out of range")
+    for error in (KeyboardInterrupt, SystemExit, OSError, MemoryError):
+        with pytest.raises(error), checkpoints.explain_errors("folder"):
+            raise error
+
+
+def test_hostile_checkpoints_are_one_clear_error(saved: Path, tmp_path: Path) -> None:
+    """Whatever transformers and the libraries below it raise."""
+    for name, content in [
+        ("config.json", b'{"model_type": "fclm", "hidden_size": "wide"}'),
+        ("config.json", b'{"model_type": "fclm", "backbone_config": {"model_type": "dinov2", "return_dict": false}}'),
+        ("tokenizer.json", b'{"model": {}}'),
+        ("processor_config.json", b"[]"),
+        ("model.safetensors", b"\xff" * 100),
+    ]:
+        folder = tmp_path / f"bad-{len(list(tmp_path.iterdir()))}"
+        shutil.copytree(saved, folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises((ValueError, OSError), match=str(folder)):
+            load_checkpoint(folder)
 
 
 def test_command(saved: Path, exported: Path, tmp_path: Path) -> None:

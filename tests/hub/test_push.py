@@ -74,6 +74,20 @@ def test_push_of_invalid_input(hub: LocalHub, saved: Path, tmp_path: Path, monke
     for words, problem in [
         ((saved, "a/b/c"), "repo_id is invalid: Repo id must be"),
         ((saved, "c@ts"), "repo_id is invalid: Repo id must"),
+        *(
+            ((saved, name), "repo_id is invalid: ")
+            for name in (
+                "../cats",
+                "user/../cats",
+                "/cats",
+                "..",
+                "user/..",
+                r"..\cats",
+                r"user\..\cats",
+                "C:cats",
+                "n" * 300,
+            )
+        ),
         ((tmp_path, "cats"), "must contain config.json, got none"),
         ((tmp_path / "no" / "where", "cats"), "checkpoint must be a folder or the id of a Hub repository"),
         ((saved, "cats", "--card", tmp_path / "no.md"), "card must be a text or the path of a file, got"),
