@@ -13,7 +13,15 @@ from transformers import PreTrainedConfig
 import fclm_hf
 
 
-PACKAGES = ["fclm_hf", "fclm_hf.data", "fclm_hf.evaluation", "fclm_hf.hub", "fclm_hf.metrics", "fclm_hf.training"]
+PACKAGES = [
+    "fclm_hf",
+    "fclm_hf.bulk",
+    "fclm_hf.data",
+    "fclm_hf.evaluation",
+    "fclm_hf.hub",
+    "fclm_hf.metrics",
+    "fclm_hf.training",
+]
 MODULES = sorted(
     module.name for module in pkgutil.walk_packages(fclm_hf.__path__, "fclm_hf.") if "__main__" not in module.name
 )

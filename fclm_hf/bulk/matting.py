@@ -13,7 +13,9 @@ from PIL import Image
 from ..checkpoints import LITE_CHECKPOINT
 from ..data import RetryPolicy, StreamError
 from ..data.sources.decoding import read_bytes
+from ..modeling_fclm import FCLMForImageMatting
 from ..pipeline_fclm import ReferringMattingPipeline
+from ..processing_fclm import FCLMProcessor
 from .options import BulkOptions
 from .reading import Row, RowBatch
 
@@ -41,19 +43,14 @@ class PhotoMatter:
     """
 
     def __init__(self, options: BulkOptions, base: str, retry: RetryPolicy | None = None) -> None:
-        from transformers import pipeline
-
         if options.threads:
             torch.set_num_threads(options.threads)
         self.options, self.base, self.retry = options, base, retry or RetryPolicy()
-        # the class is given, because a Hub repository with code of its own would require trust_remote_code
-        self.pipe = pipeline(
-            "referring-matting",
-            model=options.model or LITE_CHECKPOINT,
-            device=options.device,
-            dtype=options.dtype,
-            pipeline_class=ReferringMattingPipeline,
-            model_kwargs={"use_safetensors": True},  # never unpickle what others made
+        # classes of this package instead of the code of a Hub repository, and no pickled weights
+        name = options.model or LITE_CHECKPOINT
+        model = FCLMForImageMatting.from_pretrained(name, dtype=options.dtype, use_safetensors=True)
+        self.pipe = ReferringMattingPipeline(
+            model.eval(), processor=FCLMProcessor.from_pretrained(name), task="referring-matting", device=options.device
         )
         self._lock = Lock()
 

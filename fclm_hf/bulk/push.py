@@ -1,9 +1,9 @@
 """Upload of mattes to the Hub as a data set with a card."""
 
+import re
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from huggingface_hub import CommitInfo, DatasetCardData, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, DatasetCardData, HfApi
 from huggingface_hub.constants import REPOCARD_NAME
 
 from ..hub.checkpoints import check_repo_id
@@ -11,6 +11,7 @@ from .options import BulkOptions
 from .run import BulkSummary
 
 
+OUTDATED = re.compile(r"data/mattes-\d+-\d+\.parquet$")
 MARK = "<!-- Written by fclm_hf, which replaces this card. Delete this line to keep your changes. -->"
 TEXT = """
 {mark}
@@ -73,19 +74,20 @@ def push_mattes(
     """
     api = HfApi(token=token, library_name="fclm_hf")
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    with TemporaryDirectory(prefix="fclm-push-") as temporary:
-        folder = Path(temporary)
-        (folder / "data").symlink_to(options.out.resolve(), target_is_directory=True)
-        if not has_own_card(api, repo_id):
-            (folder / REPOCARD_NAME).write_text(make_card(options, summary, repo_id), encoding="utf-8")
-        return api.upload_folder(
-            folder_path=folder,
-            repo_id=repo_id,
-            repo_type="dataset",
-            commit_message=f"Upload mattes of {options.source.label}",
-            allow_patterns=["data/mattes-*.parquet", REPOCARD_NAME],
-            delete_patterns=["data/mattes-*.parquet"],
-        )
+    files = {f"data/{path.name}": path for path in sorted(options.out.glob("mattes-*.parquet"))}
+    outdated = [
+        path for path in api.list_repo_files(repo_id, repo_type="dataset") if OUTDATED.match(path) and path not in files
+    ]
+    card = [] if has_own_card(api, repo_id) else [(REPOCARD_NAME, make_card(options, summary, repo_id).encode())]
+    return api.create_commit(
+        repo_id,
+        [
+            *(CommitOperationAdd(path, content) for path, content in (*files.items(), *card)),
+            *(CommitOperationDelete(path) for path in outdated),
+        ],
+        repo_type="dataset",
+        commit_message=f"Upload mattes of {name_source(options)}",
+    )
 
 
 def has_own_card(api: HfApi, repo_id: str) -> bool:
@@ -114,7 +116,7 @@ def make_card(options: BulkOptions, summary: BulkSummary, repo_id: str) -> str:
     columns = ", ".join(f"`{role}` from column `{name}`" for role, name in source.columns.items() if role != "image")
     body = TEXT.format(
         mark=MARK,
-        source=source.path if source.path.count("/") == 1 else Path(source.path).name,
+        source=name_source(options),
         kind="Cutouts" if options.cutout else "Alpha mattes",
         mode="RGBA" if options.cutout else "8-bit gray",
         split=source.split,
@@ -128,3 +130,9 @@ def make_card(options: BulkOptions, summary: BulkSummary, repo_id: str) -> str:
         repo=repo_id,
     )
     return f"---\n{header.to_yaml()}\n---\n{body}"
+
+
+def name_source(options: BulkOptions) -> str:
+    """Return the name of a data set without the folders of this machine."""
+    path = options.source.path
+    return Path(path).name if Path(path).exists() else path

@@ -40,7 +40,9 @@ class BulkSummary:
         return text + (f"; {self.resumed} of them by earlier runs." if self.resumed else ".")
 
 
-def matte_dataset(options: BulkOptions, report: Callable[[int], None] | None = None) -> BulkSummary | None:
+def matte_dataset(
+    options: BulkOptions, report: Callable[[int], None] | None = None, matter: PhotoMatter | None = None
+) -> BulkSummary | None:
     """Matte a data set and write Parquet files with the columns `id`, `mattes`, `seconds` and `error`.
 
     `mattes` is a list of PNG files, one for each object. What cannot be matted has an `error` and no mattes. A run that
@@ -50,6 +52,7 @@ def matte_dataset(options: BulkOptions, report: Callable[[int], None] | None = N
     Args:
         options: Options of the run.
         report: Called with the number of rows after each batch.
+        matter: What mattes the photos, if a model is loaded already. It is not used by Ray.
 
     Returns:
         What is in the output folder; None in all processes but the first.
@@ -83,7 +86,7 @@ def matte_dataset(options: BulkOptions, report: Callable[[int], None] | None = N
     done = find_shards(options.out, settings)
     _wait(state)
     writer = _ShardWriter(options, settings)
-    for batch in _start_engine(options, BatchReader(source, options, done, retry), state):
+    for batch in _start_engine(options, BatchReader(source, options, done, retry), state, matter):
         writer.add(batch)
         if report is not None:
             report(len(batch.rows))
@@ -120,7 +123,9 @@ class _ShardWriter:
             del self._batches[key]
 
 
-def _start_engine(options: BulkOptions, reader: BatchReader, state: Any) -> Iterator[RowBatch]:
+def _start_engine(
+    options: BulkOptions, reader: BatchReader, state: Any, matter: PhotoMatter | None
+) -> Iterator[RowBatch]:
     """Yield matted batches in any order."""
     if not reader.list_open_groups():
         return iter(())
@@ -128,14 +133,16 @@ def _start_engine(options: BulkOptions, reader: BatchReader, state: Any) -> Iter
         from .ray_engine import matte_with_ray
 
         return matte_with_ray(options, reader)
-    return _matte_locally(options, reader, state)
+    return _matte_locally(options, reader, state, matter)
 
 
-def _matte_locally(options: BulkOptions, reader: BatchReader, state: Any) -> Iterator[RowBatch]:
+def _matte_locally(
+    options: BulkOptions, reader: BatchReader, state: Any, matter: PhotoMatter | None
+) -> Iterator[RowBatch]:
     """Yield the matted batches of this process."""
     if state is not None and options.device is None:
         options = replace(options, device=str(state.device))
-    matter = PhotoMatter(options, reader.source.base, reader.retry)
+    matter = matter or PhotoMatter(options, reader.source.base, reader.retry)
     batches = (batch for part in list_parts(reader.groups, state) for batch in reader.read(part))
     with ThreadPoolExecutor(options.workers) as pool:
         pending: deque[Future[RowBatch]] = deque()

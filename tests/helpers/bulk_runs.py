@@ -1,7 +1,6 @@
 """Photos to matte by the hundred, runs in processes of their own, and what they have written."""
 
 import os
-import socket
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from photo_files import make_photo
 from tiny_model import tiny_model, tiny_processor
-from training_runs import FORKS
+from training_runs import FORKS, find_free_port
 from training_sets import encode, write_parquet
 
 from fclm_hf.bulk import BulkOptions, matte_dataset
@@ -52,9 +51,7 @@ def read_mattes(out: Path) -> dict[str, tuple[list[bytes], str | None]]:
 
 def start_processes(options: BulkOptions, count: int) -> Sequence[BaseProcess]:
     """Start a run in several processes, as torchrun does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = find_free_port()
     processes = []
     for rank in range(count):
         environment = {"WORLD_SIZE": str(count), "RANK": str(rank), "LOCAL_RANK": str(rank)}

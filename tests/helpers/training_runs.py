@@ -65,6 +65,13 @@ def forget_accelerator() -> None:
     GradientState._reset_state()
 
 
+def find_free_port() -> int:
+    """Return a port of the loopback device that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Run:
     """Training in processes of its own, which start at once.
 
@@ -82,9 +89,7 @@ class Run:
         self.out = out
         self.log = config.parent / f"{out.name}.log"
         self.log.write_text("")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = find_free_port()
         words = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
         self.processes: list[BaseProcess] = []
         for rank in range(processes):
@@ -153,19 +158,20 @@ def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Ca
     sys.exit(code)
 
 
-def launch(script: Path, config: Path, out: Path, processes: int) -> str:
-    """Run a script in several processes, as torchrun does; return their output."""
+def launch(script: Path, config: Path, out: Path, processes: int, nodes: int = 1) -> str:
+    """Run a script in several processes per node, each node with a `torchrun` of its own; return their output."""
     # on a CPU `accelerate launch` starts several processes through MPI only
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [*command, str(script), str(config), "--output_dir", str(out)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert run.returncode == 0, run.stdout
-    return run.stdout
+    meeting = ["--nnodes", str(nodes), "--master_addr", "127.0.0.1", "--master_port", str(find_free_port())]
+    runs = []
+    for node in range(nodes):
+        place = ["--standalone"] if nodes == 1 else [*meeting, "--node_rank", str(node)]
+        command = [*torchrun, *place, str(script), str(config), "--output_dir", str(out)]
+        runs.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+    outputs = [run.communicate(timeout=TIMEOUT)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * nodes, "\n".join(outputs)
+    return "\n".join(outputs)

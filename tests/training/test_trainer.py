@@ -44,6 +44,18 @@ def test_two_processes_end_with_equal_weights(tmp_path):
 
 
 @pytest.mark.slow
+def test_two_nodes_train_as_two_processes_of_one(tmp_path):
+    """As on two machines: one `torchrun` each, which meet over the loopback device."""
+    config = write_run(tmp_path, max_steps=3)
+    weights = []
+    for name, counts in (("nodes", {"processes": 1, "nodes": 2}), ("processes", {"processes": 2})):
+        launch(HELPERS / "two_processes.py", config, tmp_path / name, **counts)
+        files = [tmp_path / name / f"weights-{rank}.pt" for rank in range(2)]
+        weights.append([torch.load(file, weights_only=True) for file in files])
+    assert_same(*weights)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags",
     [
