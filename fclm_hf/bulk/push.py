@@ -86,7 +86,7 @@ def push_mattes(
             *(CommitOperationDelete(path) for path in outdated),
         ],
         repo_type="dataset",
-        commit_message=f"Upload mattes of {name_source(options)}",
+        commit_message=f"Upload mattes of {shorten(options.source.path)}",
     )
 
 
@@ -116,12 +116,12 @@ def make_card(options: BulkOptions, summary: BulkSummary, repo_id: str) -> str:
     columns = ", ".join(f"`{role}` from column `{name}`" for role, name in source.columns.items() if role != "image")
     body = TEXT.format(
         mark=MARK,
-        source=name_source(options),
+        source=shorten(options.source.path),
         kind="Cutouts" if options.cutout else "Alpha mattes",
         mode="RGBA" if options.cutout else "8-bit gray",
         split=source.split,
         revision=f", revision `{source.revision}`" if source.revision else "",
-        model=options.describe()["model"],
+        model=shorten(options.describe()["model"]),
         dtype=options.dtype,
         prompts=shared or columns or "those in columns with the names of prompts, if any, else the salient object",
         rows=summary.rows,
@@ -132,7 +132,6 @@ def make_card(options: BulkOptions, summary: BulkSummary, repo_id: str) -> str:
     return f"---\n{header.to_yaml()}\n---\n{body}"
 
 
-def name_source(options: BulkOptions) -> str:
-    """Return the name of a data set without the folders of this machine."""
-    path = options.source.path
-    return Path(path).name if Path(path).exists() else path
+def shorten(name: str) -> str:
+    """Return a name without the folders of this machine."""
+    return Path(name).resolve().name if Path(name).exists() else name

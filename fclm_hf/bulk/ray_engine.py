@@ -72,7 +72,7 @@ def _run(options: BulkOptions, reader: BatchReader) -> Iterator[RowBatch]:
                 compute=ActorPoolStrategy(
                     min_size=1,
                     max_size=actors,
-                    initial_size=1,
+                    initial_size=actors,
                     max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
                     enable_true_multi_threading=True,
                 ),

@@ -19,11 +19,20 @@ from fclm_hf.bulk import BulkOptions, BulkSummary, matte_dataset
 
 ROWS, SHARD = 1000, 64
 START_SECONDS = 300
+# Ray gives up on a node within 30 seconds, which a busy machine may need
+PATIENCE = {
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_health_check_failure_threshold": "100",
+    "RAY_py_gcs_connect_timeout_s": "300",
+    "RAY_worker_register_timeout_seconds": "300",
+}
 
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Start a cluster of two nodes on this machine."""
+    for name, value in PATIENCE.items():
+        monkeypatch.setenv(name, value)
     ray = pytest.importorskip("ray")
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     find_node = ray._private.services.get_node
