@@ -38,8 +38,8 @@ class PhotoMatter:
         >>> good, bad = matter.matte_rows([{"id": "a", "image": "photo.png"}, {"id": "b", "image": b"no photo"}])
         >>> good["mattes"][0][1:4], good["error"]
         (b'PNG', None)
-        >>> bad["mattes"], bad["error"]
-        ([], 'image (8 bytes) is not ...')
+        >>> bad["mattes"], bad["error"][:22]
+        ([], 'image (8 bytes) is not')
     """
 
     def __init__(self, options: BulkOptions, base: str, retry: RetryPolicy | None = None) -> None:

@@ -34,8 +34,8 @@ DTYPES = [torch.float16, torch.bfloat16]
 pytestmark = pytest.mark.usefixtures("new_accelerator")
 
 
-def gibibytes(count: float) -> str:
-    return f"{count / 2**30:.3f} GiB"
+def mebibytes(count: float) -> str:
+    return f"{count / 2**20:,.1f} MiB"
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -180,7 +180,7 @@ def test_attention_backends(device: str, table: Rows) -> None:
         table.append((device, f"{name} against eager", f"largest difference {gap:.1e}"))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), DEVICES[1]])
 def test_compile(device: str, table: Rows) -> None:
     model, inputs = make_model(device).to(device), make_inputs(device, 1)
     torch.compiler.reset()
@@ -210,7 +210,7 @@ def test_memory_of_training(device: str, table: Rows) -> None:
     assert 1.8 * one < two < 2.2 * one
     assert less < 0.9 * one
     for what, figure in (("batch of 1", one), ("batch of 2", two), ("batch of 1, checkpointing", less)):
-        table.append((device, f"activations at {side} px, {what}", gibibytes(figure)))
+        table.append((device, f"activations at {side} px, {what}", mebibytes(figure)))
 
 
 @pytest.mark.parametrize("device", ["cuda"])
@@ -231,7 +231,7 @@ def test_peak_memory(device: str, kind: str, table: Rows) -> None:
             return
         peak = torch.cuda.max_memory_allocated()
         assert peak > 0
-        table.append((device, f"{kind}, batch of {batch_size}", f"peak {gibibytes(peak)}"))
+        table.append((device, f"{kind}, batch of {batch_size}", f"peak {mebibytes(peak)}"))
 
 
 def run_once(learner: Any, kind: str, device: str, batch_size: int) -> None:

@@ -85,7 +85,10 @@ def make_pairs(device: str, batch_size: int = 2) -> dict[str, torch.Tensor]:
 
 
 class SavedBytes:
-    """Bytes of the activations that a forward pass keeps for the backward pass; needs no memory on the meta device."""
+    """Bytes of the activations that a forward pass keeps for the backward pass; needs no memory on the meta device.
+
+    The inputs of checkpointed blocks, which are kept in another way, do not count.
+    """
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._storages: dict[int, torch.UntypedStorage] = {}
