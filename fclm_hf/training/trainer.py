@@ -129,7 +129,9 @@ class Trainer:
             self.student.to(memory_format=torch.channels_last)
         if run.torch_compile:
             compile_modules(self.student, run.torch_compile_backend)
-        learner = ForegroundConsistentLearner(self.student.train(), preset.teacher, preset.settings)
+        learner = ForegroundConsistentLearner(
+            self.student.train(), preset.teacher, preset.settings, preset.semantic_teacher
+        )
         freeze_unused(learner)
         optimizer, self.scheduler = make_optimization(learner, run)
         self.learner, self.optimizer = self.accelerator.prepare(learner, optimizer)

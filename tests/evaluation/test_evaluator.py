@@ -91,7 +91,7 @@ def test_text_prompts_skip_objects_without_text(tmp_path: Path, checkpoints: lis
     text, box = summary["results"]
     assert (text["objects"], text["skipped"]) == (1, {"no text": 1})
     assert (box["objects"], box["skipped"]) == (2, {})
-    assert set(text["measures"]) == {"iou"}
+    assert set(text["measures"]) == {"iou", "solidity"}
 
 
 def test_written_mattes_score_the_same_when_read(tmp_path: Path, checkpoints: list[str]) -> None:

@@ -158,20 +158,18 @@ def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Ca
     sys.exit(code)
 
 
-def launch(script: Path, config: Path, out: Path, processes: int, nodes: int = 1) -> str:
-    """Run a script in several processes per node, each node with a `torchrun` of its own; return their output."""
-    # on a CPU `accelerate launch` starts several processes through MPI only
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+def launch(script: Path, config: Path, out: Path, *launcher: str) -> str:
+    """Run a script with a launcher, a module and its arguments, or without one; return the output."""
+    command = [sys.executable, *launcher]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    meeting = ["--nnodes", str(nodes), "--master_addr", "127.0.0.1", "--master_port", str(find_free_port())]
-    runs = []
-    for node in range(nodes):
-        place = ["--standalone"] if nodes == 1 else [*meeting, "--node_rank", str(node)]
-        command = [*torchrun, *place, str(script), str(config), "--output_dir", str(out)]
-        runs.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
-    outputs = [run.communicate(timeout=TIMEOUT)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0] * nodes, "\n".join(outputs)
-    return "\n".join(outputs)
+    run = subprocess.run(
+        [*command, str(script), str(config), "--output_dir", str(out)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout
