@@ -191,9 +191,9 @@ def test_urls(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
         make_photo().save(tmp_path / name)
     with serve(tmp_path) as address:
         expected = pipe(make_photo())["predicted_alpha"]
-        for options in ({}, {"timeout": 5}):
+        for options in ({}, {"timeout": 60}):
             assert torch.equal(pipe(f"{address}/photo.png", **options)["predicted_alpha"], expected)
         with pytest.raises(ValueError, match=r"slow\.png cannot be downloaded"):
             pipe(f"{address}/slow.png", timeout=0.2)
         with pytest.raises(ValueError, match=r"none\.png cannot be downloaded.*404"):
-            pipe(f"{address}/none.png", timeout=5)
+            pipe(f"{address}/none.png", timeout=60)
