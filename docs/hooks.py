@@ -19,7 +19,7 @@ from mkdocs.structure.pages import Page
 
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("fclm_hf", "fclm_hf.data", "fclm_hf.training", "fclm_hf.evaluation", "fclm_hf.metrics", "fclm_hf.hub")
+PACKAGES = tuple(f"fclm_hf{name}" for name in ("", ".data", ".training", ".bulk", ".evaluation", ".metrics", ".hub"))
 OUTSIDE = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
@@ -38,7 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Replace the `api` and `options` comments of a page."""
     markdown = re.sub(r"<!-- api: (\S+) -->", lambda match: write_api(match[1]), markdown)
-    return re.sub(r"<!-- options: (\w+) -->", lambda match: write_options(match[1]), markdown)
+    return re.sub(r"<!-- options: ([\w-]+) -->", lambda match: write_options(match[1]), markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -15,6 +15,7 @@ import fclm_hf
 
 PACKAGES = [
     "fclm_hf",
+    "fclm_hf.bulk",
     "fclm_hf.data",
     "fclm_hf.evaluation",
     "fclm_hf.exporters",

@@ -16,7 +16,7 @@ LEVELS = [
     {""},
     {"auto", "metrics", "onnx"},
     {"data", "exporters", "hub"},
-    {"training.objective", "evaluation"},
+    {"training.objective", "evaluation", "bulk"},
     {"training"},
     {"app"},
     {"cli"},

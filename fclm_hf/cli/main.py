@@ -9,6 +9,7 @@ from .evaluate import evaluate
 from .export import export
 from .export_onnx import export_onnx
 from .matte import MatteCommand, matte
+from .matte_dataset import matte_dataset
 from .push import push
 
 
@@ -34,6 +35,7 @@ def fclm(
 
 
 app.command(cls=MatteCommand, no_args_is_help=True)(matte)
+app.command(cls=MatteCommand, no_args_is_help=True)(matte_dataset)
 app.command(no_args_is_help=True)(evaluate)
 
 

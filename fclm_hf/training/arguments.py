@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch
 import yaml
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -248,6 +249,11 @@ class RunArguments:
     activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
     )
+    torch_compile: bool = field(
+        default=False,
+        metadata={"help": "Compile the modules of the model with torch.compile; the first steps then take minutes."},
+    )
+    torch_compile_backend: str = field(default="inductor", metadata={"help": "Backend of torch.compile."})
     ema_decay: float = field(
         default=0.0,
         metadata={
@@ -308,6 +314,8 @@ class RunArguments:
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
         self._check_trackers()
+        if self.torch_compile:  # the list takes seconds to import
+            check_known([self.torch_compile_backend], torch.compiler.list_backends(()), "torch_compile_backend")
         if self.push_to_hub or self.push_steps:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir).resolve().name
             check_repo_id(self.hub_model_id, "hub_model_id is not accepted")

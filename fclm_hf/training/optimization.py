@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_scheduler
 
+from ..modeling_fclm import FCLMForImageMatting
 from ..utils.files import write_json
 from .distributed import agree
 from .objective.learner import ForegroundConsistentLearner
@@ -120,6 +121,17 @@ def make_optimization(
     return optimizer, get_scheduler(name, optimizer, run.warmup_steps, run.max_steps)
 
 
+def compile_modules(student: FCLMForImageMatting, backend: str) -> None:
+    """Compile the modules of a model in place, which changes neither their names nor their states.
+
+    Args:
+        student: The model. Its parts are compiled one by one, because training calls them on their own.
+        backend: Backend of `torch.compile`.
+    """
+    for module in (*student.model.children(), student.head):
+        module.compile(backend=backend)
+
+
 def average_weights(student: nn.Module, decay: float) -> AveragedModel | None:
     """Create an exponential moving average of the weights and buffers of a model, or `None` if `decay` is 0."""
     if not decay:
@@ -206,6 +218,7 @@ __all__ = [
     "NonFiniteLossError",
     "average_weights",
     "check_losses",
+    "compile_modules",
     "freeze_unused",
     "make_optimization",
     "make_optimizer",

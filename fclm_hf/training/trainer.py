@@ -33,7 +33,16 @@ from .dataloading import open_batches
 from .distributed import agree, broadcast_buffers
 from .hub_upload import create_repository, upload
 from .objective.learner import ForegroundConsistentLearner
-from .optimization import Batch, average_weights, check_losses, freeze_unused, make_optimization, mean_losses, take_step
+from .optimization import (
+    Batch,
+    average_weights,
+    check_losses,
+    compile_modules,
+    freeze_unused,
+    make_optimization,
+    mean_losses,
+    take_step,
+)
 from .pretrained import build_starting_point
 from .signals import StopSignals
 from .tracking import HistoryTracker, RunningMean, Throughput, log_picture
@@ -118,6 +127,8 @@ class Trainer:
             self.student.activation_checkpointing_enable()
         if self.student.config.backbone_config.model_type == "timm_backbone":
             self.student.to(memory_format=torch.channels_last)
+        if run.torch_compile:
+            compile_modules(self.student, run.torch_compile_backend)
         learner = ForegroundConsistentLearner(
             self.student.train(), preset.teacher, preset.settings, preset.semantic_teacher
         )

@@ -10,7 +10,7 @@ import fclm_hf
 from fclm_hf.cli.main import app
 
 
-COMMANDS = ("matte", "evaluate", "train", "export", "push")
+COMMANDS = ("matte", "matte-dataset", "evaluate", "train", "export", "push")
 HEAVY = {"cv2", "datasets", "huggingface_hub", "numpy", "pandas", "PIL", "timm", "torch", "torchvision", "transformers"}
 
 
@@ -40,7 +40,7 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
 import sys
 from typer.testing import CliRunner
 from fclm_hf.cli.main import app
-for words in (["--help"], ["--version"], ["matte", "--help"], ["evaluate", "--help"], ["push", "--help"]):
+for words in (["--help"], ["--version"], ["matte", "--help"], ["matte-dataset", "--help"], ["evaluate", "--help"]):
     assert CliRunner().invoke(app, words).exit_code == 0
 print(*sys.modules)
 """

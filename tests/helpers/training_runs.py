@@ -65,6 +65,13 @@ def forget_accelerator() -> None:
     GradientState._reset_state()
 
 
+def find_free_port() -> int:
+    """Return a port of the loopback device that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Run:
     """Training in processes of its own, which start at once.
 
@@ -82,9 +89,7 @@ class Run:
         self.out = out
         self.log = config.parent / f"{out.name}.log"
         self.log.write_text("")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = find_free_port()
         words = [str(config), "--output_dir", str(out), "--resume_from_checkpoint", "latest", *flags]
         self.processes: list[BaseProcess] = []
         for rank in range(processes):

@@ -76,6 +76,29 @@ def test_activation_checkpointing_changes_no_loss(train, plain):
         assert take(checkpointed, name) == pytest.approx(take(plain, name), rel=1e-5)
 
 
+@pytest.mark.slow
+def test_compilation_changes_no_loss(train):
+    """The whole trained state keeps its names, and so do the averaged weights."""
+    plain = train("plain", "--ema_decay", "0.9")
+    compiled = train(
+        "compiled", "--ema_decay", "0.9", "--torch_compile", "true", "--torch_compile_backend", "aot_eager"
+    )
+    for name in ("train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot"):
+        assert take(compiled, name) == pytest.approx(take(plain, name), rel=1e-4)
+
+
+def test_modules_are_compiled(tmp_path, capsys):
+    config = write_run(tmp_path, validation=[])
+    words = [str(config), "--output_dir", str(tmp_path / "out"), "--torch_compile", "true"]
+    trainer = Trainer(parse_arguments([*words, "--torch_compile_backend", "eager"]))
+    called = (*trainer.student.model.children(), trainer.student.head)
+    assert len(called) >= 6
+    assert all(module._compiled_call_impl is not None for module in called)
+    assert not any("_orig_mod" in name for name in trainer.student.state_dict())
+    assert main([*words, "--torch_compile_backend", "iductor"]) == 1
+    assert "torch_compile_backend" in capsys.readouterr().err
+
+
 def test_bf16(train, plain):
     half = train("half", "--mixed_precision", "bf16")
     assert take(half, "train/loss") == pytest.approx(take(plain, "train/loss"), rel=0.05)

@@ -1,13 +1,14 @@
 """The trainer: resumed runs equal uninterrupted ones, signals, several processes."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from paths import HELPERS
 from run_results import assert_same, assert_same_runs, read_curve, read_state
 from tiny_checkpoints import DECODER, save_checkpoints
-from training_runs import Run, launch, wait_until, write_run
+from training_runs import Run, find_free_port, launch, wait_until, write_run
 
 
 def test_a_killed_run_resumes_bit_exactly(tmp_path):
@@ -46,6 +47,25 @@ def test_two_processes_end_with_equal_weights(tmp_path, launcher):
     # neither Arrow's generators nor DistributedDataParallel have anything to say
     assert "Exception ignored" not in output
     assert "Warning" not in output
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_two_processes_of_one(tmp_path):
+    """As on two machines: one `torchrun` each, which meet over the loopback device."""
+    config = write_run(tmp_path, max_steps=3)
+    script = HELPERS / "two_processes.py"
+    launch(script, config, tmp_path / "processes", *TORCHRUN)
+    meeting = ("--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port")
+    torchrun = ("-m", "torch.distributed.run", *meeting, str(find_free_port()), "--node_rank")
+    with ThreadPoolExecutor(2) as pool:
+        nodes = [pool.submit(launch, script, config, tmp_path / "nodes", *torchrun, str(rank)) for rank in range(2)]
+        for node in nodes:
+            node.result()
+    one, two = (
+        [torch.load(tmp_path / name / f"weights-{rank}.pt", weights_only=True) for rank in range(2)]
+        for name in ("processes", "nodes")
+    )
+    assert_same(one, two)
 
 
 @pytest.mark.slow

@@ -10,18 +10,25 @@ from .retry import RetryPolicy
 from .source import Source
 
 
-def name_row(source: Source, values: dict[str, Any]) -> str:
-    """Return the key of a row in reports: the source, and the row's id, image path or image checksum."""
+def find_identity(source: Source, values: dict[str, Any]) -> str | None:
+    """Return the id of a row, or else the path of its image relative to the source; None if it has neither."""
     image = values.get("image")
     identity = values.get("id")
     if identity is None and isinstance(image, dict):
         identity = image.get("path")
     if identity is None and isinstance(image, str):
         identity = image
+    return None if identity is None else str(identity).removeprefix(f"{source.base}/")
+
+
+def name_row(source: Source, values: dict[str, Any]) -> str:
+    """Return the key of a row in reports: the source, and the row's id, image path or image checksum."""
+    identity = find_identity(source, values)
     if identity is None:
+        image = values.get("image")
         data = image.get("bytes") if isinstance(image, dict) else image
         identity = f"checksum {zlib.crc32(data or b''):08x}"
-    return f"{source.config.label}:{str(identity).removeprefix(source.base + '/')}"
+    return f"{source.config.label}:{identity}"
 
 
 def decode_row(source: Source, values: dict[str, Any], epoch: int, retry: RetryPolicy) -> Sample:

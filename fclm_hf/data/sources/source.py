@@ -27,6 +27,7 @@ KINDS = {
     "background": Roles(("image",)),  # BG20K
     "instances": Roles(("image", "alphas"), ("names", "instance", "unique", "complete", "id")),  # HIM2K, COCO
     "text": Roles(("image", "alphas", "texts"), ("names", "instance", "unique", "complete", "id")),  # RefMatte
+    "photo": Roles(("image",), ("text", "input_boxes", "input_points", "input_labels", "input_masks", "id")),
 }
 MASK_QUALITIES = ("alpha", "coarse")
 _IMAGES, _IMAGE_LISTS = ("image", "alpha"), ("alphas",)
@@ -43,7 +44,8 @@ class SourceConfig:
         path: Id on the Hub, local folder (images with metadata, Parquet, WebDataset, or a training set with
             foregrounds.json / backgrounds.json), or a loader of `datasets` such as "parquet", with `data_files`.
         kind: "image_alpha" (photo and its alpha), "rgba" (cut-out objects), "background" (photos without objects of
-            interest), "instances" (photo and one alpha per object) or "text" (the same and expressions per object).
+            interest), "instances" (photo and one alpha per object), "text" (the same and expressions per object) or
+            "photo" (photo and prompts, to be matted).
         columns: Maps roles to columns. Roles: image, alpha, alphas, name, names (of the objects), text, texts
             (expressions per object, used verbatim), cls (key of `general_names`), cut_sides (whether the object is cut
             off at the left, top, right and bottom) and id (the sample's name in reports). A role that is not given is
@@ -51,7 +53,8 @@ class SourceConfig:
             texts also take a list of columns, one per object; empty cells are left out. Kinds with several objects also
             take lists of bools, instance (whether a mask is a single object, which boxes and clicks can mean) and
             unique (whether a name means this mask alone), and complete (whether all objects of the photo are annotated,
-            so that their union is the target of an empty prompt); all default to yes.
+            so that their union is the target of an empty prompt); all default to yes. Kind "photo" takes prompts, named
+            as the arguments of [`ReferringMattingPipeline`].
         split: Split, as in [`datasets.load_dataset`].
         config_name: Configuration of the data set, as `name` in [`datasets.load_dataset`].
         data_files: Files of the data set, as in [`datasets.load_dataset`].
@@ -82,7 +85,8 @@ class SourceConfig:
         'user/portraits'
         >>> SourceConfig("user/portraits", "matte")
         Traceback (most recent call last):
-        ValueError: user/portraits: kind must be one of image_alpha, rgba, background, instances, text, got 'matte'.
+        ValueError: user/portraits: kind must be one of image_alpha, rgba, background, instances, text, photo, got
+        'matte'.
     """
 
     path: str
@@ -109,7 +113,7 @@ class SourceConfig:
             raise ValueError(
                 f"{self.label}: mask_quality must be one of {', '.join(MASK_QUALITIES)}, got {self.mask_quality!r}."
             )
-        if self.mask_quality == "coarse" and self.kind in ("rgba", "background"):
+        if self.mask_quality == "coarse" and self.kind in ("rgba", "background", "photo"):
             raise ValueError(f"{self.label}: kind {self.kind!r} has no masks that could be coarse.")
         roles = (*KINDS[self.kind].required, *KINDS[self.kind].optional)
         if wrong := [role for role in self.columns if role not in roles]:

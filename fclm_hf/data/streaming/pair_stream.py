@@ -229,6 +229,6 @@ def _check_kinds(foregrounds: Sequence[Source], backgrounds: Sequence[Source]) -
     """Check that there are foregrounds and backgrounds, and that all of them are of the right kind."""
     for name, sources, is_background in (("foregrounds", foregrounds, False), ("backgrounds", backgrounds, True)):
         kinds = [source.config.kind for source in sources]
-        if not kinds or any((kind == "background") != is_background for kind in kinds):
-            wanted = "'background'" if is_background else "any other than 'background'"
+        if not kinds or any((kind == "background") != is_background or kind == "photo" for kind in kinds):
+            wanted = "'background'" if is_background else "any other than 'background' and 'photo'"
             raise ValueError(f"{name} must be sources of kind {wanted}, got {', '.join(kinds) or 'none'}.")

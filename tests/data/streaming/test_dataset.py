@@ -248,8 +248,12 @@ def test_sources_of_the_wrong_kind_are_refused(sets):
     sources = open_sets(sets)
     with pytest.raises(ValueError, match="backgrounds must be sources of kind 'background', got rgba, image_alpha"):
         make_loader({"foregrounds": sources["foregrounds"], "backgrounds": sources["foregrounds"]})
-    with pytest.raises(ValueError, match="foregrounds must be sources of kind any other than 'background', got none"):
+    wanted = "any other than 'background' and 'photo'"
+    with pytest.raises(ValueError, match=f"foregrounds must be sources of kind {wanted}, got none"):
         make_loader({"foregrounds": [], "backgrounds": sources["backgrounds"]})
+    photos = [open_source(SourceConfig(str(sets / "cutouts"), "photo"))]
+    with pytest.raises(ValueError, match=f"kind {wanted}, got photo"):
+        make_loader({"foregrounds": photos, "backgrounds": sources["backgrounds"]})
     with pytest.raises(ValueError, match=r"rank must be in 0\.\.1 for world_size 2, got 2"):
         make_loader(sources, rank=2, world_size=2)
 
