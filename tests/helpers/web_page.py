@@ -39,7 +39,8 @@ def require_dist() -> Path:
 
 def find_chromium() -> str:
     """Return the path of Chromium, or skip the test."""
-    pytest.importorskip("playwright", exc_type=ImportError) if not IS_REQUIRED else None
+    if not IS_REQUIRED:
+        pytest.importorskip("playwright")
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         _skip("needs Chromium")
@@ -132,7 +133,10 @@ class Visitor:
         buffer = io.BytesIO()
         image.save(buffer, Path(name).suffix[1:].upper().replace("JPG", "JPEG"), **options)
         self.open_bytes(buffer.getvalue(), name)
-        self.page.wait_for_selector('body[data-state="photo"]')
+        self.wait_for_photo(name)
+
+    def wait_for_photo(self, name: str) -> None:
+        """Wait until a photo is shown."""
         self.page.wait_for_function("name => document.querySelector('#marks').ariaLabel.includes(name)", arg=name)
         self.wait()
 

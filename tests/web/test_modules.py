@@ -44,6 +44,10 @@ const resizer = new MapResizer(map, from, to);
 const half = Math.floor(to[0] / 2);
 writeFileSync(files[2], Buffer.concat([resizer.readRows(0, half), resizer.readRows(half, to[0])]));
 """
+FIT = """
+import { fitSize } from "./src/worker/resize.js";
+console.log(JSON.stringify(args[0].map((size) => fitSize(size, 1024))));
+"""
 ESTIMATE = """
 import { estimateForeground } from "./src/worker/foreground.js";
 const [height, width] = args;
@@ -120,9 +124,8 @@ def test_resize(size: tuple[int, int], new_size: tuple[int, int], rows: int, tmp
 
 def test_sizes() -> None:
     sizes = [(10, 20), (2048, 2048), (4000, 6000), (6000, 4001), (9000, 3), (1025, 1024), (777, 1999)]
-    script = 'import { fitSize } from "./src/worker/resize.js"; console.log(JSON.stringify(args[0].map((s) => fitSize(s, 1024))));'
     limit = type("Limit", (dict,), {"longest_edge": 1024, "shortest_edge": None, "height": None, "width": None})()
-    assert json.loads(run_node(script, [sizes])) == [list(_find_resized_size(size, limit)) for size in sizes]
+    assert json.loads(run_node(FIT, [sizes])) == [list(_find_resized_size(size, limit)) for size in sizes]
 
 
 @pytest.mark.parametrize("size", [(120, 180), (300, 451), pytest.param((1300, 1700), marks=pytest.mark.slow)])

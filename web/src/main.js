@@ -71,7 +71,7 @@ class App {
     this.engine = backend === "webgpu" ? "WebGPU" : threads > 1 ? `${threads} threads` : "1 thread";
     document.body.dataset.model = "ready";
     find("device-text").textContent = "Runs on this device";
-    find("device").title = this.engine;
+    this.showMemory(this.device.memory);
   }
 
   showProgress({ kind, fraction }) {
@@ -79,6 +79,11 @@ class App {
     if (kind === "load") find("device-text").textContent = `Loading the model, ${percent}`;
     if (kind === "load" && this.opening) this.showBusy(`Loading the model, ${percent}`);
     if (kind === "save") this.showBusy(`Saving, ${percent}`);
+  }
+
+  showMemory(bytes) {
+    document.body.dataset.memory = bytes;
+    find("device").title = `${this.engine}, ${Math.round(bytes / 1e6)} MB`;
   }
 
   showModelFailure(error) {
@@ -110,8 +115,9 @@ class App {
     this.say(`Opening ${name}`);
     this.showBusy("Reading the photo");
     try {
-      const { preview, size, ms } = await this.client.call("open", { file, longest: PREVIEW_SIZE });
+      const { preview, size, ms, memory } = await this.client.call("open", { file, longest: PREVIEW_SIZE });
       if (this.opening !== opening) return;
+      this.showMemory(memory);
       Object.assign(this, { preview, size, encodeTime: ms, decodeTime: null, name, colors: null });
       this.session = new Session();
       document.body.dataset.state = "photo";
