@@ -7,6 +7,7 @@ import { hasPrompts, nameObject, Session } from "./session.js";
 import { Stage } from "./stage.js";
 
 const PREVIEW_SIZE = 1024;
+const MAX_THREADS = 4; // more do not make a model of this size faster
 const COLORS_DELAY = 250; // ms without a click until colors are cleaned
 const SAMPLES = [
   ["coffee.jpg", "A cup of coffee"],
@@ -60,9 +61,12 @@ class App {
 
   async load() {
     document.body.dataset.model = "loading";
-    const canUseGpu = new URLSearchParams(location.search).get("backend") !== "wasm";
+    const options = new URLSearchParams(location.search);
     try {
-      this.device = await this.client.call("load", { canUseGpu });
+      this.device = await this.client.call("load", {
+        backend: options.get("backend") ?? "auto",
+        maxThreads: Number(options.get("threads") ?? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS)),
+      });
     } catch (error) {
       this.showModelFailure(error);
       return;

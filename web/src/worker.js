@@ -10,8 +10,8 @@ let current = null;
 
 const methods = {
   /** Load the model; returns how it runs. */
-  async load({ canUseGpu }) {
-    model = await loadModel(canUseGpu, (fraction) => report("load", fraction));
+  async load(options) {
+    model = await loadModel(options, (fraction) => report("load", fraction));
     return model.describe();
   },
 

@@ -3,7 +3,6 @@
 import { Model } from "./model.js";
 import { TextTokenizer } from "./tokenizer.js";
 
-const MAX_THREADS = 4; // more do not make a model of this size faster
 const GRAPHS = ["image_encoder", "text_encoder", "prompt_decoder"];
 const TOLERANCE = 0.03; // by which an alpha of the GPU may differ from that of the CPU
 
@@ -24,22 +23,24 @@ export function countMemory() {
 /**
  * Load the model, on the GPU where that works and gives the same mattes.
  *
- * @param {boolean} canUseGpu Whether to try WebGPU.
+ * @param {object} options
+ * @param {"auto" | "wasm" | "webgpu"} options.backend Where it runs; "webgpu" also takes a GPU that is emulated or slow.
+ * @param {number} options.maxThreads Largest number of threads.
  * @param {(fraction: number) => void} onProgress Called with how much has been read.
  * @returns {Promise<Model>} The model.
  */
-export async function loadModel(canUseGpu, onProgress) {
+export async function loadModel({ backend, maxThreads }, onProgress) {
   const manifest = await (await fetch("manifest.json")).json();
-  const hasGpu = canUseGpu && (await findGpu());
+  const hasGpu = backend !== "wasm" && (await findGpu(backend === "webgpu"));
   const runtime = hasGpu ? manifest.runtimes.webgpu : manifest.runtimes.wasm;
   const download = new Download([runtime.wasm, ...Object.values(manifest.model)], manifest.sizes, onProgress);
   const [wasm, files, tokenizer] = await Promise.all([
-    download.read(runtime.wasm),
+    download.read(runtime.wasm).then(inflate),
     Promise.all(GRAPHS.map((name) => download.read(manifest.model[name]))),
     loadTokenizer(download, manifest.model),
   ]);
   const ort = await (hasGpu ? import("onnxruntime-web/jspi") : import("onnxruntime-web/wasm"));
-  const threads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
+  const threads = self.crossOriginIsolated ? maxThreads : 1;
   Object.assign(ort.env.wasm, {
     numThreads: threads,
     wasmBinary: wasm,
@@ -47,14 +48,14 @@ export async function loadModel(canUseGpu, onProgress) {
   });
   const onCpu = await openModel(ort, files, tokenizer, "wasm", threads);
   if (!hasGpu) return onCpu;
-  return (await tryGpu(ort, files, tokenizer, onCpu)) ?? onCpu;
+  return (await tryGpu(ort, files, tokenizer, onCpu, backend === "webgpu")) ?? onCpu;
 }
 
 /** Return whether there is a GPU, and the runtime for it works here. */
-async function findGpu() {
+async function findGpu(takeAny) {
   try {
     const adapter = "Suspending" in WebAssembly && (await navigator.gpu?.requestAdapter());
-    return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+    return Boolean(adapter) && (takeAny || !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter));
   } catch {
     return false;
   }
@@ -69,23 +70,41 @@ async function openModel(ort, files, tokenizer, backend, threads) {
   return new Model(ort, sessions, tokenizer, { backend, threads, countMemory });
 }
 
-/** Return the model on the GPU, or null if it fails there or gives other mattes than on the CPU. */
-async function tryGpu(ort, files, tokenizer, onCpu) {
+/** Return the model on the GPU, or null if it fails, gives other mattes than on the CPU, or is no faster. */
+async function tryGpu(ort, files, tokenizer, onCpu, takeSlow) {
+  let onGpu = null;
   try {
-    const onGpu = await openModel(ort, files, tokenizer, "webgpu", onCpu.threads);
-    const [first, second] = [await onCpu.matteProbe(), await onGpu.matteProbe()];
-    if (first.some((value, i) => !(Math.abs(value - second[i]) < TOLERANCE))) return null;
-    await onCpu.release();
-    return onGpu;
+    onGpu = await openModel(ort, files, tokenizer, "webgpu", onCpu.threads);
+    const expected = await runProbe(onCpu);
+    const probe = await runProbe(onGpu);
+    const isSame = expected.alpha.every((value, i) => Math.abs(value - probe.alpha[i]) < TOLERANCE);
+    if (isSame && (takeSlow || probe.ms < expected.ms)) {
+      await onCpu.release();
+      return onGpu;
+    }
   } catch {
-    return null;
+    // the CPU does it, too
   }
+  await onGpu?.release();
+  return null;
+}
+
+async function runProbe(model) {
+  await model.matteProbe(); // the first run includes compilation
+  const start = performance.now();
+  const alpha = await model.matteProbe();
+  return { alpha, ms: performance.now() - start };
 }
 
 async function loadTokenizer(download, model) {
   const [files, config] = await Promise.all([download.read(model.tokenizer), download.read(model.tokenizer_config)]);
   const parse = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
   return new TextTokenizer(parse(files), parse(config));
+}
+
+async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).arrayBuffer();
 }
 
 /** Reads several files and tells how much of all of them has come. */

@@ -2,7 +2,8 @@
 
 const PADDING = -10; // label of a point, and coordinates of a box, that is not there
 const DIVISOR = 32; // images are padded to multiples of it
-const PROBE = { height: 96, width: 128 };
+const TEXT_CHANNELS = 128;
+const PROBE = { height: 384, width: 512 };
 
 /** Encoded image: everything of it that the decoder needs. */
 class Embeddings {
@@ -38,18 +39,19 @@ export class Model {
     const padded = [height, width].map((side) => Math.ceil(side / DIVISOR) * DIVISOR);
     const inputs = {
       pixel_values: new this.ort.Tensor("float32", normalize(image, padded), [1, 3, ...padded]),
-      pixel_mask: this.makeIntegers(makeMask(image, padded), [1, ...padded]),
+      image_sizes: this.makeIntegers([height, width], [1, 2]),
     };
     const outputs = await this.sessions.image_encoder.run(inputs);
-    return new Embeddings({ ...outputs, pixel_mask: inputs.pixel_mask }, image, padded[1]);
+    inputs.pixel_values.dispose();
+    return new Embeddings({ ...outputs, image_sizes: inputs.image_sizes }, image, padded[1]);
   }
 
-  /** Return the embedding of a text as a tensor, or null without one. */
+  /** Return the embedding of a text as a Float32Array, or null without one. */
   async encodeText(text) {
     if (!text) return null;
     const ids = this.tokenizer.encode(text);
     const outputs = await this.sessions.text_encoder.run({ input_ids: this.makeIntegers(ids, [1, ids.length]) });
-    return outputs.text_embeds;
+    return outputs.text_embeds.data;
   }
 
   /**
@@ -57,7 +59,7 @@ export class Model {
    *
    * @param {Embeddings} embeddings Encoded image.
    * @param {Prompts} prompts Prompts in pixels of the encoded image.
-   * @param {Tensor | null} textEmbeds Embedding of the name.
+   * @param {Float32Array | null} textEmbeds Embedding of the name.
    * @returns {Promise<Float32Array>} Alpha in [0, 1] of the size of the image.
    */
   async decode(embeddings, { points, box }, textEmbeds) {
@@ -69,10 +71,12 @@ export class Model {
       input_points: new Tensor("float32", coordinates, [1, 1, given.length, 2]),
       input_labels: this.makeIntegers(given.map(({ label }) => label), [1, 1, given.length]),
       input_boxes: new Tensor("float32", Float32Array.from(box ?? Array(4).fill(PADDING)), [1, 1, 4]),
-      text_embeds: textEmbeds?.reshape([1, 1, 128]) ?? new Tensor("float32", new Float32Array(128), [1, 1, 128]),
-      has_text: this.makeIntegers([textEmbeds ? 1 : 0], [1, 1]),
+      text_embeds: new Tensor("float32", textEmbeds ?? new Float32Array(TEXT_CHANNELS), [1, 1, TEXT_CHANNELS]),
+      text_mask: this.makeIntegers([textEmbeds ? 1 : 0], [1, 1]),
     };
-    const { alphas } = await this.sessions.prompt_decoder.run(inputs, ["alphas"]);
+    const { prompt_decoder: decoder } = this.sessions;
+    const known = Object.fromEntries(decoder.inputNames.map((name) => [name, inputs[name]]));
+    const { alphas } = await decoder.run(known, ["alphas"]);
     const values = await alphas.getData();
     const { height, width, paddedWidth } = embeddings;
     const alpha = new Float32Array(height * width);
@@ -90,10 +94,10 @@ export class Model {
     const { height, width } = PROBE;
     const pixels = new Uint8ClampedArray(height * width * 4).fill(40);
     for (let i = 0; i < height * width; i++) {
-      if (Math.hypot((i % width) - 60, Math.floor(i / width) - 50) < 30) pixels.set([230, 150, 60], 4 * i);
+      if (Math.hypot((i % width) - 240, Math.floor(i / width) - 200) < 120) pixels.set([230, 150, 60], 4 * i);
     }
     const embeddings = await this.encode({ pixels, height, width });
-    const alpha = await this.decode(embeddings, { points: [{ x: 60, y: 50, label: 1 }], box: null }, null);
+    const alpha = await this.decode(embeddings, { points: [{ x: 240, y: 200, label: 1 }], box: null }, null);
     embeddings.dispose();
     return alpha;
   }
@@ -115,10 +119,4 @@ function normalize({ pixels, height, width }, [paddedHeight, paddedWidth]) {
     }
   }
   return planes;
-}
-
-function makeMask({ height, width }, [paddedHeight, paddedWidth]) {
-  const mask = new Uint8Array(paddedHeight * paddedWidth);
-  for (let y = 0; y < height; y++) mask.fill(1, y * paddedWidth, y * paddedWidth + width);
-  return mask;
 }
