@@ -1,7 +1,7 @@
 """The built page in Chromium, offline. `npm ci && npm run build` in web/ makes it; see docs/guides/browser.md."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,27 @@ CUP = (0.5, 0.45)
 BOX = (0.12, 0.05, 0.83, 0.98)
 
 
-@pytest.fixture(scope="module")
-def processor() -> FCLMProcessor:
-    return FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+Predict = Callable[..., np.ndarray]
+
+
+def make_predictor(model: Any) -> Predict:
+    """Return a function that mattes a photo with a model in Python, with 8 bits, as the page does."""
+    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+
+    def predict(photo: Image.Image, **prompts: Any) -> np.ndarray:
+        inputs = processor(photo, return_tensors="pt", **prompts)
+        sizes = inputs.pop("original_sizes")
+        with torch.no_grad():
+            outputs = model(**inputs)
+        return quantize_alpha(processor.post_process_image_matting(outputs, sizes)[0]["alpha"][0])
+
+    return predict
 
 
 @pytest.fixture(scope="module")
-def exported() -> ExportedModel:
-    """The graphs that the page uses, in Python."""
-    return ExportedModel(require_dist() / "model")
+def exported() -> Predict:
+    """The graphs of the page in Python."""
+    return make_predictor(ExportedModel(require_dist() / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +55,6 @@ def page(opened: Visitor, coffee: Image.Image) -> Iterator[Visitor]:
     opened.open(coffee)
     yield opened
     assert opened.problems == []
-
-
-def predict(model: Any, processor: FCLMProcessor, photo: Image.Image, **prompts: Any) -> np.ndarray:
-    """Return the matte of the first object as the page shows it, 8 bits."""
-    inputs = processor(photo, return_tensors="pt", **prompts)
-    sizes = inputs.pop("original_sizes")
-    with torch.no_grad():
-        outputs = model(**inputs)
-    return quantize_alpha(processor.post_process_image_matting(outputs, sizes)[0]["alpha"][0])
 
 
 def at(photo: Image.Image, *places: tuple[float, float]) -> list[list[list[list[float]]]]:
@@ -77,43 +80,43 @@ def test_it_cannot_send_anything(opened: Visitor) -> None:
     opened.problems.clear()
 
 
-def test_click_on_the_cup(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_click_on_the_cup(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     page.click(*CUP)
     matte = page.save()
-    assert_close(matte, predict(exported: ExportedModel, processor, coffee, input_points=at(coffee, CUP)))
-    full = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
-    expected = predict(full, processor, coffee, input_points=at(coffee, CUP))
+    assert_close(matte, exported(coffee, input_points=at(coffee, CUP)))
+    full_precision = make_predictor(FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval())
+    expected = full_precision(coffee, input_points=at(coffee, CUP))
     assert np.abs(matte.astype(int) - expected).mean() < 0.01 * 255  # what small integers cost
     assert "Matte " in page.page.inner_text("#timing")
 
 
-def test_click_that_takes_away(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_click_that_takes_away(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     page.click(*CUP)
     page.click(0.8, 0.2, takes_away=True)
     page.page.click("#tool [data-value=remove]")
     page.click(0.05, 0.9)
     prompts = {"input_points": at(coffee, CUP, (0.8, 0.2), (0.05, 0.9)), "input_labels": [[[1, 0, 0]]]}
-    assert_close(page.save(), predict(exported: ExportedModel, processor, coffee, **prompts))
+    assert_close(page.save(), exported(coffee, **prompts))
 
 
 @pytest.mark.parametrize("tool", ["add", "box"])
-def test_box(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel, tool: str) -> None:
+def test_box(page: Visitor, coffee: Image.Image, exported: Predict, tool: str) -> None:
     page.page.click(f"#tool [data-value={tool}]")
     page.drag(*BOX)
     corners = [[[BOX[0] * 600, BOX[1] * 400, BOX[2] * 600, BOX[3] * 400]]]
-    assert_close(page.save(), predict(exported: ExportedModel, processor, coffee, input_boxes=corners), levels=3)
+    assert_close(page.save(), exported(coffee, input_boxes=corners), levels=3)
 
 
-def test_text(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_text(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     page.name("cup")
-    assert_close(page.save(), predict(exported: ExportedModel, processor, coffee, text=[["cup"]]))
+    assert_close(page.save(), exported(coffee, text=[["cup"]]))
     assert "cup" in page.page.inner_text("#objects")
 
 
-def test_what_stands_out(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_what_stands_out(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     page.page.click("#salient")
     page.wait()
-    assert_close(page.save(), predict(exported: ExportedModel, processor, coffee))
+    assert_close(page.save(), exported(coffee))
 
 
 def test_undo_and_redo(page: Visitor) -> None:
@@ -186,7 +189,7 @@ def test_before_and_after(page: Visitor) -> None:
     assert page.page.evaluate("getComputedStyle(document.querySelector('#result')).clipPath").endswith("55%)")
 
 
-def test_keyboard_alone(page: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_keyboard_alone(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     keys = page.page.keyboard
     for _ in range(40):
         if page.page.evaluate("document.activeElement.id") == "marks":
@@ -198,7 +201,7 @@ def test_keyboard_alone(page: Visitor, coffee: Image.Image, processor: FCLMProce
     page.wait()
     # the pointer starts in the middle, and a step is 1 % of the longest side
     point = (0.5, (200 - 10 * 6) / 400)
-    assert_close(page.save(), predict(exported: ExportedModel, processor, coffee, input_points=at(coffee, point)))
+    assert_close(page.save(), exported(coffee, input_points=at(coffee, point)))
     page.page.focus("#marks")
     keys.press("Shift+ArrowLeft")
     keys.press("Shift+Enter")
@@ -301,24 +304,24 @@ def test_old_browser(opened: Visitor) -> None:
 
 
 @pytest.mark.slow
-def test_without_isolation(coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_without_isolation(coffee: Image.Image, exported: Predict) -> None:
     with WebSite(require_dist(), is_isolated=False) as site, Visitor(site) as visitor:
         visitor.visit()
         visitor.open(coffee)
         visitor.click(*CUP)
         assert "1 thread" in visitor.page.inner_text("#timing")
-        assert_close(visitor.save(), predict(exported: ExportedModel, processor, coffee, input_points=at(coffee, CUP)))
+        assert_close(visitor.save(), exported(coffee, input_points=at(coffee, CUP)))
         assert visitor.problems == []
 
 
 @pytest.mark.slow
-def test_24_megapixels(opened: Visitor, coffee: Image.Image, processor: FCLMProcessor, exported: ExportedModel) -> None:
+def test_24_megapixels(opened: Visitor, coffee: Image.Image, exported: Predict) -> None:
     photo = coffee.resize((6000, 4000), Image.Resampling.BICUBIC)
     opened.open(photo, "large.png", compress_level=1)
     assert opened.page.evaluate("[photo.width, photo.height]") == [1024, 683]
     opened.click(*CUP)
     matte = opened.save()
-    assert_close(matte, predict(exported: ExportedModel, processor, photo, input_points=at(photo, CUP)), levels=3)
+    assert_close(matte, exported(photo, input_points=at(photo, CUP)), levels=3)
     assert_close(opened.save(CUTOUT)[::7, ::5], np.asarray(make_cutout(photo, matte))[::7, ::5], levels=3)
 
 
