@@ -17,6 +17,7 @@ const methods = {
 
   /** Decode and encode a photo; returns its preview. The former photo is kept if this fails. */
   async open({ file, longest }) {
+    if (!model) throw new Error("The model could not be loaded.");
     const photo = await openPhoto(file);
     try {
       const { height, width } = photo;

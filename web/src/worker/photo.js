@@ -14,7 +14,7 @@ const STRIP_ROWS = 128; // that of the foreground estimator, which reads a few r
 export async function openPhoto(file) {
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    bitmap = await createImageBitmap(file); // upright by default, and not every browser knows the option
   } catch {
     throw new Error("This file cannot be read as a photo. JPEG, PNG, WebP and AVIF work in every current browser.");
   }

@@ -164,7 +164,7 @@ function composite(colors, alpha, behind) {
 
 /** Return a function that reads rows of a color, or of a picture that covers the whole size. */
 async function makeBackground({ color, picture }, height, width) {
-  const image = picture && (await createImageBitmap(picture, { imageOrientation: "from-image" }));
+  const image = picture && (await createImageBitmap(picture));
   const scale = image && Math.max(width / image.width, height / image.height);
   return (top, bottom) => {
     const context = new OffscreenCanvas(width, bottom - top).getContext("2d");
