@@ -75,6 +75,7 @@ class App {
     this.engine = backend === "webgpu" ? "WebGPU" : threads > 1 ? `${threads} threads` : "1 thread";
     document.body.dataset.model = "ready";
     find("device-text").textContent = "Runs on this device";
+    this.say("The model is ready.");
     this.showMemory(this.device.memory);
   }
 
@@ -298,6 +299,7 @@ class App {
     this.saving = true;
     this.enableButtons(false);
     this.showBusy("Saving");
+    this.say("Saving");
     try {
       return await this.client.call("save", {
         kind,
