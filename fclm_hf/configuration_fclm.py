@@ -174,6 +174,9 @@ class FCLMConfig(PreTrainedConfig):
             Side in pixels of the encoder input, the square image that the backbone sees: each image is resized until
             its longer side has this length, and padded at the bottom or right. `None` runs the backbone at the size of
             `pixel_values`, as in the paper. Must be a multiple of the patch size or total stride of the backbone.
+        refinement_size (`int`, *optional*):
+            Side of the encoder input for the second look that pipeline and evaluation take at each object, see
+            [`~fclm_hf.refinement_fclm.refine_alphas`]. `None` takes none. Must be a multiple as that of `encoder_size`.
         coarse_level (`int`, defaults to 0):
             Index of the backbone's feature map that gives the coarse encoder grid, on which prompts and image attend to
             each other. Later maps are merged into it from the top down. With 1, the map before it refines the result.
@@ -207,6 +210,9 @@ class FCLMConfig(PreTrainedConfig):
             Hidden width of the head that projects the last backbone map into the text embedding space; the dense prompt
             maps then also show how well each place matches a text. Requires `dense_prompts`. `None` makes a text a
             sparse token only, as in the paper.
+        text_score_threshold (`float`, *optional*):
+            Objects that a text alone names are taken to be absent, and get an empty matte, if the text matches no place
+            in the image better than this; see `text_scores` of [`FCLMImageMattingOutput`]. `None` for no such check.
         task (`str`, defaults to `"matting"`):
             Head loss of Eq. 9 of the paper: `"matting"` (l1 + Laplacian) or `"segmentation"` (BCE + IoU).
         coarse_loss_weight (`float`, defaults to 0.0):
@@ -240,6 +246,7 @@ class FCLMConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     encoder_size: int | None = 518
+    refinement_size: int | None = None
     coarse_level: int = 0
     hidden_size: int = 256
     fine_hidden_size: int = 64
@@ -254,6 +261,7 @@ class FCLMConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     dense_prompts: bool = True
     semantic_head_size: int | None = None
+    text_score_threshold: float | int | None = None
     task: str = "matting"
     coarse_loss_weight: float | int = 0.0
     freeze_text_encoder: bool = False
@@ -308,12 +316,13 @@ class FCLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"detail_hidden_sizes must hold 4 widths (strides 1, 2, 4, 8), got {list(self.detail_hidden_sizes)}."
             )
-        if self.encoder_size is not None:
-            multiple = self.encoder_multiple
-            if self.encoder_size <= 0 or self.encoder_size % multiple != 0:
+        multiple = self.encoder_multiple
+        for name in ("encoder_size", "refinement_size"):
+            size = getattr(self, name)
+            if size is not None and (size <= 0 or size % multiple != 0):
                 raise ValueError(
-                    f"encoder_size must be None or a positive multiple of {multiple}, the patch size or total stride "
-                    f"of the backbone, got {self.encoder_size}."
+                    f"{name} must be None or a positive multiple of {multiple}, the patch size or total stride "
+                    f"of the backbone, got {size}."
                 )
 
     @property

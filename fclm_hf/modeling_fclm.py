@@ -1,7 +1,7 @@
 """PyTorch FCLM: a backbone, a prompt encoder and an Object-Oriented Decoder give an alpha matte per prompted object."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -72,6 +72,8 @@ class FCLMImageEmbeddings(ModelOutput):
             1 on the image, 0 on padding.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
+        encoder_size (`int`, *optional*):
+            Side of the encoder input, where it is not `config.encoder_size`.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*, returned when `output_hidden_states=True`):
             Hidden states of the backbone, one of shape `(batch_size, sequence_length, backbone_hidden_size)` per layer
             and one of the embeddings.
@@ -87,6 +89,7 @@ class FCLMImageEmbeddings(ModelOutput):
     detail_basis: torch.FloatTensor | None = None
     pixel_mask: torch.ByteTensor | None = None
     image_sizes: torch.LongTensor | None = None
+    encoder_size: int | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -108,6 +111,10 @@ class FCLMModelOutput(ModelOutput):
             grid, resampled to stride 8 and before any detail map is added.
         prompt_embeds (`torch.FloatTensor` of shape `(batch_size, num_objects, hidden_size)`):
             Query token of each object after the two-way attention.
+        text_scores (`torch.FloatTensor` of shape `(batch_size, num_objects)`, *optional*):
+            How well the text of each object matches the place in the image that it matches best, see
+            [`FCLMSemanticHead`], in fp32; infinite for objects without a text. `None` without texts or without
+            `config.semantic_head_size`.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
         object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
@@ -123,6 +130,7 @@ class FCLMModelOutput(ModelOutput):
     pixel_mask: torch.ByteTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
     prompt_embeds: torch.FloatTensor | None = None
+    text_scores: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
     object_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
@@ -142,6 +150,9 @@ class FCLMImageMattingOutput(ModelOutput):
             Mattes in [0, 1], in fp32; 0 on padding and for padding objects.
         coarse_logits (`torch.FloatTensor` of shape `(batch_size, num_objects, padded_height / 8, padded_width / 8)`):
             Coarse mattes before the sigmoid, see [`FCLMModelOutput`].
+        text_scores (`torch.FloatTensor` of shape `(batch_size, num_objects)`, *optional*):
+            How well each text matches the image, see [`FCLMModelOutput`]. Where it is below
+            `config.text_score_threshold`, an object that has a text alone is taken to be absent: its alphas are 0.
         image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
             Height and width of each image inside `pixel_values`.
         object_mask (`torch.BoolTensor` of shape `(batch_size, num_objects)`, *optional*):
@@ -156,6 +167,7 @@ class FCLMImageMattingOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
     alphas: torch.FloatTensor | None = None
     coarse_logits: torch.FloatTensor | None = None
+    text_scores: torch.FloatTensor | None = None
     image_sizes: torch.LongTensor | None = None
     object_mask: torch.BoolTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
@@ -484,6 +496,32 @@ def count_objects(
     if any(count not in (1, num_objects) for count in counts.values()):
         raise ValueError(f"Prompts must agree on the number of objects per image, got {counts}.")
     return num_objects
+
+
+def find_located_objects(
+    input_points: torch.Tensor | None,
+    input_labels: torch.Tensor | None,
+    input_boxes: torch.Tensor | None,
+    input_masks: torch.Tensor | None,
+) -> Iterator[torch.Tensor]:
+    """Yield, for each kind of prompt that says where an object is, which objects have one.
+
+    Args:
+        input_points: See [`FCLMForImageMatting.forward`].
+        input_labels: See [`FCLMForImageMatting.forward`].
+        input_boxes: See [`FCLMForImageMatting.forward`].
+        input_masks: See [`FCLMForImageMatting.forward`].
+
+    Yields:
+        Bool of shape (batch_size or 1, num_objects or 1).
+    """
+    if input_points is not None:
+        labels = torch.ones_like(input_points[..., 0]) if input_labels is None else input_labels
+        yield (labels != PROMPT_PADDING).any(-1)
+    if input_boxes is not None:
+        yield (input_boxes[..., 2:] > input_boxes[..., :2]).all(-1)
+    if input_masks is not None:
+        yield (input_masks >= 0).flatten(-2).any(-1)
 
 
 def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -1239,20 +1277,24 @@ class FCLMModel(FCLMPreTrainedModel):
     def _pixel_dtype(self) -> torch.dtype:
         return self.detail_path.basis.weight.dtype
 
-    def _get_encoder_input_size(self, height: int, width: int) -> tuple[int, int]:
+    def _get_encoder_input_size(self, height: int, width: int, encoder_size: int | None) -> tuple[int, int]:
         """Return the (height, width) of the encoder input for `pixel_values` of this size."""
-        if self.config.encoder_size is not None:
-            return self.config.encoder_size, self.config.encoder_size
+        encoder_size = encoder_size or self.config.encoder_size
+        if encoder_size is not None:
+            return encoder_size, encoder_size
         multiple = self.config.encoder_multiple
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
-    def _get_encoder_input_scale(self, image_sizes: torch.Tensor) -> torch.Tensor:
+    def _get_encoder_input_scale(self, image_sizes: torch.Tensor, encoder_size: int | None) -> torch.Tensor:
         """Return the encoder input pixels per pixel of `pixel_values`, fp32 of shape (batch_size,)."""
-        if self.config.encoder_size is None:
+        encoder_size = encoder_size or self.config.encoder_size
+        if encoder_size is None:
             return torch.ones_like(image_sizes[:, 0], dtype=torch.float32)
-        return self.config.encoder_size / image_sizes.amax(1).float()
+        return encoder_size / image_sizes.amax(1).float()
 
-    def resize_and_pad(self, maps: torch.Tensor, image_sizes: torch.Tensor) -> torch.Tensor:
+    def resize_and_pad(
+        self, maps: torch.Tensor, image_sizes: torch.Tensor, encoder_size: int | None = None
+    ) -> torch.Tensor:
         """Resize and pad images, or other maps of them, to the encoder input.
 
         Args:
@@ -1260,17 +1302,19 @@ class FCLMModel(FCLMPreTrainedModel):
                 Maps aligned with `pixel_values`.
             image_sizes (`torch.LongTensor` of shape `(batch_size, 2)`):
                 Height and width of each image inside `maps`; what lies outside does not count.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
 
         Returns:
             `torch.FloatTensor` of shape `(batch_size, num_channels, encoder_height, encoder_width)`: 0 outside the
             images, which keep their aspect ratio and start at the top left.
         """
         height, width = maps.shape[-2:]
-        input_height, input_width = self._get_encoder_input_size(height, width)
-        if self.config.encoder_size is None:
+        input_height, input_width = self._get_encoder_input_size(height, width, encoder_size)
+        if encoder_size is None and self.config.encoder_size is None:
             maps = maps * make_valid_mask(image_sizes, height, width)
             return nn.functional.pad(maps, (0, input_width - width, 0, input_height - height))
-        scale = self._get_encoder_input_scale(image_sizes)
+        scale = self._get_encoder_input_scale(image_sizes, encoder_size)
         sizes = image_sizes.float()
         row_weights = compute_interpolation_weights(input_height, height, 1 / scale, sizes[:, 0])
         column_weights = compute_interpolation_weights(input_width, width, 1 / scale, sizes[:, 1])
@@ -1297,6 +1341,7 @@ class FCLMModel(FCLMPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor,
         pixel_mask: torch.LongTensor | None = None,
+        encoder_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BackboneOutput:
         """Resize and pad images to the encoder input and run the backbone. Training aligns these maps between images.
@@ -1306,6 +1351,8 @@ class FCLMModel(FCLMPreTrainedModel):
                 Normalized images, padded at the bottom and right.
             pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
                 1 on the image, 0 on padding; `None` for images without padding.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
             kwargs:
                 See [`~FCLMModel.encode`].
 
@@ -1316,7 +1363,7 @@ class FCLMModel(FCLMPreTrainedModel):
             ValueError: If an argument has the wrong shape.
         """
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
-        encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes)
+        encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes, encoder_size)
         return self.encode(encoder_input, **kwargs)
 
     def get_image_embeddings(
@@ -1324,6 +1371,7 @@ class FCLMModel(FCLMPreTrainedModel):
         pixel_values: torch.FloatTensor,
         pixel_mask: torch.LongTensor | None = None,
         feature_maps: tuple[torch.FloatTensor, ...] | None = None,
+        encoder_size: int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageEmbeddings:
         """Encode images once; pass the result as `image_embeddings` for any number of prompts.
@@ -1335,6 +1383,8 @@ class FCLMModel(FCLMPreTrainedModel):
                 1 on the image, 0 on padding; `None` for images without padding.
             feature_maps (`tuple(torch.FloatTensor)`, *optional*):
                 Feature maps of [`~FCLMModel.get_feature_maps`]; the backbone then does not run.
+            encoder_size (`int`, *optional*):
+                Side of the encoder input. Defaults to `config.encoder_size`.
             kwargs:
                 See [`~FCLMModel.encode`].
 
@@ -1360,7 +1410,7 @@ class FCLMModel(FCLMPreTrainedModel):
         image_sizes = find_image_sizes(pixel_values, pixel_mask)
         pixel_values = pixel_values.to(self._pixel_dtype)
         if feature_maps is None:
-            outputs = self.get_feature_maps(pixel_values, pixel_mask, **kwargs)
+            outputs = self.get_feature_maps(pixel_values, pixel_mask, encoder_size, **kwargs)
         else:
             outputs = BackboneOutput(feature_maps=feature_maps)
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
@@ -1375,6 +1425,7 @@ class FCLMModel(FCLMPreTrainedModel):
             detail_basis=detail_basis.contiguous(),
             pixel_mask=valid_mask.to(torch.uint8),
             image_sizes=image_sizes,
+            encoder_size=encoder_size,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
@@ -1500,6 +1551,7 @@ class FCLMModel(FCLMPreTrainedModel):
             pixel_mask=image_embeddings.pixel_mask,
             coarse_logits=coarse_logits.view(batch_size, num_objects, *coarse_logits.shape[1:]),
             prompt_embeds=query.view(batch_size, num_objects, -1),
+            text_scores=self._score_texts(image_embeddings, grids, text_embeds, has_text),
             image_sizes=image_embeddings.image_sizes,
             object_mask=object_mask,
             hidden_states=image_embeddings.hidden_states,
@@ -1510,11 +1562,13 @@ class FCLMModel(FCLMPreTrainedModel):
         """Return the grids on which these images are decoded."""
         height, width = image_embeddings.coarse_map.shape[-2:]
         return FCLMGrids(
-            encoder_input=self._get_encoder_input_size(*image_embeddings.pixel_mask.shape[-2:]),
+            encoder_input=self._get_encoder_input_size(
+                *image_embeddings.pixel_mask.shape[-2:], image_embeddings.encoder_size
+            ),
             coarse=(height, width),
             fine=(FINE_GRID_SCALE * height, FINE_GRID_SCALE * width),
             output=tuple(image_embeddings.detail_maps[-1].shape[-2:]),
-            scale=self._get_encoder_input_scale(image_embeddings.image_sizes),
+            scale=self._get_encoder_input_scale(image_embeddings.image_sizes, image_embeddings.encoder_size),
         )
 
     @staticmethod
@@ -1600,6 +1654,27 @@ class FCLMModel(FCLMPreTrainedModel):
             maps = torch.cat([maps, text_maps], dim=1)
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
 
+    @staticmethod
+    def _score_texts(
+        image_embeddings: FCLMImageEmbeddings,
+        grids: FCLMGrids,
+        text_embeds: torch.Tensor | None,
+        has_text: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Return how well each text matches the place that it matches best, (batch_size, num_objects) in fp32."""
+        semantic_map = image_embeddings.semantic_map
+        if semantic_map is None or text_embeds is None:
+            return None
+        batch_size, _, height, width = semantic_map.shape
+        input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
+        valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
+        with maybe_autocast(device_type=semantic_map.device.type, enabled=False):
+            directions = nn.functional.normalize(text_embeds.to(semantic_map.device).float(), dim=-1)
+            directions = directions.view(batch_size, -1, directions.shape[-1])
+            similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), directions)
+            scores = similarity.masked_fill(~valid_mask, torch.finfo(similarity.dtype).min).amax((2, 3))
+        return scores.masked_fill(~has_text.to(scores.device).view_as(scores), torch.inf)
+
     def _embed_masks(
         self, image_embeddings: FCLMImageEmbeddings, grids: FCLMGrids, masks: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -1612,7 +1687,7 @@ class FCLMModel(FCLMPreTrainedModel):
         def split_objects(maps: torch.Tensor) -> torch.Tensor:
             return maps.unflatten(1, (num_objects, -1)).flatten(0, 1).to(dtype)
 
-        encoder_input = self.resize_and_pad(maps, image_embeddings.image_sizes)
+        encoder_input = self.resize_and_pad(maps, image_embeddings.image_sizes, image_embeddings.encoder_size)
         fine_maps = split_objects(nn.functional.adaptive_avg_pool2d(encoder_input, grids.fine))
         height, width = image_embeddings.detail_maps[0].shape[-2:]
         padding = (0, MASK_STRIDE * width - maps.shape[-1], 0, MASK_STRIDE * height - maps.shape[-2])
@@ -1775,11 +1850,17 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self._compute_loss(logits, alphas, outputs.coarse_logits, labels, valid_mask.bool(), label_mask)
+        if outputs.text_scores is not None and self.config.text_score_threshold is not None:
+            absent = outputs.text_scores < self.config.text_score_threshold
+            for located in find_located_objects(input_points, input_labels, input_boxes, input_masks):
+                absent = absent & ~located.to(absent.device)
+            alphas = alphas.masked_fill(absent[..., None, None], 0)
         return FCLMImageMattingOutput(
             loss=loss,
             logits=logits,
             alphas=alphas,
             coarse_logits=outputs.coarse_logits,
+            text_scores=outputs.text_scores,
             image_sizes=outputs.image_sizes,
             object_mask=outputs.object_mask,
             hidden_states=outputs.hidden_states,

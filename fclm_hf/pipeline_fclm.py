@@ -21,6 +21,7 @@ from .image_loading_fclm import is_undecoded
 from .image_processing_base_fclm import resize_maps
 from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
 from .processing_fclm import to_lists
+from .refinement_fclm import refine_alphas
 
 
 # nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
@@ -275,6 +276,8 @@ class ReferringMattingPipeline(Pipeline):
                   1024 ** 3.
                 - **objects_per_pass** (`int`, *optional*): Number of objects decoded at once. Defaults to as many as
                   fit in about 2 GB.
+                - **refine** (`bool`, *optional*): Whether to take a second, closer look at each object, see
+                  [`~fclm_hf.refinement_fclm.refine_alphas`]. Defaults to True if `config.refinement_size` is set.
                 - **batch_size** (`int`, defaults to 1): Number of images encoded at once.
                 - **num_workers** (`int`, defaults to 0): Number of processes that load images.
 
@@ -325,7 +328,7 @@ class ReferringMattingPipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0)
-        places |= {"objects_per_pass": 1, "cutout": 2, "foreground": 2}
+        places |= {"objects_per_pass": 1, "refine": 1, "cutout": 2, "foreground": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
             raise TypeError(
@@ -334,6 +337,8 @@ class ReferringMattingPipeline(Pipeline):
         objects = kwargs.get("objects_per_pass")
         if objects is not None and not (isinstance(objects, int) and objects >= 1):
             raise ValueError(f"objects_per_pass must be at least 1, got {objects!r}.")
+        if kwargs.get("refine") and not self.model.config.refinement_size:
+            raise ValueError("refine=True requires a checkpoint with config.refinement_size, got one without.")
         _check_loading(kwargs)
         if kwargs.get("foreground", FOREGROUND_METHODS[0]) not in FOREGROUND_METHODS:
             raise ValueError(f"foreground must be one of {FOREGROUND_METHODS}, got {kwargs['foreground']!r}.")
@@ -385,11 +390,19 @@ class ReferringMattingPipeline(Pipeline):
         )
         return {"features": dict(features), "image": _make_photo(colors, opacity, image)}
 
-    def _forward(self, model_inputs: dict[str, Any], objects_per_pass: int | None = None) -> dict[str, Any]:
+    def _forward(
+        self, model_inputs: dict[str, Any], objects_per_pass: int | None = None, refine: bool | None = None
+    ) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
-        if isinstance(features, dict):
-            return {"alphas": self._predict([features], objects_per_pass)[0][None], "image": image}
-        return {"alphas": self._predict(features, objects_per_pass), "image": image}
+        samples = [features] if isinstance(features, dict) else features
+        alphas = self._predict(samples, objects_per_pass)
+        size = self.model.config.refinement_size
+        if size and refine is not False:
+            alphas = [
+                refine_alphas(self.model, sample["pixel_values"], each, sample, size)
+                for sample, each in zip(samples, alphas, strict=True)
+            ]
+        return {"alphas": alphas[0][None] if isinstance(features, dict) else alphas, "image": image}
 
     def _predict(self, samples: list[dict[str, torch.Tensor]], objects_per_pass: int | None) -> list[torch.Tensor]:
         """Return the alphas `(num_objects, height, width)` of each sample; images of one size are encoded together."""

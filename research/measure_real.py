@@ -25,6 +25,7 @@ from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.evaluation.prompts import PromptedTarget, PromptRules
 from fclm_hf.metrics import gradient_error, mask_iou, mse, sad
 from fclm_hf.pipeline_fclm import decode_alphas
+from fclm_hf.refinement_fclm import refine_alphas
 
 
 PROMPTS = ("box", "point", "text", "none", "mask", "trimap")
@@ -56,6 +57,7 @@ class Matter:
         overrides = {} if encoder_size is None else {"encoder_size": encoder_size}
         self.model = FCLMForImageMatting.from_pretrained(source, dtype=torch.float32, **overrides).eval()
         self.processor = FCLMProcessor.from_pretrained(source)
+        self.refinement_size = self.model.config.refinement_size
 
     @property
     def rules(self) -> PromptRules:
@@ -67,14 +69,17 @@ class Matter:
         """Encode an image for the prompts that follow."""
         self.size = (image.height, image.width)
         encoded = self.processor(images=image)
+        self.pixel_values = encoded["pixel_values"]
         self.embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
 
     @torch.inference_mode()
     def __call__(self, **prompts: Any) -> np.ndarray:
         """Return the alphas of the prompts in the encoded image."""
         inputs = self.processor.encode_prompts([self.size], self.embeddings.image_sizes.tolist(), **prompts)
-        alphas = decode_alphas(self.model, self.embeddings, inputs)[None]
-        return self.processor.post_process_image_matting({"alphas": alphas}, [self.size])[0]["alpha"].numpy()
+        alphas = decode_alphas(self.model, self.embeddings, inputs)
+        if self.refinement_size:
+            alphas = refine_alphas(self.model, self.pixel_values, alphas, inputs, self.refinement_size)
+        return self.processor.post_process_image_matting({"alphas": alphas[None]}, [self.size])[0]["alpha"].numpy()
 
     def by(self, prompt: str, targets: list[PromptedTarget]) -> np.ndarray:
         """Return the alphas of targets by a kind of prompt."""
@@ -234,11 +239,14 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, help="folder of cut-outs, for hair")
     parser.add_argument("--pictures", type=Path, help="folder for mattes of the README's photos")
     parser.add_argument("--encoder-size", type=int)
+    parser.add_argument("--refinement-size", type=int, help="encoder input of the second look; 0 for none")
     parser.add_argument("--clicks", type=int, default=1)
     parser.add_argument("--no-feedback", action="store_true", help="the earlier matte is not fed back")
     parser.add_argument("--only", choices=("coco", "alphamatting", "hair"), nargs="+")
     args = parser.parse_args()
     matter = Matter(args.model, args.encoder_size)
+    if args.refinement_size is not None:
+        matter.refinement_size = args.refinement_size
     wanted = args.only or ("coco", "alphamatting", "hair")
     results: dict[str, Any] = {}
     if "coco" in wanted:
@@ -249,7 +257,16 @@ def main() -> None:
         results |= measure_hair(matter, args.cutouts)
     if args.pictures:
         save_pictures(matter, args.pictures)
-    print(json.dumps({"model": args.model, "encoder_size": matter.model.config.encoder_size, **results}))
+    print(
+        json.dumps(
+            {
+                "model": args.model,
+                "encoder_size": matter.model.config.encoder_size,
+                "refinement_size": matter.refinement_size,
+                **results,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_r
 from torch.utils.data import IterableDataset, get_worker_info
 
 from fclm_hf.data import Composition, CompositionSettings, Foreground, PromptSettings, collate_prompts, sample_prompt
-from fclm_hf.data.synthesis.effects import degrade_image, jitter_colors
+from fclm_hf.data.synthesis.augmentation import degrade_image, jitter_colors
 from fclm_hf.data.synthesis.procedural import grow_plant
 from fclm_hf.data.synthesis.spoiled_masks import spoil_mask
 

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from tiny_model import tiny_config, tiny_model
+from torch import nn
 from transformers import AutoModelForImageMatting
 
 from fclm_hf import FCLMConfig, FCLMForImageMatting
@@ -462,3 +463,48 @@ def test_unknown_pixels_have_no_loss(model):
         assert coarse != exact
     with pytest.raises(ValueError, match="label_mask must have the shape of the alphas"):
         model(image, **given, labels=labels, label_mask=label_mask[:, :1])
+
+
+@torch.no_grad()
+def test_a_text_that_matches_nowhere_gives_an_empty_matte_unless_another_prompt_says_where():
+    model, image = tiny_model(), torch.randn(1, 3, 40, 64)
+    ids = torch.tensor([[[3, 4, 56], *[[8, 9, 56]] * 5]])
+    mask = torch.ones_like(ids)
+    mask[0, 5] = 0  # no text
+    boxes = torch.zeros(1, 6, 4)
+    boxes[0, 2] = torch.tensor([4.0, 4.0, 30.0, 30.0])
+    points, labels = torch.full((1, 6, 1, 2), 9.0), torch.full((1, 6, 1), -10)
+    labels[0, 3] = 0
+    masks = torch.full((1, 6, 40, 64), -1.0)
+    masks[0, 4] = 0.3
+    prompts = {
+        "input_ids": ids, "attention_mask": mask, "input_boxes": boxes, "input_points": points, "input_labels": labels,
+        "input_masks": masks,
+    }  # fmt: skip
+    free = model(image, **prompts)
+    assert free.text_scores.shape == (1, 6)
+    assert free.text_scores[0, 5] == torch.inf
+    assert torch.equal(free.text_scores[0, 1:5], free.text_scores[0, 1].expand(4))
+    low, high = free.text_scores[0, :2].sort().values
+    model.config.text_score_threshold = float((low + high) / 2)
+    gated = model(image, **prompts)
+    absent = free.text_scores[0] < model.config.text_score_threshold
+    absent[2:5] = False
+    assert absent.sum() == 1
+    assert gated.alphas[0, absent].eq(0).all()
+    assert torch.equal(gated.alphas[0, ~absent], free.alphas[0, ~absent])
+    assert free.alphas[0, absent].gt(0).all()
+
+
+@torch.no_grad()
+def test_text_scores_are_the_highest_match_within_each_image():
+    model, ids = tiny_model(), torch.tensor([[[1, 2, 3], [4, 5, 6]]])
+    pixels, pixel_mask = torch.randn(2, 3, 40, 64), torch.ones(2, 40, 64, dtype=torch.long)
+    pixel_mask[1, :, 32:] = 0
+    embeddings = model.get_image_embeddings(pixels, pixel_mask)
+    scores = model(image_embeddings=embeddings, input_ids=ids).text_scores
+    direction = nn.functional.normalize(model.model.get_text_features(ids[0]).pooler_output, dim=-1)
+    match = torch.einsum("bchw,oc->bohw", embeddings.semantic_map, direction)
+    rows = -(-35 // 14)  # the encoder input of 56 px holds 35 rows of the image, in cells of 14
+    torch.testing.assert_close(scores[0], match[0, :, :rows].amax((1, 2)))
+    torch.testing.assert_close(scores[1], match[1, :, :, : -(-45 // 14)].amax((1, 2)))
