@@ -141,7 +141,7 @@ def test_several_objects(page: Visitor) -> None:
     page.click(*CUP)
     cup = page.save()
     page.page.click("#new-object")
-    page.drag(0, 0, 0.3, 0.4)
+    page.drag(0.05, 0.05, 0.3, 0.4)
     both = page.save()
     page.page.click("[aria-label='Hide Object 1']")
     page.wait()
