@@ -25,6 +25,7 @@ LINT = ["codespell==2.4.3", "pre-commit", "ruff==0.17.6"]  # the versions of .pr
 TEST = [
     "hypothesis",
     "parameterized",
+    "playwright",
     "pot",
     "pytest",
     "pytest-xdist",
