@@ -162,10 +162,9 @@ def _check_outputs(fields: dict[str, Any], name: str) -> None:
         if not isinstance(fields.get(key), (bool, type(None))):
             raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
     for key, value in fields.items():
-        each = value if isinstance(value, list) else [value]
-        if key.endswith("_token_id") and not all(_is_token(item) for item in each):
+        if key.endswith("_token_id") and not _is_token(value):
             raise ValueError(f"{name}.{key} must be an integer of at most {MAX_SIZE}, got {value!r}.")
-        if key.endswith(("dropout", "_prob")) and not all(_is_share(item) for item in each):
+        if key.endswith(("dropout", "_prob")) and not _is_share(value):
             raise ValueError(f"{name}.{key} must be in [0, 1], got {value!r}.")
     indices = fields.get("out_indices")
     if indices is not None and not all(type(index) is int for index in indices):
