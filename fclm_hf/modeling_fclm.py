@@ -821,7 +821,7 @@ class FCLMPromptEncoder(nn.Module):
         device, limit = semantic_map.device, self.similarity_limit
         text_embeds, has_text = text_embeds.to(device), has_text.to(device)
         with maybe_autocast(device_type=device.type, enabled=False):
-            direction = nn.functional.normalize(text_embeds.float(), dim=-1).unflatten(0, (len(semantic_map), -1))
+            direction = nn.functional.normalize(text_embeds.float(), dim=-1).unflatten(0, (semantic_map.shape[0], -1))
             similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), direction)
             lowest = torch.finfo(similarity.dtype).min
             best = similarity.masked_fill(~valid_mask, lowest).amax((2, 3), keepdim=True)

@@ -11,7 +11,7 @@ from torch import nn
 from ..modeling_fclm import FINE_GRID_SCALE, FCLMForImageMatting, FCLMImageEmbeddings
 
 
-AUTO = torch.export.Dim.AUTO
+DYNAMIC = torch.export.Dim.DYNAMIC  # an error where AUTO would quietly fix a size
 IMAGE_NAMES = (
     "coarse_map",
     "fine_map",
@@ -196,7 +196,7 @@ class Part:
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The dynamic dimensions in the order of the inputs, as `torch.export.export` takes them."""
-        shapes = tuple(dict.fromkeys(self.dynamic[name], AUTO) for name in self.inputs)
+        shapes = tuple(dict.fromkeys(self.dynamic[name], DYNAMIC) for name in self.inputs)
         return (shapes,) if self.is_variadic else shapes
 
 
