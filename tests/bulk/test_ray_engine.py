@@ -24,6 +24,7 @@ PATIENCE = {
     "RAY_agent_register_timeout_ms": "300000",
     "RAY_health_check_failure_threshold": "100",
     "RAY_py_gcs_connect_timeout_s": "300",
+    "RAY_worker_niceness": "0",
     "RAY_worker_register_timeout_seconds": "300",
 }
 
