@@ -25,7 +25,7 @@ def refine_alphas(
     A small encoder input shows the model what belongs to an object, a large one where its edge is. So the first look
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
     the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. Objects
-    without a matte stay as they are.
+    without a matte stay as they are, and so do all in an image that the first look has seen at full size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.
@@ -50,6 +50,8 @@ def refine_alphas(
         torch.Size([1, 64, 96])
     """
     height, width = alphas.shape[-2:]
+    if max(height, width) <= (model.config.encoder_size or 0):
+        return alphas
     image = pixel_values[..., :height, :width]
     refined = alphas.clone()
     whole, whole_embeddings = (0, 0, width, height), None

@@ -87,6 +87,12 @@ def test_objects_without_a_matte_stay_as_they_are(model):
 
 
 @torch.no_grad()
+def test_images_that_the_first_look_has_seen_at_full_size_are_not_seen_again(model):
+    first = paint(40, 50, 10, 10, 30, 40)
+    assert torch.equal(refine_alphas(model, torch.randn(1, 3, 40, 50), first, {}, SIZE), first)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("unknown", [0.5, 0.9])
 def test_given_masks_and_trimaps_are_seen_again_unless_a_click_is_to_mend_them(model, unknown):
     image, first = torch.randn(1, 3, 60, 90), paint(60, 90, 20, 30, 40, 60)
