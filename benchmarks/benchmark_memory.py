@@ -98,6 +98,8 @@ def run_pipeline_worker(job: dict[str, Any]) -> None:
     width = round((1.5e6 * job["megapixels"]) ** 0.5)
     height = round(1e6 * job["megapixels"] / width)
     photo = Image.open(PHOTO).convert("RGB").resize((width, height))
+    if job["transparent"]:  # a soft hole in the middle
+        photo.putalpha(Image.radial_gradient("L").resize(photo.size))
     start = time.perf_counter()
     boxes = [[0.1 * width + i, 0.1 * height, 0.9 * width, 0.9 * height] for i in range(job["objects"])]
     results = matting(photo, input_boxes=boxes, cutout=job["cutout"])
@@ -108,13 +110,14 @@ def run_pipeline_worker(job: dict[str, Any]) -> None:
     print(json.dumps({"peak": peak_gigabytes() - before, "seconds": time.perf_counter() - start}))
 
 
-def print_table(megapixels: list[float], objects: list[int]) -> None:
-    """Print a row for each size and number of objects, with and without cutouts."""
+def print_table(megapixels: list[float], objects: list[int], transparent: bool) -> None:
+    """Print a row for each size and number of objects, with and without cutouts; of an RGBA photo if `transparent`."""
     print("| photo | objects | cutouts | peak memory | time |\n|---|---|---|---|---|", flush=True)
     for size in megapixels:
         for count in objects:
             for cutout in (False, True):
-                job = {"megapixels": size, "objects": count, "cutout": cutout, "threads": torch.get_num_threads()}
+                job = {"megapixels": size, "objects": count, "cutout": cutout, "transparent": transparent}
+                job["threads"] = torch.get_num_threads()
                 command = [sys.executable, str(Path(__file__).resolve()), json.dumps(job)]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 this file
                 result = json.loads(done.stdout.splitlines()[-1])
@@ -132,8 +135,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[6, 24, 100], help="sizes of the photo")
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 20], help="numbers of objects")
+    parser.add_argument("--transparent", action="store_true", help="a photo with transparency")
     options = parser.parse_args()
-    print_table(options.megapixels, options.objects)
+    print_table(options.megapixels, options.objects, options.transparent)
 
 
 if __name__ == "__main__":

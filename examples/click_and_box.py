@@ -13,7 +13,6 @@ from transformers import AutoModelForImageMatting, AutoProcessor
 from fclm_hf import LITE_CHECKPOINT
 
 
-PHOTO = Path(__file__).parent / "photos" / "coffee.jpg"
 # nested as image > object (> point) > coordinates, in pixels of the photo
 PROMPTS = {
     "box": {"input_boxes": [[[150, 20, 470, 330]]]},
@@ -28,7 +27,7 @@ args.output_dir.mkdir(parents=True, exist_ok=True)
 
 model = AutoModelForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
 processor = AutoProcessor.from_pretrained(LITE_CHECKPOINT)
-photo = Image.open(PHOTO)
+photo = Image.open(Path(__file__).parent / "photos" / "coffee.jpg")
 with torch.inference_mode():
     image = processor(images=photo)
     embeddings = model.get_image_embeddings(image["pixel_values"], image["pixel_mask"])

@@ -91,6 +91,7 @@ def make_cutout(
     alpha: Any,
     method: ForegroundMethod = "multiscale",
     alpha_tolerance: float = ALPHA_TOLERANCE,
+    refine_alpha: bool = False,
 ) -> Image.Image:
     """Return the foreground of an image as an RGBA image without colors of the background.
 
@@ -100,6 +101,9 @@ def make_cutout(
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
         method: See [`estimate_foreground`].
         alpha_tolerance: See [`estimate_foreground`].
+        refine_alpha: Whether the alpha of partly transparent pixels, too, moves toward their place on the line of
+            colors, as far as that is trusted; for an alpha that is not exact. It has no effect with the method
+            "pymatting" and on transparent images.
 
     Raises:
         ValueError: If the shapes do not match, or values are out of range.
@@ -107,39 +111,44 @@ def make_cutout(
     """
     image = image if isinstance(image, Image.Image) else np.asarray(image)
     opacity = _as_array(alpha)
-    if isinstance(image, Image.Image) and image.has_transparency_data:
-        return _cut_out_visible_part(image, opacity, method, alpha_tolerance)
     _check(image, opacity)
-    opacity = _as_bytes(opacity)
-    pixels = np.empty((*opacity.shape, 4), np.uint8)
-    pixels[..., 3] = opacity
-    _write_foreground(pixels[..., :3], image, opacity, method, alpha_tolerance)
+    colors, levels, visible_alpha = image, _as_bytes(opacity), opacity
+    if isinstance(image, Image.Image) and image.has_transparency_data:
+        colors, levels, visible_alpha = _read_visible_part(image, opacity)
+        refine_alpha = False
+    pixels = np.empty((*levels.shape, 4), np.uint8)
+    pixels[..., 3] = levels
+    refined = pixels[..., 3] if refine_alpha else None
+    _write_foreground(pixels[..., :3], colors, _as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
     if isinstance(image, Image.Image) and image.info.get("icc_profile"):
         cutout.info["icc_profile"] = image.info["icc_profile"]
     return cutout
 
 
-def _cut_out_visible_part(
-    image: Image.Image, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
-) -> Image.Image:
-    """Return the cutout of a transparent image, of whose visible part alpha / opacity is foreground."""
-    _check(image, alpha)
-    pixels = np.asarray(image.convert("RGBA"))
-    opacity = pixels[..., 3].astype(np.float32) / 255
-    alpha = np.minimum(_as_floats(alpha), opacity)
-    photo = Image.fromarray(_spread_visible_colors(pixels[..., :3], opacity))
-    photo.info.update(image.info)
-    photo.info.pop("transparency", None)
-    visible_alpha = np.divide(alpha, opacity, out=np.zeros_like(alpha), where=opacity > 0).clip(0, 1)
-    cutout = make_cutout(photo, visible_alpha, method, alpha_tolerance)
-    cutout.putalpha(Image.fromarray(_as_bytes(alpha)))
-    return cutout
+def _read_visible_part(image: Image.Image, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the visible part of a transparent image, as uint8, a strip at a time to bound the memory.
+
+    Returns:
+        Its colors `(height, width, 3)`, spread into what is invisible; the alpha, at most the opacity; and the share
+        alpha / opacity of the visible part that is foreground.
+    """
+    colors = np.empty((*alpha.shape, 3), np.uint8)
+    levels, visible_alpha, opacity = (np.empty(alpha.shape, np.uint8) for _ in range(3))
+    for rows in _split_rows(len(alpha)):
+        pixels = _read(image, rows.start, rows.stop, "RGBA")
+        colors[rows], opacity[rows] = pixels[..., :3], pixels[..., 3]
+        limit = _as_floats(opacity[rows])
+        visible = np.minimum(_as_floats(alpha[rows]), limit)
+        levels[rows] = _as_bytes(visible)
+        visible_alpha[rows] = _as_bytes(np.divide(visible, limit, out=np.zeros_like(limit), where=limit > 0).clip(0, 1))
+    _spread_visible_colors(colors, opacity)
+    return colors, levels, visible_alpha
 
 
-def _spread_visible_colors(colors: np.ndarray, opacity: np.ndarray) -> np.ndarray:
-    """Return colors `(height, width, 3)` uint8 whose invisible pixels take the colors of visible ones nearby."""
-    levels = [(colors.transpose(2, 0, 1) * opacity, opacity[None])]
+def _spread_visible_colors(colors: np.ndarray, opacity: np.ndarray) -> None:
+    """Give invisible pixels of colors `(height, width, 3)` uint8, in place, the colors of visible ones nearby."""
+    levels = [_sum_visible_colors(colors, opacity, -(-max(opacity.shape) // _STORED_SIZE))]
     while max(levels[-1][1].shape) > 1:
         size = tuple(-(-side // 2) for side in levels[-1][1].shape[1:])
         levels.append(tuple(_resize(each, size, "area") for each in levels[-1]))
@@ -147,18 +156,46 @@ def _spread_visible_colors(colors: np.ndarray, opacity: np.ndarray) -> np.ndarra
     for sums, weights in reversed(levels):
         spread = _resize(spread, weights.shape[1:], "bilinear")
         spread = np.where(weights > 1e-6, sums / np.maximum(weights, 1e-6), spread)
-    spread = (spread + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-    return np.where(opacity[..., None] > 0, colors, spread)
+    for rows in _split_rows(len(opacity)):
+        invisible = opacity[rows] == 0
+        if invisible.any():
+            inputs, weights = _find_weights(spread.shape[1], len(opacity), rows.start, rows.stop)
+            strip = _resize(np.stack([weights @ each for each in spread[:, inputs]]), invisible.shape, "bilinear")
+            strip = (strip + 0.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+            np.copyto(colors[rows], strip, where=invisible[..., None])
+
+
+def _sum_visible_colors(colors: np.ndarray, opacity: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums of the colors, weighted by opacity, and of the opacity over cells of `step` x `step` pixels.
+
+    Returns:
+        float32 arrays of shapes `(3, height / step, width / step)` and `(1, height / step, width / step)`, rounded up.
+    """
+    starts = [np.arange(0, side, step) for side in opacity.shape]
+    sums = np.empty((4, *map(len, starts)), np.float32)
+    for index, top in enumerate(starts[0]):
+        weights = _as_floats(opacity[top : top + step])[..., None]
+        strip = np.concatenate([colors[top : top + step] * weights, weights], axis=-1).sum(0)
+        sums[:, index] = np.add.reduceat(strip, starts[1], axis=0).T
+    return sums[:3], sums[3:]
 
 
 def _write_foreground(
-    colors: np.ndarray, image: Any, alpha: np.ndarray, method: ForegroundMethod, alpha_tolerance: float
+    colors: np.ndarray,
+    image: Any,
+    alpha: np.ndarray,
+    method: ForegroundMethod,
+    alpha_tolerance: float,
+    refined: np.ndarray | None = None,
 ) -> None:
-    """Write the colors of the foreground into an array `(height, width, 3)` of dtype uint8 or float32."""
+    """Write the colors of the foreground into an array `(height, width, 3)` of dtype uint8 or float32.
+
+    The alpha that "multiscale" corrects is written to `refined`, uint8 of shape `(height, width)`, where it is partial.
+    """
     if method not in FOREGROUND_METHODS:
         raise ValueError(f"method must be one of {FOREGROUND_METHODS}, got {method!r}.")
     if method == "multiscale":
-        _write_multiscale(colors, image, alpha, alpha_tolerance)
+        _write_multiscale(colors, image, alpha, alpha_tolerance, refined)
         return
     try:
         from pymatting import estimate_foreground_ml
@@ -170,13 +207,17 @@ def _write_foreground(
     colors[:] = _as_bytes(foreground) if colors.dtype == np.uint8 else foreground
 
 
-def _write_multiscale(colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_tolerance: float) -> None:
-    """Write the colors that the estimator of this package finds; see [`estimate_foreground`]."""
+def _write_multiscale(
+    colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_tolerance: float, refined: np.ndarray | None
+) -> None:
+    """Write the colors and the alpha that the estimator of this package finds; see [`_write_foreground`]."""
     *coarse, full = _find_sizes(alpha.shape)
     if not coarse:
         pixels, opacity = _as_planes(_read(image, 0, full[0])), _as_opacity(alpha)
         layers, opacity = _estimate_whole(pixels, opacity, alpha_tolerance)
         _write_colors(colors, pixels, layers, opacity)
+        if refined is not None:
+            _write_alpha(refined, opacity)
         return
     stored = _shrink(image, alpha, coarse[-1])
     pixels, opacity = (_resize(each, coarse[0], "area") for each in stored)
@@ -190,6 +231,8 @@ def _write_multiscale(colors: np.ndarray, image: Any, alpha: np.ndarray, alpha_t
     del stored
     for rows, columns, tile, pixels, opacity in _refine(layers, image, alpha):
         _write_colors(colors[rows, columns], pixels, tile, opacity)
+        if refined is not None:
+            _write_alpha(refined[rows, columns], opacity)
 
 
 def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
@@ -340,6 +383,11 @@ def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, op
     colors[:] = planes.transpose(1, 2, 0)
 
 
+def _write_alpha(refined: np.ndarray, opacity: np.ndarray) -> None:
+    """Replace the alphas that are partial, uint8, with the corrected ones."""
+    np.copyto(refined, _as_bytes(opacity), where=(refined > 2) & (refined < 253))
+
+
 def _dot(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the dot product of the colors of pixels."""
     return np.einsum("chw,chw->hw", first, second)
@@ -374,10 +422,16 @@ def _shrink(image: Any, alpha: np.ndarray, size: tuple[int, int]) -> tuple[np.nd
     return _as_planes(pixels), _as_floats(opacity)[None]
 
 
-def _read(image: Any, start: int, stop: int) -> np.ndarray:
+def _split_rows(height: int) -> Iterator[slice]:
+    """Yield strips of rows."""
+    for top in range(0, height, _TILE):
+        yield slice(top, min(top + _TILE, height))
+
+
+def _read(image: Any, start: int, stop: int, mode: str = "RGB") -> np.ndarray:
     """Return rows of an image as an array."""
     if isinstance(image, Image.Image):
-        return np.asarray(image.crop((0, start, image.width, stop)).convert("RGB"))
+        return np.asarray(image.crop((0, start, image.width, stop)).convert(mode))
     return image[start:stop]
 
 

@@ -22,6 +22,7 @@ _AMBIGUOUS_LAYOUT = (
 _BACKGROUNDS = (WHITE, (0, 0, 0), (128, 128, 128), (0, 177, 64), (0, 71, 187), (255, 0, 255))
 _ENOUGH_CONTRAST = 96.0  # distance of colors in [0, 255] from which on more contrast does not help
 _CLEARLY_MORE = 0.05  # of 2, the score of an image that stands out everywhere
+_ROWS_PER_STRIP = 256
 _MAX_SAMPLES = 512  # rows and columns that decide about the background
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
@@ -195,9 +196,13 @@ def composite(
     behind = torch.tensor(background, dtype=torch.int32, device=colors.device)[:, None, None]
     if colors.is_floating_point():
         return colors * opacity + behind / 255 * (1 - opacity)
-    weight = opacity.to(torch.int32)
-    mixed = colors.to(torch.int32) * weight + behind * (255 - weight)
-    return torch.div(mixed + 127, 255, rounding_mode="floor").to(torch.uint8)
+    image = torch.empty(colors.shape, dtype=torch.uint8, device=colors.device)
+    for top in range(0, colors.shape[1], _ROWS_PER_STRIP):  # products of a whole photo would take 12 times its memory
+        rows = slice(top, top + _ROWS_PER_STRIP)
+        weight = opacity[rows].to(torch.int32)
+        mixed = colors[:, rows].to(torch.int32) * weight + behind * (255 - weight)
+        image[:, rows] = torch.div(mixed + 127, 255, rounding_mode="floor")
+    return image
 
 
 def choose_background(colors: torch.Tensor, opacity: torch.Tensor) -> tuple[int, int, int]:
@@ -213,10 +218,10 @@ def choose_background(colors: torch.Tensor, opacity: torch.Tensor) -> tuple[int,
     """
     step = max(1, -(-max(opacity.shape) // _MAX_SAMPLES))
     unit = 1 if colors.is_floating_point() else 255
-    weight = opacity.float()[None, None] / unit
+    weight = opacity.float()[None, None]
     # the most opaque pixel of each cell, so that thin lines count, too
     pooled, places = torch.nn.functional.max_pool2d(weight, step, ceil_mode=True, return_indices=True)
-    pooled = pooled[0, 0]
+    pooled = pooled[0, 0] / unit
     samples = colors.flatten(1)[:, places.flatten()].T.float() * (255 / unit)
     least = -torch.nn.functional.max_pool2d(-pooled[None, None], 5, 1, 2)[0, 0]
     border = (pooled * (least < 0.5)).flatten()

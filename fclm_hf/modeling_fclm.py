@@ -1,7 +1,9 @@
 """PyTorch FCLM: a backbone, a prompt encoder and an Object-Oriented Decoder give an alpha matte per prompted object."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -25,12 +27,14 @@ from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
     from .pipeline_fclm import ReferringMattingPipeline  # noqa: F401
+    from .processing_fclm import FCLMProcessor  # noqa: F401
 
 FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse cell
 OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride
 MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
@@ -1177,8 +1181,24 @@ def align_tensors(model: nn.Module) -> None:
             tensor.data = tensor.data.clone()
 
 
+def in_own_precision(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a method of a model that computes in fp32 do so under autocast, unless the model is being trained."""
+
+    @functools.wraps(method)
+    def run(self: "FCLMPreTrainedModel", *args: Any, **kwargs: Any) -> Any:
+        with self._stop_autocast():
+            return method(self, *args, **kwargs)
+
+    return run
+
+
 class FCLMPreTrainedModel(PreTrainedModel):
-    """Base class of the FCLM models: weight initialization, loading and saving.
+    """Base class of the FCLM models: weight initialization, loading, saving and precision.
+
+    A model with a timm backbone, such as the embedded checkpoint, computes in fp32 whatever `dtype` it is loaded with
+    or cast to with `half`, `bfloat16` or `to`, and in evaluation mode under autocast, too: its small convolutional
+    backbone magnifies rounding errors. With any part of the embedded model in bf16, some alphas change by 3 / 255 to
+    132 / 255. Models with a DINOv2 backbone run in half precision, except for coordinates.
 
     Args:
         config ([`FCLMConfig`]):
@@ -1211,6 +1231,35 @@ class FCLMPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    def __init__(self, config: FCLMConfig, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        self._computes_in_fp32 = config.backbone_config.model_type == "timm_backbone"
+
+    def post_init(self) -> None:
+        """Finish the initialization; every model calls this at the end of its `__init__`."""
+        if self._computes_in_fp32:
+            names = [name for name, _ in self.named_children()]
+            self._keep_in_fp32_modules_strict = [*self._keep_in_fp32_modules_strict, *names]
+            self._apply(lambda tensor: tensor.float() if tensor.dtype in HALF_DTYPES else tensor)
+        super().post_init()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "FCLMPreTrainedModel":
+        """Move or cast all weights with `fn`, through which `to`, `half`, `bfloat16` and `cuda` act."""
+        if not self._computes_in_fp32:
+            return super()._apply(fn, recurse)
+
+        def keep_fp32(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device, torch.float32) if moved.dtype in HALF_DTYPES else moved
+
+        return super()._apply(keep_fp32, recurse)
+
+    def _stop_autocast(self) -> AbstractContextManager[Any]:
+        """Return a context in which a model that computes in fp32 does so, unless it is being trained."""
+        if self.training or not self._computes_in_fp32:
+            return nullcontext()
+        return maybe_autocast(device_type=self.device.type, enabled=False)
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> "FCLMPreTrainedModel":
@@ -1352,6 +1401,7 @@ class FCLMModel(FCLMPreTrainedModel):
         resized = resample(maps, row_weights, column_weights)
         return resized * make_valid_mask(sizes * scale[:, None], input_height, input_width)
 
+    @in_own_precision
     def encode(self, encoder_input: torch.FloatTensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         """Run the backbone.
 
@@ -1368,6 +1418,7 @@ class FCLMModel(FCLMPreTrainedModel):
             kwargs = {"output_hidden_states": False, "output_attentions": False}
         return self.backbone(encoder_input.to(self._pixel_dtype), return_dict=True, **kwargs)
 
+    @in_own_precision
     def get_feature_maps(
         self,
         pixel_values: torch.FloatTensor,
@@ -1397,6 +1448,7 @@ class FCLMModel(FCLMPreTrainedModel):
         encoder_input = self.resize_and_pad(pixel_values.to(self._pixel_dtype), image_sizes, encoder_size)
         return self.encode(encoder_input, **kwargs)
 
+    @in_own_precision
     def get_image_embeddings(
         self,
         pixel_values: torch.FloatTensor,
@@ -1471,6 +1523,7 @@ class FCLMModel(FCLMPreTrainedModel):
         right, bottom = (-size % OUTPUT_STRIDE + OUTPUT_STRIDE for size in (width, height))
         return nn.functional.pad(pixel_values, (0, right, 0, bottom))
 
+    @in_own_precision
     @can_return_tuple
     def get_text_features(
         self,
@@ -1496,6 +1549,7 @@ class FCLMModel(FCLMPreTrainedModel):
         outputs.pooler_output = outputs.text_embeds
         return outputs
 
+    @in_own_precision
     @can_return_tuple
     def forward(
         self,
@@ -1783,6 +1837,7 @@ class FCLMForImageMatting(FCLMPreTrainedModel):
         """Encode images once, see [`FCLMModel.get_image_embeddings`]."""
         return self.model.get_image_embeddings(pixel_values, *args, **kwargs)
 
+    @in_own_precision
     @can_return_tuple
     def forward(
         self,

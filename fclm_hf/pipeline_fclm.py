@@ -1,6 +1,5 @@
 """The "referring-matting" pipeline: photo and prompt in, full-resolution alpha and clean cutout out."""
 
-import difflib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,28 +15,18 @@ from transformers.dynamic_module_utils import custom_object_save
 from transformers.image_utils import ChannelDimension
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
-from .foreground_fclm import FOREGROUND_METHODS, make_cutout
+from .foreground_fclm import FOREGROUND_METHODS
 from .image_loading_fclm import is_undecoded
-from .image_processing_base_fclm import resize_maps
 from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
-from .processing_fclm import to_lists
+from .pipeline_prompts_fclm import OBJECT_DEPTHS, check_shared, nest_prompts, pair_prompts, split_sample
+from .pipeline_results_fclm import MattingResults
 from .refinement_fclm import refine_alphas
 
 
-# nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
-_OBJECT_DEPTHS = {"text": 0, "input_points": 2, "input_labels": 1, "input_boxes": 1, "input_masks": 0}
-_NESTED_EXAMPLES = {
-    "text": '[["cat"], ["dog", "bird"]]',
-    "input_points": "image > object > point > (x, y)",
-    "input_labels": "image > object > point",
-    "input_boxes": "[[[x0, y0, x1, y1]], [[x0, y0, x1, y1], [x0, y0, x1, y1]]]",
-    "input_masks": "image > object > mask",
-}
 _LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
-_ROWS_PER_STRIP = 256
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
 
 
@@ -98,86 +87,6 @@ class _Results(Iterator):
         if self._running is None:
             self._running = iter(self._results)
         return next(self._running)
-
-
-class MattingResults(list):
-    """List of the results of the objects in one image, each made when it is accessed.
-
-    Mattes and cutouts of twenty objects in a photo of 24 megapixels would take 4 GB. So only the alphas that the model
-    predicted are kept; `list(results)` makes and keeps all results.
-
-    Args:
-        image (`PIL.Image.Image`): The photo.
-        alphas (`torch.FloatTensor` of shape `(1, num_objects, height, width)`): Alphas of the size the model saw.
-        foreground (`str`, *optional*): How to estimate the colors of cutouts; None for no cutouts.
-
-    Example:
-        >>> import torch
-        >>> from PIL import Image
-        >>> from fclm_hf.pipeline_fclm import MattingResults
-        >>> results = MattingResults(Image.new("RGB", (8, 6)), torch.ones(1, 2, 3, 4))
-        >>> [result["alpha"].size for result in results]
-        [(8, 6), (8, 6)]
-    """
-
-    def __init__(self, image: Image.Image, alphas: torch.Tensor, foreground: str | None = None):
-        super().__init__(range(alphas.shape[1]))  # the number of an object stands for its result
-        self.image, self.alphas, self.foreground = image, alphas, foreground
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        return self._make(super().__getitem__(index))
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(self._make, super().__iter__())
-
-    def __reversed__(self) -> Iterator[dict[str, Any]]:
-        return map(self._make, super().__reversed__())
-
-    def __add__(self, other: list[Any]) -> list[Any]:
-        return [*self, *other]
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-    def copy(self) -> list[dict[str, Any]]:
-        """Make all results and return them in a plain list."""
-        return list(self)
-
-    def pop(self, index: Any = -1) -> dict[str, Any]:
-        """Remove and return the result of an object.
-
-        Args:
-            index: Place of the result.
-        """
-        return self._make(super().pop(index))
-
-    def _make(self, item: Any) -> Any:
-        """Return the result of an object by its number; other items have been put into the list by a user."""
-        if not isinstance(item, int):
-            return item
-        size = self.image.height, self.image.width
-        predicted = self.alphas[0, item : item + 1].float()
-        alpha = resize_maps(predicted, size)
-        alpha = (alpha.clone() if alpha is predicted else alpha)[0].clamp_(0, 1)
-        if self.image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
-            opacity = torch.from_numpy(np.array(self.image.getchannel("A"))).to(alpha.dtype) / 255
-            alpha = torch.minimum(alpha, opacity)
-        levels = quantize_alpha(alpha)
-        result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
-        if self.foreground is not None:
-            result["cutout"] = make_cutout(self.image, levels, self.foreground)
-        return result
-
-
-def quantize_alpha(alpha: torch.Tensor) -> np.ndarray:
-    """Return an alpha `(height, width)` in [0, 1] as uint8 in [0, 255], rounded a strip at a time."""
-    levels = np.empty(tuple(alpha.shape), np.uint8)
-    for start in range(0, len(levels), _ROWS_PER_STRIP):
-        strip = slice(start, start + _ROWS_PER_STRIP)
-        levels[strip] = (alpha[strip] * 255).round().to(torch.uint8).numpy()
-    return levels
 
 
 class ReferringMattingPipeline(Pipeline):
@@ -313,21 +222,21 @@ class ReferringMattingPipeline(Pipeline):
             count = len(images)
             if not count:
                 return []
-            pairs = {name: _pair_prompts(name, value, count) for name, value in prompts.items()}
+            pairs = {name: pair_prompts(name, value, count) for name, value in prompts.items()}
             images = [
                 _Sample(index, each, {name: values[index] for name, values in pairs.items()})
                 for index, each in enumerate(images)
             ]
             return super().__call__(images, **kwargs)
         if isinstance(images, Dataset):
-            return _Results(super().__call__(images, **kwargs, **_check_shared(prompts)))
+            return _Results(super().__call__(images, **kwargs, **check_shared(prompts)))
         if isinstance(images, Iterable) and not (isinstance(images, _ONE_IMAGE) or is_open_file(images)):
             samples = (_Sample(index, each) for index, each in enumerate(images))
-            return _Results(super().__call__(samples, **kwargs, **_check_shared(prompts)))
+            return _Results(super().__call__(samples, **kwargs, **check_shared(prompts)))
         return super().__call__(images, **kwargs, **prompts)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        places = dict.fromkeys((*_OBJECT_DEPTHS, *_LOADING), 0)
+        places = dict.fromkeys((*OBJECT_DEPTHS, *_LOADING), 0)
         places |= {"objects_per_pass": 1, "refine": 1, "cutout": 2, "foreground": 2}
         unknown = kwargs.keys() - places.keys() - _FACTORY_KWARGS
         if unknown:
@@ -379,13 +288,13 @@ class ReferringMattingPipeline(Pipeline):
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"inputs[{inputs.index}]: {error}") from error
         if isinstance(inputs, Mapping) and not is_undecoded(inputs):
-            inputs, prompts = _split_sample(inputs, prompts)
+            inputs, prompts = split_sample(inputs, prompts)
         image = open_image(inputs, **limits)
         colors, opacity = split_transparency(image, input_data_format)
         features = self.processor(
             images=composite(colors, opacity),
             input_data_format="channels_first",
-            **_nest_prompts(prompts),
+            **nest_prompts(prompts),
             return_tensors="pt",
         )
         return {"features": dict(features), "image": _make_photo(colors, opacity, image)}
@@ -463,92 +372,6 @@ def _check_loading(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the image of a dict and its prompts; its own take precedence over those of the call."""
-    for name in sample.keys() - _OBJECT_DEPTHS.keys():
-        meant = difflib.get_close_matches(str(name), _OBJECT_DEPTHS, n=1, cutoff=0.8)
-        if meant and str(name).startswith("input_"):  # any other name may be that of a column
-            raise ValueError(f"Unknown key {name!r} beside the image: did you mean {meant[0]!r}?")
-    if sample.get("image") is None:
-        raise ValueError(f'A dict must have the key "image", got {sorted(map(str, sample))}.')
-    return sample["image"], {**prompts, **{name: sample[name] for name in _OBJECT_DEPTHS if name in sample}}
-
-
-def _pair_prompts(name: str, value: Any, count: int) -> list[Any]:
-    """Return the prompts of each of `count` images.
-
-    Raises:
-        ValueError: If the nesting does not tell whether `value` holds the prompts of one image or of all.
-    """
-    if name == "input_masks":
-        return _pair_masks(value, count)
-    value = to_lists(value)
-    if count == 1:
-        return [value]
-    if isinstance(value, list):
-        if _is_per_image(name, value) and (len(value) == count or len(value) == 1):
-            return value * (count // len(value))
-        if not _names_one_object(name, value):
-            raise ValueError(_explain_pairs(name, value, count))
-    return [value] * count
-
-
-def _pair_masks(masks: Any, count: int) -> list[Any]:
-    """Return the masks of each of `count` images: one for all, or one per image; raise ValueError for anything else."""
-    is_list = isinstance(masks, (list, tuple)) or (getattr(masks, "ndim", 2) > 2 and count > 1)
-    if count == 1 or not is_list:
-        return [masks] * count
-    if len(masks) != count:
-        raise ValueError(
-            f"input_masks must have the masks of {count} images, got {len(masks)}: pass one mask for all, or a mask or"
-            " list of masks for each."
-        )
-    return list(masks)
-
-
-def _is_per_image(name: str, value: list[Any]) -> bool:
-    """Return whether each item of a list is all that is given for one image."""
-    if name == "text":  # as for the processor, a list of str has one per image
-        return all(each is None or isinstance(each, (str, list)) for each in value)
-    depth = _OBJECT_DEPTHS[name] + 1
-    return all(each is None or each == [] or _measure_depth(each) >= depth for each in value)
-
-
-def _names_one_object(name: str, value: Any) -> bool:
-    """Return whether prompts name a single object, with a single click: `[x0, y0, x1, y1]` or `[[x, y]]`."""
-    leaf = {"text": 0, "input_labels": 0, "input_points": 1, "input_boxes": 1}[name]
-    while isinstance(value, list) and len(value) == 1 and _measure_depth(value) > leaf:
-        value = value[0]
-    return value == [] or _measure_depth(value) <= leaf
-
-
-def _explain_pairs(name: str, value: list[Any], count: int) -> str:
-    """Return the error for a list that may be meant for one image or for all."""
-    objects = value
-    for _ in range(_OBJECT_DEPTHS[name] + 1 - _measure_depth(value)):  # clicks on one object
-        objects = [objects]
-    shown = repr(objects) if _measure_depth(objects) <= _OBJECT_DEPTHS[name] + 1 else "[...]"
-    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return (
-        f"{name} must have the prompts of {count} images, got a list of {len(value)}: write {name}=[{shown}] * {count}"
-        f" for the same objects in every image, or {name}=[prompts of image 0, prompts of image 1, ...] with a list of"
-        f" the objects of each image, {_NESTED_EXAMPLES[name]}."
-    )
-
-
-def _check_shared(prompts: dict[str, Any]) -> dict[str, Any]:
-    """Return prompts for all images of a generator or dataset; raise ValueError if they are those of several images."""
-    for name, value in prompts.items():
-        value = to_lists(value)
-        nested = isinstance(value, list) and _measure_depth(value) >= _OBJECT_DEPTHS[name] + 2
-        if nested and len(value) > 1:
-            raise ValueError(
-                f"{name} must be the prompts of every image, as the number of images in a generator or dataset is"
-                f' unknown, got a list for {len(value)} images: yield {{"image": ..., "{name}": ...}} instead.'
-            )
-    return prompts
-
-
 def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any) -> Image.Image:
     """Return an RGB or RGBA image, with the color profile of the image it comes from if it still applies."""
     photo = convert_to_image(colors, opacity)
@@ -556,52 +379,6 @@ def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any)
     if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
         photo.info["icc_profile"] = profile
     return photo
-
-
-def _nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
-    """Nest the prompts of one image as the processor expects them, image > object > value."""
-    nested = {}
-    for name, value in prompts.items():
-        if value is None:
-            continue
-        if name == "input_masks":
-            nested[name] = [_list_masks(value)]
-            continue
-        value, depth = to_lists(value), _OBJECT_DEPTHS[name]
-        given = _measure_depth(value)
-        if _is_empty(value):
-            value = []
-        elif given == depth + 2 and len(value) == 1:  # it has an image level already
-            value = value[0]
-        elif given <= depth and not (given == 1 and all(each is None for each in value)):
-            for _ in range(depth + 1 - given):  # one object, one click
-                value = [value]
-        nested[name] = [value]
-    if isinstance(prompts.get("text"), str) and [[]] in nested.values():
-        nested["text"] = [[]]  # a text for all objects there are, and there are none
-    return nested
-
-
-def _list_masks(masks: Any) -> list[Any]:
-    """Return the masks of the objects of one image; an image level is removed."""
-    if isinstance(masks, (np.ndarray, torch.Tensor)):
-        masks = masks[0] if masks.ndim == 4 and len(masks) == 1 else masks
-        return [masks] if masks.ndim == 2 else list(masks)
-    if not isinstance(masks, (list, tuple)):
-        return [masks]
-    return list(masks[0]) if len(masks) == 1 and isinstance(masks[0], (list, tuple)) else list(masks)
-
-
-def _is_empty(value: Any) -> bool:
-    """Return whether prompts name no object: `[]`, or `[[]]` with a level for the image."""
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    return value == []
-
-
-def _measure_depth(value: Any) -> int:
-    """Return the number of levels of nested lists."""
-    return 1 + max(map(_measure_depth, value), default=0) if isinstance(value, list) else 0
 
 
 def _select(embeddings: ModelOutput, index: int) -> ModelOutput:
@@ -613,4 +390,4 @@ def _select(embeddings: ModelOutput, index: int) -> ModelOutput:
     return type(embeddings)(**fields)
 
 
-__all__ = ["MattingResults", "ReferringMattingPipeline"]
+__all__ = ["ReferringMattingPipeline"]

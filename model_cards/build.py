@@ -44,8 +44,8 @@ HERE = Path(__file__).parent
 LITE = "fclm-lite"
 CHECKPOINT = Path("fclm_hf") / "checkpoints" / LITE
 BASELINES = list(METHODS)
-PROMPTS = ["box", "point", "text", "none"]
-SHOWN = {"alphamatting": ["sad", "mse", "gradient", "connectivity", "connectivity_gca"], "coco": ["iou"]}
+PROMPTS = ["box", "point", "text", "none", "mask", "trimap"]
+SHOWN = {"alphamatting": ["sad", "mse", "gradient", "connectivity", "connectivity_gca"], "coco": ["iou", "solidity"]}
 TAGS = ["fclm", "image-matting", "referring-matting"]
 
 
@@ -100,11 +100,11 @@ def describe_training(path: Path, training_set: Path | None, note: str | None) -
     if training_set is not None:
         entries = {name: read_json(training_set / f"{name}.json") for name in ("foregrounds", "backgrounds")}
         foregrounds = Counter((row["origin"], read_license(row)) for row in entries["foregrounds"])
-        backgrounds = Counter(read_license(row) for row in entries["backgrounds"])
-        facts["foregrounds"] = [
-            {"origin": origin, "license": name, "count": count} for (origin, name), count in foregrounds.most_common()
-        ]
-        facts["backgrounds"] = [{"license": name, "count": count} for name, count in backgrounds.most_common()]
+        backgrounds = Counter((row["origin"], read_license(row)) for row in entries["backgrounds"])
+        for key, counts in (("foregrounds", foregrounds), ("backgrounds", backgrounds)):
+            facts[key] = [
+                {"origin": origin, "license": name, "count": count} for (origin, name), count in counts.most_common()
+            ]
     write_json(path, facts)
 
 
@@ -123,7 +123,7 @@ def build_lite(facts: Path, out: Path) -> None:
     )
     sections = {
         name: {
-            "table": make_markdown(summary, SHOWN[name]),
+            "table": make_markdown(summary, list_shown(name, summary)),
             "command": make_command(summary, f"DIR/{name}", f"OUT/{name}", str(CHECKPOINT)),
             "images": find_result(summary, LITE, "box")["images"],
         }
@@ -142,6 +142,11 @@ def build_lite(facts: Path, out: Path) -> None:
         **sections,
     )
     write_card(card, out)
+
+
+def list_shown(name: str, summary: dict[str, Any]) -> list[str]:
+    """Return the metrics that the card shows of a data set, as far as its summary has them."""
+    return [metric for metric in SHOWN[name] if any(metric in each["measures"] for each in summary["results"])]
 
 
 def compare_with_baselines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the issue on real photos asks for, of one checkpoint: IoU and SAD by every prompt, clicks, solidity, hair.
+"""Everything that the weights are chosen by, of one checkpoint: IoU and SAD by every prompt, clicks, solidity, hair.
 
     python research/measure_real.py --data REAL_DEV --model CHECKPOINT [--cutouts CUTOUTS] [--clicks 5] [--pictures DIR]
 
@@ -6,92 +6,32 @@ The last line is JSON. COCO photos: IoU by prompt ("mask" is a rough one), `clic
 largest error with the earlier matte fed back, `noc85` and `noc90` the clicks that IoU .85 and .90 take (at most as many
 as were given), `solid` the share of alphas above .9 among pixels 5 px or more inside a boxed object, `absent` the share
 of names of absent objects whose matte has a mean below .05. alphamatting.com: `sad_*` in thousands. Hair: portraits of
-held-out persons over held-out backgrounds, SAD and gradient error in the upper rim; never to be shown.
+held-out persons over held-out backgrounds, SAD and gradient error in the upper rim, beside those of closed-form matting
+(pymatting) with that rim as the unknown part of its trimap; never to be shown. All but the last two are what `fclm
+evaluate` measures.
 """
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from held_out import held_out_backgrounds, held_out_persons, is_held_out, read_rgba
 from PIL import Image
-from real_photos import read_photos
+from pyarrow import parquet
 
-from fclm_hf import FCLMForImageMatting, FCLMProcessor
-from fclm_hf.evaluation.prompts import PromptedTarget, PromptRules
-from fclm_hf.metrics import gradient_error, mask_iou, mse, sad
-from fclm_hf.pipeline_fclm import decode_alphas
-from fclm_hf.refinement_fclm import refine_alphas
+from fclm_hf.evaluation import EvaluationOptions, evaluate
+from fclm_hf.evaluation.layouts import open_folder
+from fclm_hf.evaluation.predictors import CheckpointPredictor
+from fclm_hf.evaluation.samples import read_image
+from fclm_hf.metrics import gradient_error, sad
 
 
-PROMPTS = ("box", "point", "text", "none", "mask", "trimap")
+PROMPTS = ["box", "point", "text", "none", "mask", "trimap"]
 ABSENT = ("zebra", "airplane", "pizza", "toilet", "umbrella", "boat")
-GOALS = (0.85, 0.9)
-
-
-def deep_inside(truth: np.ndarray, depth: float = 5) -> np.ndarray:
-    """Return a mask of the pixels that lie at least `depth` pixels inside an object."""
-    padded = np.pad((truth > 0.5).astype(np.uint8), 1, mode="edge")
-    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] >= depth
-
-
-def next_click(alpha: np.ndarray, truth: np.ndarray) -> tuple[list[float], int]:
-    """The middle of the largest error, and its label."""
-    best = None
-    for label, wrong in ((1, (truth > 0.5) & (alpha <= 0.5)), (0, (truth <= 0.5) & (alpha > 0.5))):
-        depth = cv2.distanceTransform(np.pad(wrong.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-        if best is None or depth.max() > best[0]:
-            row, column = np.unravel_index(depth.argmax(), depth.shape)
-            best = depth.max(), [float(column), float(row)], label
-    return best[1], best[2]
-
-
-class Matter:
-    """A checkpoint that has encoded one photo."""
-
-    def __init__(self, source: str, encoder_size: int | None):
-        overrides = {} if encoder_size is None else {"encoder_size": encoder_size}
-        self.model = FCLMForImageMatting.from_pretrained(source, dtype=torch.float32, **overrides).eval()
-        self.processor = FCLMProcessor.from_pretrained(source)
-        self.refinement_size = self.model.config.refinement_size
-
-    @property
-    def rules(self) -> PromptRules:
-        """Prompt rules that leave out names the tokenizer does not know."""
-        return PromptRules("{CLS}", vocabulary=frozenset(self.processor.tokenizer.get_vocab()))
-
-    @torch.inference_mode()
-    def encode(self, image: Image.Image) -> None:
-        """Encode an image for the prompts that follow."""
-        self.size = (image.height, image.width)
-        encoded = self.processor(images=image)
-        self.pixel_values = encoded["pixel_values"]
-        self.embeddings = self.model.get_image_embeddings(encoded["pixel_values"], pixel_mask=encoded["pixel_mask"])
-
-    @torch.inference_mode()
-    def __call__(self, **prompts: Any) -> np.ndarray:
-        """Return the alphas of the prompts in the encoded image."""
-        inputs = self.processor.encode_prompts([self.size], self.embeddings.image_sizes.tolist(), **prompts)
-        alphas = decode_alphas(self.model, self.embeddings, inputs)
-        if self.refinement_size:
-            alphas = refine_alphas(self.model, self.pixel_values, alphas, inputs, self.refinement_size)
-        return self.processor.post_process_image_matting({"alphas": alphas[None]}, [self.size])[0]["alpha"].numpy()
-
-    def by(self, prompt: str, targets: list[PromptedTarget]) -> np.ndarray:
-        """Return the alphas of targets by a kind of prompt."""
-        if prompt == "none":
-            return self()
-        if prompt == "point":
-            return self(input_points=[[[list(each.point)] for each in targets]])
-        if prompt == "text":
-            return self(text=[[each.text for each in targets]])
-        if prompt == "box":
-            return self(input_boxes=[[list(each.box) for each in targets]])
-        return self(input_masks=[[each.mask for each in targets]])
 
 
 def mean(values: list[float]) -> float:
@@ -99,62 +39,45 @@ def mean(values: list[float]) -> float:
     return round(float(np.mean(values)), 4)
 
 
-def click_through(matter: Matter, target: PromptedTarget, clicks: int, feedback: bool) -> list[float]:
-    """IoU after each of so many clicks."""
-    truth = (target.alpha > 127).astype(np.float32)
-    points, labels, scores, given = [list(target.point)], [1], [], {}
-    for _ in range(clicks):
-        alpha = matter(input_points=[[points]], input_labels=[[labels]], **given)[0]
-        scores.append(mask_iou(alpha, truth))
-        point, label = next_click(alpha, truth)
-        points, labels = [*points, point], [*labels, label]
-        if feedback:
-            given = {"input_masks": [[alpha]]}
-    return scores
+def run_evaluation(folder: Path, out: Path, model: str, prompts: list[str], **options: Any) -> dict[str, Any]:
+    """Return the metrics of each kind of prompt, by prompt."""
+    options = EvaluationOptions(
+        str(folder), out, models=[model], prompts=prompts, template="{CLS}", workers=0, **options
+    )
+    return {result["prompt"]: result["measures"] for result in evaluate(options)["results"]}
 
 
-def measure_coco(matter: Matter, folder: Path, clicks: int, feedback: bool) -> dict[str, float]:
+def measure_coco(folder: Path, model: str, clicks: int, overrides: dict[str, Any]) -> dict[str, float]:
     """Measure IoU by each kind of prompt, clicks in a row and solidity on COCO photos."""
-    scores: dict[str, list[float]] = {}
-    solid, deep = 0, 0
-
-    def add(name: str, value: float) -> None:
-        scores.setdefault(name, []).append(value)
-
-    for photo in read_photos(folder, PROMPTS[:-1], matter.rules):
-        matter.encode(photo.image)
-        for prompt, targets in photo.prompted.items():
-            alphas = matter.by(prompt, targets) if targets else ()
-            for target, alpha in zip(targets, alphas, strict=True):
-                truth = (target.alpha > 127).astype(np.float32)
-                add(prompt, mask_iou(alpha, truth))
-                if prompt == "box":
-                    inside = deep_inside(truth)
-                    solid, deep = solid + int((alpha[inside] > 0.9).sum()), deep + int(inside.sum())
-        for target in photo.prompted["point"] if clicks > 1 else ():
-            reached = click_through(matter, target, clicks, feedback)
-            for count, score in enumerate(reached, 1):
-                add(f"click{count}", score)
-            for goal in GOALS:
-                add(f"noc{round(100 * goal)}", next((n for n, score in enumerate(reached, 1) if score >= goal), clicks))
-        classes = {target.cls for target in photo.sample.targets}
-        for alpha in matter(text=[[name for name in ABSENT if name not in classes][:2]]):
-            add("absent", float(alpha.mean() < 0.05))
-    return {name: mean(values) for name, values in scores.items()} | {"solid": round(solid / deep, 4)}
+    with tempfile.TemporaryDirectory() as out:
+        measures = run_evaluation(
+            folder, Path(out), model, PROMPTS[:-1], clicks=clicks, known_words=True, config_overrides=overrides
+        )
+    point = {name.removeprefix("iou_"): value for name, value in measures["point"].items()}
+    results = {prompt: values["iou"] for prompt, values in measures.items()}
+    results |= {name: value for name, value in point.items() if name.startswith(("click", "noc"))}
+    return {name: round(value, 4) for name, value in results.items()} | {"solid": round(measures["box"]["solidity"], 4)}
 
 
-def measure_alphamatting(matter: Matter, folder: Path) -> dict[str, Any]:
+def measure_absent(predictor: CheckpointPredictor, folder: Path) -> dict[str, float]:
+    """Measure how often the name of what is not in a photo gives an almost empty matte."""
+    scores = []
+    for sample in open_folder(folder).samples:
+        classes = {target.cls for target in sample.targets}
+        names = [name for name in ABSENT if name not in classes][:2]
+        matte = predictor.encode(read_image(sample.image, sample.name))
+        scores += [float(alpha.mean() < 0.05) for alpha in matte(text=[names])]
+    return {"absent": mean(scores)}
+
+
+def measure_alphamatting(folder: Path, model: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """Measure SAD and MSE by each kind of prompt on photos with a true alpha."""
-    scores: dict[str, list[float]] = {}
-    for photo in read_photos(folder, PROMPTS, PromptRules("{CLS}")):
-        matter.encode(photo.image)
-        for prompt, targets in photo.prompted.items():
-            truth = targets[0].alpha.astype(np.float32) / 255
-            alpha = matter.by(prompt, targets)[0]
-            scores.setdefault(f"sad_{prompt}", []).append(sad(alpha, truth))
-            scores.setdefault(f"mse_{prompt}", []).append(mse(alpha, truth))
-    each = {f"{name}_each": [round(x, 1) for x in scores[name]] for name in ("sad_box", "sad_point", "sad_text")}
-    return {name: mean(values) for name, values in scores.items()} | each
+    with tempfile.TemporaryDirectory() as out:
+        measures = run_evaluation(folder, Path(out), model, PROMPTS, config_overrides=overrides)
+        tables = {path.parent.name: parquet.read_table(path) for path in Path(out).glob("*/*/rows.parquet")}
+    results = {f"{name}_{prompt}": round(measures[prompt][name], 4) for prompt in PROMPTS for name in ("sad", "mse")}
+    each = {prompt: tables[prompt]["sad"].to_pylist() for prompt in PROMPTS[:3]}
+    return results | {f"sad_{prompt}_each": [round(x, 1) for x in values] for prompt, values in each.items()}
 
 
 def make_portraits(folder: Path, size: int = 640) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -194,22 +117,34 @@ def find_rim(alpha: np.ndarray) -> np.ndarray:
     return np.where(rim, 128, np.where(alpha > 0.5, 255, 0)).astype(np.uint8)
 
 
-def measure_hair(matter: Matter, folder: Path) -> dict[str, float]:
+def run_closed_form(image: np.ndarray, trimap: np.ndarray) -> np.ndarray:
+    """Return the matte of closed-form matting (Levin et al., 2008) from a trimap, in [0, 1]."""
+    from pymatting import estimate_alpha_cf
+
+    return np.clip(estimate_alpha_cf(image / 255.0, np.where(trimap == 128, 0.5, trimap / 255.0)), 0, 1)
+
+
+def measure_hair(predictor: CheckpointPredictor, folder: Path) -> dict[str, float]:
     """Measure SAD and gradient error in the rim of hair of held-out portraits."""
     scores: dict[str, list[float]] = {}
     for image, alpha in make_portraits(folder):
         rim = find_rim(alpha)
         rows, columns = np.flatnonzero((alpha > 0.1).any(1)), np.flatnonzero((alpha > 0.1).any(0))
         box = [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-        matter.encode(Image.fromarray(image))
-        for name, prompts in (("box", {"input_boxes": [[box]]}), ("text", {"text": [["person"]]}), ("none", {})):
-            matte = matter(**prompts)[0]
-            scores.setdefault(f"hair_sad_{name}", []).append(sad(matte, alpha, rim))
-            scores.setdefault(f"hair_grad_{name}", []).append(gradient_error(matte, alpha, rim))
+        matte = predictor.encode(Image.fromarray(image))
+        mattes = {
+            "box": matte(input_boxes=[[box]])[0],
+            "text": matte(text=[["person"]])[0],
+            "none": matte()[0],
+            "closed_form": run_closed_form(image, rim).astype(np.float32),
+        }
+        for name, pred in mattes.items():
+            scores.setdefault(f"hair_sad_{name}", []).append(sad(pred, alpha, rim))
+            scores.setdefault(f"hair_grad_{name}", []).append(gradient_error(pred, alpha, rim))
     return {name: mean(values) for name, values in scores.items()}
 
 
-def save_pictures(matter: Matter, folder: Path) -> None:
+def save_pictures(predictor: CheckpointPredictor, folder: Path) -> None:
     """Save mattes of the bundled photos to look at."""
     photos = Path(__file__).resolve().parents[1] / "examples" / "photos"
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,8 +156,7 @@ def save_pictures(matter: Matter, folder: Path) -> None:
         ("coffee", {"input_points": [[[[300, 200]]]]}),
     ):
         photo = Image.open(photos / f"{name}.jpg").convert("RGB")
-        matter.encode(photo)
-        alpha = matter(**prompt)[0]
+        alpha = predictor.encode(photo)(**prompt)[0]
         mixed = np.asarray(photo) * alpha[..., None] + np.array([70, 140, 200]) * (1 - alpha[..., None])
         pair = np.hstack([np.repeat(alpha[..., None] * 255, 3, -1), mixed]).astype(np.uint8)
         tiles.append(cv2.resize(pair, (round(pair.shape[1] * 360 / pair.shape[0]), 360), interpolation=cv2.INTER_AREA))
@@ -241,32 +175,25 @@ def main() -> None:
     parser.add_argument("--encoder-size", type=int)
     parser.add_argument("--refinement-size", type=int, help="encoder input of the second look; 0 for none")
     parser.add_argument("--clicks", type=int, default=1)
-    parser.add_argument("--no-feedback", action="store_true", help="the earlier matte is not fed back")
     parser.add_argument("--only", choices=("coco", "alphamatting", "hair"), nargs="+")
     args = parser.parse_args()
-    matter = Matter(args.model, args.encoder_size)
+    overrides = {} if args.encoder_size is None else {"encoder_size": args.encoder_size}
     if args.refinement_size is not None:
-        matter.refinement_size = args.refinement_size
+        overrides["refinement_size"] = args.refinement_size or None
+    predictor = CheckpointPredictor(args.model, overrides=overrides)
     wanted = args.only or ("coco", "alphamatting", "hair")
     results: dict[str, Any] = {}
     if "coco" in wanted:
-        results |= measure_coco(matter, args.data / "coco", args.clicks, not args.no_feedback)
+        results |= measure_coco(args.data / "coco", args.model, args.clicks, overrides)
+        results |= measure_absent(predictor, args.data / "coco")
     if "alphamatting" in wanted:
-        results |= measure_alphamatting(matter, args.data / "alphamatting")
+        results |= measure_alphamatting(args.data / "alphamatting", args.model, overrides)
     if "hair" in wanted and args.cutouts:
-        results |= measure_hair(matter, args.cutouts)
+        results |= measure_hair(predictor, args.cutouts)
     if args.pictures:
-        save_pictures(matter, args.pictures)
-    print(
-        json.dumps(
-            {
-                "model": args.model,
-                "encoder_size": matter.model.config.encoder_size,
-                "refinement_size": matter.refinement_size,
-                **results,
-            }
-        )
-    )
+        save_pictures(predictor, args.pictures)
+    sizes = {name: getattr(predictor.model.config, name) for name in ("encoder_size", "refinement_size")}
+    print(json.dumps({"model": args.model, **sizes, **results}))
 
 
 if __name__ == "__main__":

@@ -370,14 +370,14 @@ class MixedBackgrounds:
         return read_small(self.paths[int(rng.integers(len(self.paths)))], 960)
 
 
-def add_masks(sample: dict, rng: np.random.Generator, share: float) -> None:
+def add_masks(sample: dict, rng: np.random.Generator, share: float, trimaps: float) -> None:
     """Gives a share of the prompts a spoiled mask of their target, most of these nothing else."""
     for prompt, target, valid in zip(sample["prompts"], sample["labels"], sample["valid"], strict=True):
         if rng.random() >= share or not prompt or target.max() < 0.3:
             continue
         height, width = sample["size"]
         unsure = ~valid[:height, :width]
-        mask = spoil_mask(target[:height, :width], rng, unsure if unsure.any() else None)
+        mask = spoil_mask(target[:height, :width], rng, unsure if unsure.any() else None, trimaps)
         if rng.random() < 0.7:
             prompt.clear()
         prompt["mask"] = np.pad(mask, ((0, len(target) - height), (0, len(target) - width)), constant_values=-1)
@@ -423,9 +423,9 @@ class MixedBatches(IterableDataset):
 
     def __init__(
         self, photos: PhotoSampler, cutouts: TrueSampler, tokenizer, counts: tuple[int, int], seed: int, start: int,
-        masks: float = 0.0,
+        masks: float = 0.0, trimaps: float = 0.3,
     ):  # fmt: skip
-        self.masks = masks
+        self.masks, self.trimaps = masks, trimaps
         self.photos, self.cutouts, self.tokenizer = photos, cutouts, tokenizer
         self.counts, self.seed, self.start = counts, seed, start
 
@@ -438,7 +438,7 @@ class MixedBatches(IterableDataset):
                 samples = [draw(rng) for _ in range(count)]
                 if self.masks:
                     for sample in samples:
-                        add_masks(sample, rng, self.masks)
+                        add_masks(sample, rng, self.masks, self.trimaps)
                 batch[kind] = collate(samples, self.tokenizer)
         return batch
 
@@ -475,4 +475,6 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     composites = TrueSampler(
         cutouts, backgrounds, settings, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos
     )
-    return MixedBatches(photos, composites, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks)
+    return MixedBatches(
+        photos, composites, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks, args.trimaps
+    )

@@ -9,7 +9,6 @@ RUN/checkpoint (weights averaged over steps) loads with from_pretrained at any t
 """
 
 import argparse
-import copy
 import functools
 import json
 import os
@@ -25,39 +24,24 @@ from real_data import build_batches
 from timm.layers.conv2d_same import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, loss_fclm
+from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
+from fclm_hf.training import (
+    SemanticTeacher,
+    coarse_mask_loss,
+    gradient_loss,
+    matting_loss,
+    name_contrast_loss,
+    segmentation_loss,
+    semantic_distance,
+)
 from fclm_hf.training.checkpointing import save_weights
+from fclm_hf.training.objective.clicks import add_clicks
+from fclm_hf.training.objective.semantics import pool_regions
+from fclm_hf.training.optimization import average_weights
 from fclm_hf.training.pretrained import freeze_early_stages
 from fclm_hf.utils.files import write_atomically
-
-
-def mean31(planes: torch.Tensor) -> torch.Tensor:
-    """Return the mean over 31 x 31 pixels, in two passes."""
-    planes = nn.functional.avg_pool2d(planes, (31, 1), stride=1, padding=(15, 0))
-    return nn.functional.avg_pool2d(planes, (1, 31), stride=1, padding=(0, 15))
-
-
-def segmentation_loss(
-    logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor, edge_weight: float = 5.0, bce_weight: float = 1.0
-) -> torch.Tensor:
-    """As the package's, with a separable mean."""
-    logits, labels, mask = logits.float(), labels.float(), mask.float()
-    weight = mask
-    if edge_weight:
-        smooth = mean31(labels.reshape(-1, 1, *labels.shape[-2:])).view_as(labels)
-        weight = (1 + edge_weight * (smooth - labels).abs()) * mask
-    bce = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    total = weight.sum((-2, -1))
-    bce = (weight * bce).sum((-2, -1)) / total.clamp(min=1e-6)
-    probabilities = logits.sigmoid()
-    intersection = (weight * probabilities * labels).sum((-2, -1))
-    union = (weight * (probabilities + labels - probabilities * labels)).sum((-2, -1))
-    iou = 1 - (intersection + 1) / (union + 1)
-    present = (total > 0).float()
-    return ((bce_weight * bce + iou) * present).sum() / present.sum().clamp(min=1)
 
 
 def shrink_to(coarse: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
@@ -67,24 +51,14 @@ def shrink_to(coarse: torch.Tensor, *maps: torch.Tensor) -> list[torch.Tensor]:
     return [nn.functional.avg_pool2d(nn.functional.pad(x.float(), padding), 8) for x in maps]
 
 
-def coarse_truth_loss(outputs, labels: torch.Tensor, valid: torch.Tensor, bce_weight: float) -> dict[str, torch.Tensor]:
-    """l1 + IoU (and some BCE) on the pixels that are known, BCE + IoU on the coarse logits."""
+def coarse_truth_loss(outputs, labels: torch.Tensor, valid: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the losses of photos, on the pixels that are known."""
     known = valid.float()
-    error = ((outputs.alphas - labels).abs() * known).sum((-2, -1)) / known.sum((-2, -1)).clamp(min=1)
-    fine = error.mean() + segmentation_loss(outputs.logits, labels, valid, edge_weight=0.0, bce_weight=bce_weight)
     small, weight = shrink_to(outputs.coarse_logits, labels * known, known)
-    small = small / weight.clamp(min=1e-6)
-    return {"photo_fine": fine, "photo_coarse": segmentation_loss(outputs.coarse_logits, small, weight)}
-
-
-def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """l1 between the finite differences of alphas, over the pixels where either is not flat."""
-    total = 0.0
-    for axis in (-1, -2):
-        given, wanted = alphas.diff(dim=axis), labels.diff(dim=axis)
-        active = (wanted.abs() > 0.01).float()
-        total = total + ((given - wanted).abs() * active).sum() / active.sum().clamp(min=1)
-    return total
+    return {
+        "photo_fine": coarse_mask_loss(outputs.logits, labels, valid),
+        "photo_coarse": segmentation_loss(outputs.coarse_logits, small / weight.clamp(min=1e-6), weight),
+    }
 
 
 def true_alpha_loss(
@@ -94,33 +68,12 @@ def true_alpha_loss(
     small, weight = shrink_to(outputs.coarse_logits, labels, valid)
     extra = {}
     if gradient_weight:
-        extra["gradient"] = gradient_weight * gradient_loss(outputs.alphas * valid, labels * valid)
+        extra["gradient"] = gradient_weight * gradient_loss(outputs.alphas, labels, valid)
     return {
         **extra,
-        "cutout_fine": loss_fclm.matting_loss(outputs.alphas, labels, valid),
+        "cutout_fine": matting_loss(outputs.alphas, labels, valid),
         "cutout_coarse": segmentation_loss(outputs.coarse_logits, small, weight),
     }
-
-
-def find_clicks(
-    alphas: torch.Tensor, targets: torch.Tensor, valid: torch.Tensor, asked: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points (batch, objects, 2) in the middle of the largest error, and labels (batch, objects), -10 for none."""
-    points = torch.zeros(*asked.shape, 2)
-    labels = torch.full(asked.shape, -10)
-    wrong = ((alphas > 0.5) != (targets > 0.5)) & valid
-    for i, j in asked.nonzero().tolist():
-        truth = (targets[i, j] > 0.5).numpy()
-        depth = [
-            cv2.distanceTransform(np.pad(w.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
-            for w in (wrong[i, j].numpy() & ~truth, wrong[i, j].numpy() & truth)
-        ]
-        label = int(depth[1].max() >= depth[0].max())
-        if depth[label].max() >= 2:
-            row, column = np.unravel_index(depth[label].argmax(), depth[label].shape)
-            points[i, j] = torch.tensor([float(column), float(row)])
-            labels[i, j] = label
-    return points, labels
 
 
 class DepthwiseConv(torch.autograd.Function):
@@ -183,21 +136,17 @@ class Names:
         tokens = tokenizer(names, padding=True, return_tensors="pt")
         with torch.no_grad():
             embeds = model.model.get_text_features(tokens["input_ids"]).pooler_output
-        self.directions = nn.functional.normalize(embeds.float(), dim=-1)
+        self.embeds = embeds.float()
 
     def loss(self, semantic_map: torch.Tensor, batch: dict) -> torch.Tensor:
         """Return the contrastive loss of the named regions of a batch."""
-        grids = batch["region_grids"]
-        if not len(grids):
+        if not len(batch["region_grids"]):
             return semantic_map.sum() * 0
-        maps = semantic_map.float()[batch["region_images"]]
-        grids = nn.functional.interpolate(grids[:, None], size=maps.shape[-2:], mode="area")
-        means = (maps * grids).sum((2, 3)) / grids.sum((2, 3)).clamp(min=1e-3)
-        logits = 4 * means @ self.directions.T
-        goals = torch.zeros_like(logits)  # several names may fit: their shares together count
-        for goal, fitting in zip(goals, batch["region_names"], strict=True):
-            goal[[self.index[name] for name in fitting]] = 1
-        return (logits.logsumexp(1) - logits.masked_fill(goals == 0, -1e4).logsumexp(1)).mean()
+        regions = pool_regions(semantic_map[batch["region_images"]], batch["region_grids"][:, None])[:, 0]
+        is_match = torch.zeros(len(regions), len(self.embeds), dtype=torch.bool)
+        for row, fitting in zip(is_match, batch["region_names"], strict=True):
+            row[[self.index[name] for name in fitting]] = True
+        return name_contrast_loss(regions, self.embeds, is_match)
 
 
 class Trainer:
@@ -209,11 +158,8 @@ class Trainer:
         self.processor = FCLMProcessor.from_pretrained(args.init)
         model = self.model
         self.shipped_size = args.shipped_size or model.config.encoder_size
-        self.frozen = copy.deepcopy(model.model.backbone).eval().requires_grad_(False)
-        self.frozen_head = copy.deepcopy(model.model.semantic_head).eval().requires_grad_(False)
-        self.taught = FCLMForImageMatting.from_pretrained(args.taught, dtype=torch.float32) if args.taught else None
-        if self.taught is not None:
-            self.frozen, self.frozen_head = self.taught.model.backbone.eval(), self.taught.model.semantic_head.eval()
+        taught = model if args.taught is None else FCLMForImageMatting.from_pretrained(args.taught, dtype=torch.float32)
+        self.taught = SemanticTeacher(taught)
         freeze_early_stages(model, args.freeze_stages)
         model.model.semantic_head.requires_grad_(args.name_weight > 0)
         if args.edges_only:
@@ -242,8 +188,7 @@ class Trainer:
             ],
             betas=(0.9, 0.98),
         )
-        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
-        self.averaged.requires_grad_(False)
+        self.averaged = average_weights(model, args.ema)
         speed_up_depthwise(model)  # after the copy, which would keep this model's convolutions
         self.step = 0
 
@@ -266,26 +211,27 @@ class Trainer:
         """How far the semantic map is from what it was taught, relative to its spread."""
         model = self.model.model
         sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
-        with torch.no_grad():
-            canvas = model.resize_and_pad(pixel_values, sizes)
-            goal = self.frozen_head(self.frozen(canvas, return_dict=True).feature_maps[-1]).float()
-        return ((semantic_map.float() - goal) ** 2).mean() / (goal**2).mean()
+        return semantic_distance(semantic_map, self.taught(model.resize_and_pad(pixel_values, sizes)))
 
     @torch.no_grad()
-    def click(self, embeddings, inputs: dict, batch: dict) -> dict:
-        """One or two rounds as people click: the earlier matte and a click in the middle of its largest error."""
-        asked = (inputs["input_labels"] >= 0).any(-1) | (inputs["input_boxes"][..., 2] > inputs["input_boxes"][..., 0])
-        asked &= batch["labels"].amax((-2, -1)) > 0.3
-        kept = inputs.get("input_masks", torch.full_like(batch["labels"], -1))
-        for _ in range(1 + self.step % 2):
-            alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
-            points, labels = find_clicks(alphas, batch["labels"], batch["valid"], asked)
-            inputs = {
-                **inputs,
-                "input_points": torch.cat([inputs["input_points"], points[:, :, None]], 2),
-                "input_labels": torch.cat([inputs["input_labels"], labels[:, :, None]], 2),
-                "input_masks": torch.where(asked[..., None, None], alphas, kept),
-            }
+    def look_again(self, pixel_values, pixel_mask, inputs: dict, rng: np.random.Generator) -> dict:
+        """Return the prompts of a second look: the matte of a small encoder input as a mask, and mostly its box."""
+        embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask, encoder_size=self.args.first_size)
+        alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
+        found = alphas > 0.5
+        seen = found.sum((-2, -1)) >= 30
+        inputs = {name: value.clone() for name, value in inputs.items()}
+        masks = inputs.get("input_masks", torch.full_like(alphas, -1))
+        seen &= ~((masks >= 0).any(-1).any(-1) & (inputs["input_labels"] < 0).all(-1))  # the given mask alone
+        inputs["input_masks"] = torch.where(seen[..., None, None], alphas, masks)
+        for i, j in seen.nonzero().tolist():
+            box = inputs["input_boxes"][i, j]
+            if box[2] <= box[0] and rng.random() < self.args.look_boxes:
+                rows, columns = found[i, j].any(1).nonzero(), found[i, j].any(0).nonzero()
+                box.copy_(torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]))
+        dropped = torch.from_numpy(rng.random(seen.shape) < self.args.look_drops) & seen
+        inputs["input_labels"][dropped] = -10
+        inputs["attention_mask"][dropped] = 0
         return inputs
 
     def group_losses(self, kind: str, batch: dict, hold: bool) -> dict[str, torch.Tensor]:
@@ -295,16 +241,23 @@ class Trainer:
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask")
         self.edges_learn(kind == "cutouts")
         with torch.autocast("cpu", torch.bfloat16):
+            rng = np.random.default_rng([args.seed, self.step, len(kind)])
+            look = rng.random() < args.looks
+            if look:
+                inputs = self.look_again(pixel_values, pixel_mask, inputs, rng)
+                model.config.encoder_size = int(rng.choice(args.look_sizes))
             embeddings = model.get_image_embeddings(pixel_values, pixel_mask)
-            if self.step % 100 < 100 * args.clicks:
-                inputs = self.click(embeddings, inputs, batch)
+            if not look and rng.random() < args.clicks:
+                known = {"labels": batch["labels"], "label_mask": batch["valid"]}
+                inputs = add_clicks(model, embeddings, {**inputs, **known}, rounds=1 + self.step % 2)
+                inputs = {name: value for name, value in inputs.items() if name not in known}
             outputs = model(image_embeddings=embeddings, **inputs)
             losses = {}
             if hold and args.hold_weight:
                 losses["hold"] = args.hold_weight * self.held(pixel_values, pixel_mask, embeddings.semantic_map)
         labels, valid = batch["labels"], batch["valid"]
         if kind == "photos":
-            losses |= coarse_truth_loss(outputs, labels, valid, args.bce_weight)
+            losses |= coarse_truth_loss(outputs, labels, valid)
         else:
             losses |= true_alpha_loss(outputs, labels, valid, args.gradient_weight)
         if args.name_weight:
@@ -387,7 +340,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--text-weight", type=float, default=4.0)
     parser.add_argument("--photo-weight", type=float, default=1.0)
     parser.add_argument("--cutout-weight", type=float, default=1.0)
-    parser.add_argument("--bce-weight", type=float, default=0.3)
     parser.add_argument("--name-weight", type=float, default=0.1)
     parser.add_argument("--hold-weight", type=float, default=0.2)
     parser.add_argument("--edges-only", action="store_true", help="train what works at strides 4 and finer alone")
@@ -396,7 +348,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--plants", type=float, default=0.2)
     parser.add_argument("--strands", type=float, default=0.2)
     parser.add_argument("--masks", type=float, default=0.0, help="share of prompts that get a spoiled mask")
-    parser.add_argument("--clicks", type=float, default=0.0, help="share of steps with clicks in the largest error")
+    parser.add_argument("--clicks", type=float, default=0.0, help="share of batches with clicks in the largest error")
+    parser.add_argument("--looks", type=float, default=0.0, help="share of batches that get a second look")
+    parser.add_argument("--first-size", type=int, default=256, help="encoder input of the first look")
+    parser.add_argument("--look-sizes", type=int, nargs="+", default=[320, 384, 448], help="that of the second look")
+    parser.add_argument("--look-boxes", type=float, default=0.7, help="share of second looks with the box of the matte")
+    parser.add_argument("--look-drops", type=float, default=0.2, help="share of second looks without clicks and text")
+    parser.add_argument("--trimaps", type=float, default=0.45, help="share of trimaps among masks")
     parser.add_argument("--save-every", type=int, default=100)
     parser.add_argument("--keep-every", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1)
@@ -448,8 +406,6 @@ def main() -> None:
         waited += time.perf_counter() - mark
         for name, value in trainer.take_step(batch).items():
             sums[name] = sums.get(name, 0.0) + value
-            if name == "hold":
-                sums[name] = sums[name]
         count += 1
         if args.profile and count == args.profile:
             print({"seconds": (time.perf_counter() - began) / count, "waited": waited / count, **sums})

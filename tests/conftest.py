@@ -1,9 +1,11 @@
 """Every test runs offline, quietly and from the same seed."""
 
+import gc
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 
 # read by transformers and huggingface_hub when they are imported
@@ -13,6 +15,16 @@ import numpy as np
 import pytest
 import torch
 from local_hub import LocalHub
+
+
+if TYPE_CHECKING:
+    from fclm_hf import ReferringMattingPipeline
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made out of garbage collections, which trainers start, too: there is a lot of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +41,15 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def pipe() -> "ReferringMattingPipeline":
+    """Return a pipeline with a tiny random model."""
+    from tiny_model import tiny_model, tiny_processor
+    from transformers import pipeline
+
+    return pipeline("referring-matting", model=tiny_model(), processor=tiny_processor(), device="cpu")
 
 
 @pytest.fixture

@@ -59,6 +59,7 @@ def test_forked_processes(pipe: ReferringMattingPipeline, expected: list[list[by
         assert list(pool.map(matte_workers.matte_with_inherited, SEEDS, timeout=300)) == expected
 
 
+@pytest.mark.slow  # each imports everything
 def test_spawned_processes(checkpoint: Path, expected: list[list[bytes]]) -> None:
     with ProcessPoolExecutor(4, multiprocessing.get_context("spawn"), **ONE_THREAD) as pool:
         loading = pool.map(matte_workers.matte_with_loaded, [checkpoint] * 4, SEEDS, timeout=600)

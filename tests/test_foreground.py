@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -168,6 +169,27 @@ def test_no_halo_with_a_wrong_alpha(blur: int, error: float | str) -> None:
     assert difference.mean() <= 3
 
 
+@pytest.mark.parametrize("size", [200, 320])  # at once, and in tiles
+@pytest.mark.parametrize("error", [-0.2, 0.2])
+def test_refined_alpha_is_nearer_to_the_truth(size: int, error: float) -> None:
+    photo, alpha = (each[:size, :size] for each in make_disc(4))
+    partial = (alpha > 0.02) & (alpha < 0.98)
+    wrong = np.clip(alpha + error * partial, 0.02, 0.98) * partial + alpha * ~partial
+    given, refined = (
+        np.asarray(make_cutout(photo, wrong, refine_alpha=refine)).astype(float) for refine in (False, True)
+    )
+    np.testing.assert_array_equal(given[..., 3], (wrong * 255 + 0.5).astype(int))
+    np.testing.assert_array_equal(refined[..., 3][~partial], given[..., 3][~partial])
+    truth = composite(np.full((size, size, 3), RED), alpha, MAGENTA)
+    before, after = (np.abs(each[..., 3] / 255 - alpha)[partial].mean() for each in (given, refined))
+    assert after < before / 4
+    before, after = (
+        np.abs(composite(each[..., :3], each[..., 3] / 255, MAGENTA).astype(int) - truth)[partial].mean()
+        for each in (given, refined)
+    )
+    assert after < before / 2
+
+
 def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     colors, alpha = make_scene(700)
     photo = composite(colors, alpha, GREEN)
@@ -175,6 +197,27 @@ def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foreground_fclm, "_TILE", 1000)
     difference = np.abs(tiled.astype(int) - estimate_foreground(photo, alpha))[alpha > 0]
     assert difference.max() <= 1
+
+
+def test_memory_of_large_transparent_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floats of the whole image would take 16 bytes per pixel and more at each step."""
+    monkeypatch.setattr(foreground_fclm, "_STORED_SIZE", 128)
+    monkeypatch.setattr(foreground_fclm, "_WHOLE_SIZE", 64)
+    monkeypatch.setattr(foreground_fclm, "_TILE", 32)
+    height, width = 900, 1200
+    image = Image.new("RGBA", (width, height), (250, 250, 250, 0))
+    image.paste((200, 30, 30, 255), (300, 200, 800, 700))
+    alpha = np.asarray(image.getchannel("A"))
+    tracemalloc.start()
+    cutout = np.asarray(make_cutout(image, alpha))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 24 * height * width
+    np.testing.assert_array_equal(cutout[..., 3], alpha)
+    visible = alpha > 0
+    np.testing.assert_array_equal(cutout[visible], np.asarray(image)[visible])
+    near = cutout[190:710, 290:810][~visible[190:710, 290:810]]
+    assert np.abs(near[:, :3].astype(int) - RED).max() <= 1  # not the white that is hidden there
 
 
 def test_no_global_state_is_touched() -> None:

@@ -1,5 +1,6 @@
 """`import fclm_hf` loads nothing heavy, and the Auto classes of transformers know FCLM nevertheless."""
 
+import os
 import subprocess
 import sys
 
@@ -37,16 +38,28 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert {name for name in loaded if name.startswith("fclm_hf.")} == {"fclm_hf.auto", "fclm_hf.checkpoints"}
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
+# in forks of a process that has imported what they share, except what comes first or second
+FORKS = """
+import os, sys
+import timm, torchvision
+assert not {"fclm_hf", "transformers"} & sys.modules.keys()
+for first in ORDERS:
+    child = os.fork()
+    if not child:
+        exec(first + CHECK)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, first
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_auto_classes_know_fclm_whatever_comes_first() -> None:
+    orders = [
         "from transformers import AutoModel; import fclm_hf",
         "import fclm_hf; from transformers import CLIPTextConfig",  # which FCLMConfig needs imports the registries
         "import fclm_hf.modeling_fclm",
-    ],
-)
-def test_auto_classes_know_fclm_whatever_comes_first(first: str) -> None:
-    run_script(first + CHECK)
+    ]
+    run_script(f"ORDERS, CHECK = {orders!r}, {CHECK!r}\n{FORKS}")
 
 
 def test_public_names() -> None:

@@ -2,34 +2,25 @@
 
 import json
 import logging
-import pickle
-import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from photo_files import encode_transparent, make_photo, serve, write_awkward_photos, write_truncated
+from mattes import BOX, OTHER_BOX, TOLERANCE, list_objects
+from photo_files import make_photo, write_truncated
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
 from transformers import pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
-from transformers.pipelines.pt_utils import KeyDataset
 
-from fclm_hf import LITE_CHECKPOINT, ReferringMattingPipeline, image_loading_fclm, image_utils_fclm, pipeline_fclm
-
-
-TOLERANCE = 3e-6  # float32 rounding: sums over other shapes run in another order
-BOX, OTHER_BOX = [5, 5, 30, 35], [20.5, 0, 50, 40]
-
-
-@pytest.fixture(scope="module")
-def pipe() -> ReferringMattingPipeline:
-    return pipeline("referring-matting", model=tiny_model(), processor=tiny_processor(), device="cpu")
+from fclm_hf import (
+    LITE_CHECKPOINT,
+    ReferringMattingPipeline,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,60 +28,6 @@ def checkpoint(pipe: ReferringMattingPipeline, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("checkpoint")
     pipe.save_pretrained(folder)
     return folder
-
-
-def predict_directly(pipe: ReferringMattingPipeline, image: Image.Image, **prompts: Any) -> torch.Tensor:
-    inputs = pipe.processor(images=image, **prompts)
-    sizes = inputs.pop("original_sizes")
-    with torch.no_grad():
-        return pipe.processor.post_process_image_matting(pipe.model(**inputs), sizes)[0]["alpha"]
-
-
-def list_objects(result: Any) -> list[dict[str, Any]]:
-    return [result] if isinstance(result, dict) else result
-
-
-@pytest.mark.parametrize(
-    ("prompts", "nested"),
-    [
-        ({}, {}),
-        ({"text": "a cat"}, {"text": [["a cat"]]}),
-        ({"text": ["a cat"]}, {"text": [["a cat"]]}),
-        ({"text": ["a cat", "dog"]}, {"text": [["a cat", "dog"]]}),
-        ({"input_boxes": BOX}, {"input_boxes": [[BOX]]}),
-        ({"input_boxes": [BOX]}, {"input_boxes": [[BOX]]}),
-        ({"input_boxes": np.array([BOX, OTHER_BOX])}, {"input_boxes": [[BOX, OTHER_BOX]]}),
-        ({"input_boxes": torch.tensor([[BOX]])}, {"input_boxes": [[BOX]]}),
-        ({"input_points": [9, 8]}, {"input_points": [[[[9, 8]]]]}),
-        (
-            {"input_points": [[9, 8], [40, 30]], "input_labels": [1, 0]},
-            {"input_points": [[[[9, 8], [40, 30]]]], "input_labels": [[[1, 0]]]},
-        ),
-        (
-            {"input_points": [[[9, 8]], [[40, 30]]], "input_labels": [[1], [0]]},
-            {"input_points": [[[[9, 8]], [[40, 30]]]], "input_labels": [[[1], [0]]]},
-        ),
-        (
-            {"text": ["a cat", None], "input_boxes": [None, BOX]},
-            {"text": [["a cat", None]], "input_boxes": [[None, BOX]]},
-        ),
-    ],
-)
-def test_prompts(pipe: ReferringMattingPipeline, prompts: dict[str, Any], nested: dict[str, Any]) -> None:
-    """One object gives a dict, several give a list; each is what processor and model give."""
-    expected = predict_directly(pipe, make_photo(), **nested)
-    result = pipe(make_photo(), **prompts)
-    assert isinstance(result, dict if len(expected) == 1 else list)
-    for one, alpha in zip(list_objects(result), expected, strict=True):
-        assert set(one) == {"alpha", "predicted_alpha", "cutout"}
-        assert one["predicted_alpha"].shape == (40, 50)
-        assert one["predicted_alpha"].dtype == torch.float32
-        torch.testing.assert_close(one["predicted_alpha"], alpha, atol=TOLERANCE, rtol=0)
-        assert (one["alpha"].mode, one["alpha"].size) == ("L", (50, 40))
-        np.testing.assert_array_equal(np.asarray(one["alpha"]), (one["predicted_alpha"] * 255).round().numpy())
-        assert (one["cutout"].mode, one["cutout"].size) == ("RGBA", (50, 40))
-        np.testing.assert_array_equal(np.asarray(one["cutout"])[..., 3], np.asarray(one["alpha"]))
-    assert set(pipe(make_photo(), cutout=False)) == {"alpha", "predicted_alpha"}
 
 
 def make_samples() -> list[Any]:
@@ -139,95 +76,6 @@ def test_containers(pipe: ReferringMattingPipeline, checkpoint: Path) -> None:
     assert preset(photos[0])["alpha"].tobytes() == pipe(photos[0], text="cat")["alpha"].tobytes()
 
 
-def test_own_prompts_come_before_those_of_the_call(pipe: ReferringMattingPipeline) -> None:
-    mine, theirs = pipe([{"image": make_photo(), "input_boxes": BOX}, make_photo()], input_boxes=[OTHER_BOX])
-    torch.testing.assert_close(mine["predicted_alpha"], pipe(make_photo(), input_boxes=BOX)["predicted_alpha"])
-    assert not torch.equal(mine["predicted_alpha"], theirs["predicted_alpha"])
-    torch.testing.assert_close(theirs["predicted_alpha"], pipe(make_photo(), input_boxes=OTHER_BOX)["predicted_alpha"])
-
-
-def assert_close(result: dict[str, Any], expected: dict[str, Any]) -> None:
-    torch.testing.assert_close(result["predicted_alpha"], expected["predicted_alpha"], atol=TOLERANCE, rtol=0)
-
-
-def give_same(pipe: ReferringMattingPipeline, images: list[Any], prompts: dict[str, Any], own: list[dict]) -> None:
-    """Prompts of the call give what each image gives alone with prompts of its own."""
-    for result, image, each in zip(pipe(images, **prompts, cutout=False), images, own, strict=True):
-        expected = pipe(image, **each, cutout=False)
-        assert type(result) is type(expected)
-        for one, other in zip(list_objects(result), list_objects(expected), strict=True):
-            assert_close(one, other)
-
-
-CLICK, OTHER_CLICK = [9, 8], [40, 30]
-
-
-@pytest.mark.parametrize(
-    ("prompts", "own"),
-    [
-        # one object for all
-        ({"text": "low"}, [{"text": "low"}] * 2),
-        ({"input_boxes": BOX}, [{"input_boxes": BOX}] * 2),
-        ({"input_boxes": np.array([BOX])}, [{"input_boxes": BOX}] * 2),
-        ({"input_points": CLICK, "input_labels": 0}, [{"input_points": CLICK, "input_labels": 0}] * 2),
-        ({"input_points": [CLICK], "input_labels": [0]}, [{"input_points": CLICK, "input_labels": 0}] * 2),
-        # pairs
-        ({"text": ["low", "owl"]}, [{"text": "low"}, {"text": "owl"}]),
-        ({"text": ["low", None]}, [{"text": "low"}, {}]),
-        ({"text": [["low"], ["owl", "er"]]}, [{"text": "low"}, {"text": ["owl", "er"]}]),
-        ({"text": [["low", "owl"], "er"]}, [{"text": ["low", "owl"]}, {"text": "er"}]),
-        ({"input_boxes": [[BOX], [OTHER_BOX]]}, [{"input_boxes": BOX}, {"input_boxes": OTHER_BOX}]),
-        ({"input_boxes": torch.tensor([[BOX], [OTHER_BOX]])}, [{"input_boxes": BOX}, {"input_boxes": OTHER_BOX}]),
-        ({"input_boxes": [None, [BOX, OTHER_BOX]]}, [{}, {"input_boxes": [BOX, OTHER_BOX]}]),
-        ({"input_boxes": [[BOX], np.zeros((0, 4))]}, [{"input_boxes": BOX}, {"input_boxes": []}]),
-        (
-            {"input_points": [[[CLICK]], [[CLICK, OTHER_CLICK]]], "input_labels": [[[1]], [[1, 0]]]},
-            [{"input_points": CLICK}, {"input_points": [CLICK, OTHER_CLICK], "input_labels": [1, 0]}],
-        ),
-        ({"text": "low", "input_boxes": [[BOX], []]}, [{"text": "low", "input_boxes": BOX}, {"input_boxes": []}]),
-        # one list for all, as said or by its nesting
-        ({"text": [["low", "owl"]] * 2}, [{"text": ["low", "owl"]}] * 2),
-        ({"text": [["low", "owl"]]}, [{"text": ["low", "owl"]}] * 2),
-        ({"input_boxes": [[BOX, OTHER_BOX]]}, [{"input_boxes": [BOX, OTHER_BOX]}] * 2),
-    ],
-)
-def test_lists_pair_up(pipe: ReferringMattingPipeline, prompts: dict[str, Any], own: list[dict[str, Any]]) -> None:
-    give_same(pipe, [make_photo(), make_photo(60, 50, seed=1)], prompts, own)
-
-
-@pytest.mark.parametrize(
-    ("count", "prompts", "spelling"),
-    [
-        (
-            3,
-            {"text": ["low", "owl"]},
-            r"text must have the prompts of 3 images, got a list of 2: .*"
-            r"text=\[\['low', 'owl'\]\] \* 3 for the same objects in every image, or text=\[prompts of image 0",
-        ),
-        (2, {"text": ["low", "owl", "er"]}, r"text=\[\['low', 'owl', 'er'\]\] \* 2"),
-        (3, {"text": [["low"], ["owl"]]}, r"text must have the prompts of 3 images, got a list of 2"),
-        (2, {"input_boxes": [BOX, OTHER_BOX]}, r"input_boxes=\[\[\[5, 5, 30, 35\], \[20.5, 0, 50, 40\]\]\] \* 2 for"),
-        (3, {"input_boxes": [[BOX], [OTHER_BOX]]}, "input_boxes must have the prompts of 3 images, got a list of 2"),
-        (2, {"input_points": [CLICK, OTHER_CLICK]}, r"input_points=\[\[\[\[9, 8\], \[40, 30\]\]\]\] \* 2"),
-        (2, {"input_points": [[CLICK], [OTHER_CLICK]]}, r"input_points=\[\[\[\[9, 8\]\], \[\[40, 30\]\]\]\] \* 2"),
-    ],
-)
-def test_lists_that_may_mean_either(
-    pipe: ReferringMattingPipeline, count: int, prompts: dict[str, Any], spelling: str
-) -> None:
-    with pytest.raises(ValueError, match=spelling):
-        pipe([make_photo()] * count, **prompts)
-
-
-def test_a_generator_gives_the_prompts_of_the_call_to_all(pipe: ReferringMattingPipeline) -> None:
-    photos = [make_photo(), make_photo(60, 50, seed=1)]
-    results = list(pipe(iter(photos), text=["low", "owl"], cutout=False))
-    assert [len(each) for each in results] == [2, 2]
-    assert_close(results[1][0], pipe(photos[1], text="low"))
-    with pytest.raises(ValueError, match=r'text must be the prompts of every image, .* yield {"image": ..., "text"'):
-        pipe(iter(photos), text=[["low"], ["owl"]])
-
-
 def test_next(pipe: ReferringMattingPipeline) -> None:
     photos = [make_photo(seed=seed) for seed in range(3)]
     expected = [result["alpha"].tobytes() for result in pipe(photos, cutout=False)]
@@ -239,66 +87,6 @@ def test_next(pipe: ReferringMattingPipeline) -> None:
     taken = []
     next(pipe((taken.append(photo) or photo for photo in photos), cutout=False))
     assert len(taken) == 1  # no more than what was asked for
-
-
-def test_rows_of_data_sets(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
-    """Further columns pass, and images need not be decoded; neither as rows of a dict nor as a column."""
-    for seed in range(2):
-        make_photo(seed=seed).save(tmp_path / f"{seed}.png")
-    files = [str(tmp_path / f"{seed}.png") for seed in range(2)]
-    columns = {
-        "image": files,
-        "label": [3, 4],
-        "objects": [{"bbox": BOX}] * 2,
-        "boxes": [[], []],
-        "input_boxes": [BOX, None],
-    }
-    rows = Dataset.from_dict(columns).cast_column("image", datasets.Image())
-    expected = [pipe(files[0], input_boxes=BOX), pipe(files[1])]
-    undecoded = rows.cast_column("image", datasets.Image(decode=False))
-    assert set(undecoded[0]["image"]) == {"bytes", "path"}
-    in_bytes = [
-        {"image": {"bytes": Path(file).read_bytes(), "path": None}, "input_boxes": box}
-        for file, box in zip(files, (BOX, None), strict=True)
-    ]
-    for images in (rows, undecoded, list(undecoded), in_bytes, KeyDataset(undecoded, "image")):
-        for result, other in zip(pipe(images, batch_size=2), expected, strict=True):
-            if not isinstance(images, KeyDataset) or other is expected[1]:
-                assert_close(result, other)
-    assert_close(pipe(undecoded[1]["image"]), expected[1])
-    pixels = [
-        pipe.processor(image)["pixel_values"] for image in (files[0], undecoded[0]["image"], in_bytes[0]["image"])
-    ]
-    assert all(torch.equal(pixels[0], each) for each in pixels)
-    for row, problem in (
-        ({"bytes": None, "path": None}, 'must have "bytes" or a "path"'),
-        ({"bytes": None, "path": str(tmp_path / "none.png")}, "does not exist"),
-        ({"bytes": b"no image", "path": "train/7.png"}, r"train/7\.png is not an image"),
-    ):
-        with pytest.raises(ValueError, match=problem):
-            pipe({"image": row})
-
-
-@pytest.mark.parametrize("none", [[], [[]], np.zeros((0, 4)), torch.zeros(0, 4), torch.zeros(1, 0, 4)], ids=repr)
-def test_images_without_objects(pipe: ReferringMattingPipeline, none: Any) -> None:
-    """They give an empty list, alone and among others."""
-    photo = make_photo()
-    assert pipe(photo, input_boxes=none) == []
-    assert pipe(photo, input_boxes=none, text="low") == []
-    assert pipe([photo, photo], input_boxes=none) == [[], []]
-    samples = [{"image": photo, "input_boxes": box} for box in ([BOX, OTHER_BOX], none, BOX, none)]
-    for batch_size in (1, 4):
-        results = pipe(samples, batch_size=batch_size)
-        assert [each if each == [] else len(list_objects(each)) for each in results] == [2, [], 1, []]
-        assert_close(results[2], pipe(photo, input_boxes=BOX))
-
-
-def test_boxes_of_detectors(pipe: ReferringMattingPipeline) -> None:
-    results = [
-        pipe(make_photo(), input_boxes=box, cutout=False)["predicted_alpha"]
-        for box in ([-0.3, -1, 50.01, 40.2], [0, 0, 50, 40])
-    ]
-    assert torch.equal(*results)
 
 
 def test_objects_share_one_encoding(pipe: ReferringMattingPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,18 +104,6 @@ def test_objects_share_one_encoding(pipe: ReferringMattingPipeline, monkeypatch:
         torch.testing.assert_close(one["predicted_alpha"], other["predicted_alpha"], atol=TOLERANCE, rtol=0)
 
 
-def test_a_photo_is_opened_and_converted_once(
-    pipe: ReferringMattingPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[str] = []
-    for module, name in ((image_loading_fclm, "_decode"), (image_utils_fclm, "_simplify_mode")):
-        function = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, n=name, function=function: calls.append(n) or function(*args))
-    make_photo().convert("RGBA").save(tmp_path / "photo.png")
-    pipe(tmp_path / "photo.png", input_boxes=BOX)
-    assert calls == ["_decode", "_simplify_mode"]
-
-
 def test_only_pixels_are_cast(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = pipeline("referring-matting", model=tiny_model().bfloat16(), processor=tiny_processor(), device="cpu")
     forward, seen = pipe.model.forward, {}
@@ -336,137 +112,6 @@ def test_only_pixels_are_cast(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen["input_points"].tolist() == [[[[301.0, 257.0]]]]  # bfloat16 would make 300 and 256 of it
     assert seen["image_embeddings"].coarse_map.dtype == torch.bfloat16
     assert result["predicted_alpha"].dtype == torch.float32
-
-
-def test_awkward_files(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
-    sizes = write_awkward_photos(tmp_path)
-    results = pipe([str(tmp_path / name) for name in sizes], batch_size=4)
-    for (name, size), result in zip(sizes.items(), results, strict=True):
-        assert result["alpha"].size == result["cutout"].size == size, name
-        assert torch.isfinite(result["predicted_alpha"]).all()
-    upright = make_photo().rotate(-90, expand=True)
-    rotated = pipe(tmp_path / "rotated.jpg", text="low")["predicted_alpha"]
-    assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.1  # JPEG noise
-    kept = {name for name, result in zip(sizes, results, strict=True) if "icc_profile" in result["cutout"].info}
-    assert kept == {"profile.png"}
-
-
-def make_transparent_photo() -> tuple[Image.Image, np.ndarray]:
-    """Return a gray photo whose left part is hidden behind transparency, and its opacity."""
-    colors = np.asarray(make_photo().convert("L").convert("RGB"))
-    opacity = np.full(colors.shape[:2], 255, np.uint8)
-    opacity[:, :15] = 0
-    return Image.fromarray(np.dstack([colors, opacity])), opacity
-
-
-def encode_transparent_photo() -> dict[str, bytes]:
-    pixels = np.asarray(make_transparent_photo()[0])
-    return encode_transparent(pixels[..., :3], pixels[..., 3])
-
-
-@pytest.mark.parametrize("kind", encode_transparent_photo())
-def test_cutouts_are_as_transparent_as_their_photo(pipe: ReferringMattingPipeline, kind: str) -> None:
-    pixels = np.asarray(make_transparent_photo()[0])
-    photo = Image.open(BytesIO(encode_transparent_photo()[kind]))
-    opacity = torch.from_numpy(np.array(photo.convert("RGBA") if photo.mode != "I;16" else pixels)[..., 3]) / 255
-    assert opacity[:, :10].max() < 0.05
-    for result in pipe([photo, photo], input_boxes=[[BOX, OTHER_BOX]] * 2, batch_size=2)[0]:
-        assert (result["predicted_alpha"] <= opacity).all()
-        assert np.array_equal(np.asarray(result["cutout"])[..., 3], result["alpha"])
-        assert result["cutout"].size == result["alpha"].size == (50, 40)
-        assert result["cutout"].mode == "RGBA"
-    array = np.asarray(photo.convert("RGBA")) if photo.mode != "I;16" else pixels
-    for each in (array, torch.from_numpy(array.copy()).permute(2, 0, 1), array / 255):
-        assert (pipe(each, cutout=False)["predicted_alpha"] <= torch.from_numpy(array[..., 3].copy()) / 255).all()
-
-
-def test_hidden_colors_do_not_matter(pipe: ReferringMattingPipeline) -> None:
-    """Neither the alpha nor the colors of a cutout depend on what a file holds where it is transparent."""
-    photo, opacity = make_transparent_photo()
-    results = []
-    for hidden in ((255, 255, 255), (0, 0, 0), (255, 0, 200)):
-        pixels = np.array(photo)
-        pixels[opacity == 0, :3] = hidden
-        results.append(pipe(Image.fromarray(pixels), input_boxes=BOX))
-    assert results[0]["predicted_alpha"].max() > 0
-    for result in results[1:]:
-        assert torch.equal(result["predicted_alpha"], results[0]["predicted_alpha"])
-        assert np.array_equal(result["cutout"], results[0]["cutout"])
-
-
-def test_opaque_images_with_an_alpha_channel_are_plain_photos(pipe: ReferringMattingPipeline) -> None:
-    expected = pipe(make_photo(), text="low")
-    for photo in (make_photo().convert("RGBA"), np.asarray(make_photo().convert("RGBA"))):
-        result = pipe(photo, text="low")
-        assert torch.equal(result["predicted_alpha"], expected["predicted_alpha"])
-        assert np.array_equal(result["cutout"], expected["cutout"])
-
-
-def test_layout_of_arrays(pipe: ReferringMattingPipeline) -> None:
-    strip = np.random.default_rng(0).integers(0, 256, (3, 64, 3), dtype=np.uint8)
-    with pytest.warns(UserWarning, match="input_data_format"):
-        assert pipe(strip)["alpha"].size == (64, 3)
-    assert pipe(strip, input_data_format="channels_last")["alpha"].size == (64, 3)
-    assert pipe([strip, strip], input_data_format="channels_first")[1]["alpha"].size == (3, 64)
-    for prompt in ({}, {"input_boxes": [1, 1, 40, 3]}):
-        expected = pipe(Image.fromarray(strip), **prompt)["predicted_alpha"]
-        assert torch.equal(pipe(strip, input_data_format="channels_last", **prompt)["predicted_alpha"], expected)
-
-
-def test_limits(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
-    make_photo().save(tmp_path / "photo.png")
-    for limits, problem in [
-        ({"max_pixels": 1999}, r"photo\.png has too many pixels"),
-        ({"max_bytes": 100}, r"photo\.png is too large"),
-        ({"max_pixels": 0}, "max_pixels must be a positive number, got 0"),
-        ({"max_bytes": "1"}, "max_bytes must be a positive number, got '1'"),
-        ({"timeout": -1}, "timeout must be a positive number, got -1"),
-        ({"input_data_format": "HWC"}, "input_data_format must be"),
-    ]:
-        with pytest.raises(ValueError, match=problem):
-            pipe(tmp_path / "photo.png", **limits)
-    assert pipe(tmp_path / "photo.png", max_pixels=2000, max_bytes=100_000)["alpha"].size == (50, 40)
-
-
-def test_files_and_uploads(pipe: ReferringMattingPipeline) -> None:
-    class Upload(BytesIO):
-        async def read(self, size: int = -1) -> bytes:
-            return super().read(size)
-
-    file = BytesIO()
-    make_photo().save(file, "PNG")  # stands at its end
-    assert torch.equal(pipe(file)["predicted_alpha"], pipe(make_photo())["predicted_alpha"])
-    with pytest.raises(TypeError, match="asynchronously"):
-        pipe(Upload(file.getvalue()))
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (64, 48)])
-@pytest.mark.parametrize("color", [(0, 0, 0), (255, 255, 255), (7, 200, 90), (0, 0, 0, 0), (255, 255, 255, 128)])
-def test_constant_images(
-    pipe: ReferringMattingPipeline, size: tuple[int, int], color: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pymatting", None)  # it divides by zero for one pixel
-    photo = Image.new("RGBA" if len(color) == 4 else "RGB", size, color)
-    for prompts in ({}, {"text": "low"}, {"input_boxes": [0, 0, *size]}, {"input_points": [0, 0]}):
-        result = pipe(photo, **prompts)
-        alpha = result["predicted_alpha"]
-        assert torch.isfinite(alpha).all()
-        assert alpha.min() >= 0
-        assert alpha.max() <= (1 if len(color) == 3 else color[3] / 255)
-        assert result["cutout"].size == size
-
-
-def test_urls(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
-    for name in ("photo.png", "slow.png"):
-        make_photo().save(tmp_path / name)
-    with serve(tmp_path) as address:
-        expected = pipe(make_photo())["predicted_alpha"]
-        for options in ({}, {"timeout": 5}):
-            assert torch.equal(pipe(f"{address}/photo.png", **options)["predicted_alpha"], expected)
-        with pytest.raises(ValueError, match=r"slow\.png cannot be downloaded"):
-            pipe(f"{address}/slow.png", timeout=0.2)
-        with pytest.raises(ValueError, match=r"none\.png cannot be downloaded.*404"):
-            pipe(f"{address}/none.png", timeout=5)
 
 
 def test_errors_name_the_culprit(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
@@ -549,59 +194,6 @@ def test_embedded_checkpoint() -> None:
     disc = pipe(make_photo(320, 240), input_boxes=[46, 60, 167, 180])["predicted_alpha"]
     assert disc[120, 106] > 0.9
     assert disc[20, 300] < 0.1
-
-
-MASK = np.zeros((40, 50), np.uint8)
-MASK[5:30, 10:40] = 255
-
-
-@pytest.mark.parametrize(
-    ("masks", "count"),
-    [
-        (MASK, 1),
-        ([MASK], 1),
-        ([[MASK]], 1),
-        (Image.fromarray(MASK), 1),
-        (torch.from_numpy(MASK)[None], 1),
-        ([MASK, None], 2),
-        (np.stack([MASK, MASK]), 2),
-    ],
-)
-def test_masks_in_any_nesting(pipe: ReferringMattingPipeline, masks: Any, count: int) -> None:
-    image = make_photo()
-    results = list_objects(pipe(image, input_masks=masks))
-    expected = predict_directly(pipe, image, input_masks=[[MASK, None if count == 2 and masks[1] is None else MASK]])
-    assert len(results) == count
-    for result, alpha in zip(results, expected, strict=False):
-        torch.testing.assert_close(result["predicted_alpha"], alpha, rtol=0, atol=TOLERANCE)
-
-
-def test_a_mask_from_a_file_and_of_a_sample(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
-    image, path = make_photo(), tmp_path / "mask.png"
-    Image.fromarray(MASK).save(path)
-    results = pipe([{"image": image, "input_masks": str(path)}, image], input_masks=MASK)
-    torch.testing.assert_close(results[0]["predicted_alpha"], results[1]["predicted_alpha"], rtol=0, atol=0)
-
-
-def test_results_of_several_objects_are_made_on_access(
-    pipe: ReferringMattingPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-    original = pipeline_fclm.make_cutout
-    monkeypatch.setattr(pipeline_fclm, "make_cutout", lambda *args: calls.append(1) or original(*args))
-    results = pipe(make_photo(), input_boxes=[BOX, OTHER_BOX])
-    assert isinstance(results, list)
-    assert len(results) == 2
-    assert not calls
-    first, second = results
-    assert len(calls) == 2
-    alone = pipe(make_photo(), input_boxes=OTHER_BOX)
-    for same in (second, results[1], results[-1], next(reversed(results)), results[1:][0], results.copy()[1]):
-        torch.testing.assert_close(same["predicted_alpha"], alone["predicted_alpha"], rtol=0, atol=TOLERANCE)
-    copies = pickle.loads(pickle.dumps(results))
-    assert copies[0]["alpha"].tobytes() == first["alpha"].tobytes()
-    assert results.pop(0)["alpha"].tobytes() == first["alpha"].tobytes()
-    assert len(results) == 1
 
 
 def test_unknown_foreground(pipe: ReferringMattingPipeline) -> None:

@@ -5,14 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
 from transformers import AutoProcessor
 
 from fclm_hf import FCLMProcessor
-from fclm_hf.processing_fclm import check_prompts, pad_prompts, scale_prompts
 
 
 WIDTH, HEIGHT = 200, 100
@@ -248,21 +245,6 @@ def test_samples_without_an_image_take_text_only(processor: FCLMProcessor, image
         processor([[], [image]], text="low", segmentation_maps=[np.zeros(SIZE)])
 
 
-@pytest.mark.parametrize(
-    ("box", "clipped"),
-    [
-        ([-0.3, 5, 20, 30], [0, 5, 20, 30]),
-        ([10, 20, WIDTH + 0.01, HEIGHT + 0.01], [10, 20, WIDTH, HEIGHT]),
-        ([-1, -1, 20, 30], [0, 0, 20, 30]),
-        ([-1e9, -1e9, 1e9, 1e9], [0, 0, WIDTH, HEIGHT]),
-        ([WIDTH - 0.5, 0, WIDTH + 40, 10], [WIDTH - 0.5, 0, WIDTH, 10]),
-        ([0, 0, WIDTH, HEIGHT], [0, 0, WIDTH, HEIGHT]),
-    ],
-)
-def test_boxes_of_detectors_are_clipped(box: list[float], clipped: list[float]) -> None:
-    assert check_prompts([SIZE], input_boxes=[[box]]).boxes == [[tuple(clipped)]]
-
-
 @pytest.mark.parametrize("none", [[], np.zeros((0, 4)), torch.zeros(0, 4)], ids=["list", "array", "tensor"])
 def test_an_image_without_objects(processor: FCLMProcessor, image: Image.Image, none: object) -> None:
     """It has padding only, which the object mask tells."""
@@ -292,13 +274,6 @@ def test_a_model_takes_images_without_objects(processor: FCLMProcessor, image: I
     assert [alpha.shape for alpha in predict([[], []])] == [(0, *SIZE)] * 2
 
 
-def test_a_thin_box_stays_a_box() -> None:
-    thin = check_prompts([SIZE], input_boxes=[[[100, 3, 100 + 1e-9, 3 + 1e-12]]])
-    box = pad_prompts(scale_prompts(thin, [SIZE], [(7, 14)]))["input_boxes"][0, 0]
-    assert box[2] > box[0]
-    assert box[3] > box[1]
-
-
 def test_round_trip(processor: FCLMProcessor, image: Image.Image, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path / "first")
     loaded = FCLMProcessor.from_pretrained(tmp_path / "first")
@@ -320,65 +295,6 @@ def test_round_trip(processor: FCLMProcessor, image: Image.Image, tmp_path: Path
         tolerance = 1e-6 if type(saved.image_processor) is not type(again.image_processor) else 0
         assert set(inputs) == set(reference)
         assert all((inputs[key] - reference[key]).abs().max() <= tolerance for key in reference)
-
-
-NUMBERS = st.one_of(st.integers(-3, 205), st.floats(), st.none(), st.text(max_size=2))
-COORDINATES = st.floats(0, 100, width=32)
-
-
-def nest(leaf: st.SearchStrategy, length: int, wrong: bool) -> st.SearchStrategy:
-    """A list of `length` leaves; where `wrong`, often something else."""
-    right = st.lists(leaf, min_size=length, max_size=length)
-    return st.one_of(right, right, st.none(), st.lists(leaf, max_size=3), NUMBERS) if wrong else right
-
-
-@st.composite
-def prompt_sets(draw: st.DrawFn) -> dict:
-    """Prompts of one image: all four kinds valid, or one of them of any shape and with any numbers."""
-    wrong_kind = draw(st.sampled_from([None, None, "text", "input_points", "input_labels", "input_boxes"]))
-    objects, points = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-
-    def build(kind: str, leaf: st.SearchStrategy, wrong_leaf: st.SearchStrategy, *lengths: int) -> object:
-        wrong = kind == wrong_kind
-        strategy = wrong_leaf if wrong else leaf
-        for length in lengths:
-            strategy = nest(strategy, length, wrong)
-        if not wrong and draw(st.booleans()):
-            return [[None] * objects]
-        return draw(nest(nest(strategy, objects, wrong), 1, wrong))
-
-    names = st.sampled_from(["low", "a cat", "\U0001f98a"])
-    labels = st.sampled_from([0, 1, True, 1.0])
-    corners = st.tuples(COORDINATES, COORDINATES, st.integers(101, 200), st.just(HEIGHT)).filter(
-        lambda c: c[1] < HEIGHT
-    )
-    prompts = {
-        "text": build("text", names, st.one_of(names, st.just(" "), NUMBERS)),
-        "input_points": build("input_points", st.tuples(COORDINATES, COORDINATES), nest(NUMBERS, 2, True), points),
-        "input_boxes": build("input_boxes", corners, nest(NUMBERS, 4, True)),
-    }
-    if prompts["input_points"] != [[None] * objects]:
-        prompts["input_labels"] = build("input_labels", labels, st.one_of(labels, NUMBERS), points)
-    return {name: value for name, value in prompts.items() if name == wrong_kind or draw(st.booleans())}
-
-
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(prompt_sets())
-def test_random_prompts_give_valid_tensors_or_one_documented_error(prompts: dict) -> None:
-    try:
-        checked = check_prompts([SIZE], **prompts)
-    except ValueError as error:
-        assert str(error).startswith(("text", "input_", "Image 0"))  # noqa: PT017 - valid prompts raise nothing
-        return
-    data = pad_prompts(scale_prompts(checked, [SIZE], [(50, 100)]))
-    for name, value in data.items():
-        assert value.shape[:2] == (1, max(1, checked.objects[0])), name
-        assert value.float().isfinite().all(), name
-    assert ("input_points" in data) == (prompts.get("input_points") is not None)
-    if "input_boxes" in data:
-        boxes = data["input_boxes"]
-        present = (boxes[..., 2] > boxes[..., 0]) & (boxes[..., 3] > boxes[..., 1])
-        assert (present | (boxes == -10).all(-1)).all()
 
 
 def test_masks_are_resized_and_padded(processor: FCLMProcessor, image: Image.Image) -> None:

@@ -25,6 +25,7 @@ OPTIONS = {
         "limit",
         "shard",
         "workers",
+        "clicks",
         "rows",
         "device",
         "dtype",
@@ -84,6 +85,13 @@ def evaluate(
     point_rule: Annotated[
         str, typer.Option(help="Clicks derived from the true mattes: center of the box, or farthest inside.")
     ] = "center",
+    clicks: Annotated[
+        int,
+        typer.Option(
+            help="Clicks in a row with --prompt point, each in the largest error. Adds the IoU after each click and "
+            "the number of clicks to IoU 0.85 and 0.90."
+        ),
+    ] = 1,
     known_words: Annotated[
         bool, typer.Option("--known-words", help="Skip texts with words that are not single tokens.")
     ] = False,
@@ -132,6 +140,7 @@ def evaluate(
             prompts=prompt or ["box"],
             template=template,
             point=point_rule,
+            clicks=clicks,
             known_words=known_words,
             longest_edge=longest_edge,
             config_overrides={} if encoder_size is None else {"encoder_size": parse_encoder_size(encoder_size)},

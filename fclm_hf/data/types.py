@@ -50,6 +50,8 @@ class Photo:
         instance: Whether each alpha is that of a single object. Default: all are.
         is_complete: Whether all objects are annotated.
         absent_names: Names of what is not in the photo.
+        region_names: Names of each object, also of those that `names` leaves out because they mean others as well.
+            Default: `names`.
 
     Example:
         >>> import numpy as np
@@ -67,6 +69,7 @@ class Photo:
     instance: list[bool] | None = None
     is_complete: bool = True
     absent_names: tuple[str, ...] = ()
+    region_names: list[tuple[str, ...]] | None = None
 
 
 @dataclass
@@ -79,6 +82,7 @@ class Sample:
         epoch: Number of times that the source was read completely before this row.
         checksum: CRC-32 of the encoded image. Together with the epoch and the seed of the run, it seeds all random
             draws for the sample.
+        learns_edges: Whether the alphas are good enough for the layers that draw edges, see [`SourceConfig`].
 
     Example:
         >>> import numpy as np
@@ -91,3 +95,4 @@ class Sample:
     key: str
     epoch: int
     checksum: int
+    learns_edges: bool = True

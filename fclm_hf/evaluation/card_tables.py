@@ -25,6 +25,10 @@ METRICS = {
     "connectivity": "Conn",
     "connectivity_gca": "Conn (gca)",
     "iou": "IoU",
+    "solidity": "solidity",
+    **{f"iou_click{number}": f"IoU, {number} click{'s' if number > 1 else ''}" for number in range(1, 6)},
+    "noc85": "NoC@85",
+    "noc90": "NoC@90",
     "imq_mad": "IMQ MAD",
     "imq_mse": "IMQ MSE",
     "imq_grad": "IMQ Grad",
@@ -114,6 +118,8 @@ def make_command(summary: dict[str, Any], data: str, out: str, model: str) -> st
     words += [word for name in METHODS if any(r["method"] == name for r in results) for word in ("--baseline", name)]
     if "text" in prompts:
         words += ["--template", settings["template"]]
+    if settings.get("clicks", 1) > 1:
+        words += ["--clicks", str(settings["clicks"])]
     if settings["known_words"]:
         words.append("--known-words")
     return shlex.join(words)

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from ..metrics.accumulator import mean
 from ..metrics.inputs import TRIMAP_VALUES
 from ..utils.files import write_json
+from .clicks import click_through, describe_clicks
 from .columns import open_rows
 from .layouts import Benchmark, iterate_limited, open_folder
 from .options import EvaluationOptions
@@ -134,6 +136,10 @@ def check_feasible(options: EvaluationOptions, benchmark: Benchmark, protocol: s
     """
     if protocol == "instances" and "none" in options.prompts:
         raise ValueError("prompts must not contain none for protocol instances: without a prompt all objects are one.")
+    if protocol == "instances" and options.clicks > 1:
+        raise ValueError(
+            f"clicks must be 1 for protocol instances, whose mattes are scored together, got {options.clicks}."
+        )
     PROTOCOLS[protocol].make_metrics()  # raises if a package is missing
     if "closed-form" in options.baselines and importlib.util.find_spec("pymatting") is None:
         raise ImportError('The baseline closed-form needs pymatting: pip install "fclm-hf[eval]".')
@@ -243,7 +249,10 @@ class Method:
             prompted[prompt], skipped[prompt] = prompt_targets(sample, mattes, prompt, rules)
         for prompt, alphas in predictor.predict(sample, image, prompted):
             preds = [None if alpha is None else self.protocol.quantize(alpha) for alpha in alphas]
-            folder, objects = folders[prompt], prompted[prompt]
+            folder, objects, clicks = folders[prompt], prompted[prompt], []
+            if prompt == "point" and self.options.clicks > 1 and self.kind == "checkpoint" and objects:
+                scores = click_through(predictor.encode(image), objects, self.options.clicks)
+                clicks = [describe_clicks(each) for each in scores]
             if folder.save_mattes:
                 for each, pred in zip(objects, preds, strict=True):
                     folder.write_matte(each.target.name, pred)
@@ -254,7 +263,7 @@ class Method:
                 preds,
                 [each.alpha for each in objects],
                 [_read_trimap(each, size) for each in objects],
-                partial(self._write, folder, sample.name, objects, preds, skipped[prompt]),
+                partial(self._write, folder, sample.name, objects, preds, skipped[prompt], clicks),
             )
 
     def _write(
@@ -264,6 +273,7 @@ class Method:
         objects: list[PromptedTarget],
         preds: list[np.ndarray | None],
         skipped: dict[str, int],
+        clicks: Rows,
         rows: Rows,
     ) -> None:
         """Write the part of a sample."""
@@ -273,7 +283,8 @@ class Method:
         else:
             missing = [int(pred is None) for pred in preds]
             named = [each.target.name for each in objects]
-        folder.write(sample, {"targets": named, "missing": missing, "skipped": skipped, "rows": rows})
+        part = {"targets": named, "missing": missing, "skipped": skipped, "rows": rows}
+        folder.write(sample, part | ({"clicks": clicks} if clicks else {}))
 
     def collect(self, prompt: str, names: list[str]) -> dict[str, Any] | None:
         """Write the table of rows and return the result over all of them; None while parts are missing."""
@@ -301,7 +312,7 @@ class Method:
             "unused": self._list_unused(parts),
             "trimaps": sum("sad_trimap" in row for row in rows),
             "skipped": dict(sorted(skipped.items())),
-            "measures": self.protocol.summarize(rows),
+            "measures": self.protocol.summarize(rows) | _summarize_clicks(parts.values()),
         }
 
     def _list_unused(self, parts: dict[str, dict[str, Any]]) -> list[str]:
@@ -322,8 +333,15 @@ def _read_trimap(prompted: PromptedTarget, size: tuple[int, int]) -> np.ndarray 
     return trimap
 
 
+def _summarize_clicks(parts: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Return the means of what was measured over clicks in a row, if anything was."""
+    rows = [row for part in parts for row in part.get("clicks", ())]
+    return {name: mean(row[name] for row in rows) for name in (rows[0] if rows else ())}
+
+
 def _make_table(parts: dict[str, dict[str, Any]], protocol: Protocol) -> Iterator[dict[str, Any]]:
     """Yield a row of metrics for each object, or for each image if the protocol scores whole images."""
     for sample, part in parts.items():
-        for target, missing, row in zip(part["targets"], part["missing"], part["rows"], strict=True):
-            yield {"sample": sample, "target": target, "missing": missing, **protocol.summarize([row])}
+        clicks = part.get("clicks") or [{}] * len(part["rows"])
+        for target, missing, row, more in zip(part["targets"], part["missing"], part["rows"], clicks, strict=True):
+            yield {"sample": sample, "target": target, "missing": missing, **protocol.summarize([row]), **more}

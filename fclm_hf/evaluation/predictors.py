@@ -1,6 +1,6 @@
 """Predictors, which produce mattes: a checkpoint, a baseline that needs only a box, or a folder of files."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from .samples import EvaluationSample, read_matte
 
 
 PromptedTargets = dict[str, list[PromptedTarget]]  # by kind of prompt
+Matte = Callable[..., np.ndarray]
 Mattes = Iterator[tuple[str, list[np.ndarray | None]]]
 
 
@@ -52,6 +53,7 @@ class CheckpointPredictor:
         self.model.to(device).eval()
         self.processor = FCLMProcessor.from_pretrained(source)
         self.resize = {} if longest_edge is None else {"size": {"longest_edge": longest_edge}}
+        self._encoded: tuple[Image.Image, Matte] | None = None
 
     @property
     def vocabulary(self) -> frozenset[str]:
@@ -59,26 +61,47 @@ class CheckpointPredictor:
         return frozenset(self.processor.tokenizer.get_vocab())
 
     @torch.inference_mode()
-    def predict(self, sample: EvaluationSample, image: Image.Image, prompted: PromptedTargets) -> Mattes:
-        """Yield each kind of prompt with its mattes, float32 of shape `(height, width)` in [0, 1]."""
-        if not any(prompted.values()):
-            yield from ((prompt, []) for prompt in prompted)
-            return
+    def encode(self, image: Image.Image) -> Matte:
+        """Encode a photo, unless it is the last one that was encoded.
+
+        Args:
+            image: The photo, RGB.
+
+        Returns:
+            Function that takes prompts for the objects of the photo as [`FCLMProcessor.encode_prompts`] does, and
+            returns their mattes, float32 of shape `(objects, height, width)` in [0, 1].
+        """
+        if self._encoded is not None and self._encoded[0] is image:
+            return self._encoded[1]
         from ..pipeline_fclm import decode_alphas
+        from ..refinement_fclm import refine_alphas
 
         size = (image.height, image.width)
         encoded = self.processor(images=image, **self.resize).to(self.model.device)
         pixels = encoded["pixel_values"].to(self.model.dtype)
         embeddings = self.model.get_image_embeddings(pixels, encoded["pixel_mask"])
         resized_size = embeddings.image_sizes[0].tolist()
-        for prompt, objects in prompted.items():
-            if not objects:
-                yield prompt, []
-                continue
-            inputs = self.processor.encode_prompts([size], [resized_size], **_nest(prompt, objects))
+
+        @torch.inference_mode()
+        def matte(**prompts: Any) -> np.ndarray:
+            inputs = self.processor.encode_prompts([size], [resized_size], **prompts)
             alphas = decode_alphas(self.model, embeddings, inputs)
+            if self.model.config.refinement_size:
+                alphas = refine_alphas(self.model, pixels, alphas, inputs, self.model.config.refinement_size)
             result = self.processor.post_process_image_matting({"alphas": alphas[None]}, target_sizes=[size])[0]
-            yield prompt, list(result["alpha"].numpy())
+            return result["alpha"].numpy()
+
+        self._encoded = image, matte
+        return matte
+
+    def predict(self, sample: EvaluationSample, image: Image.Image, prompted: PromptedTargets) -> Mattes:
+        """Yield each kind of prompt with its mattes, float32 of shape `(height, width)` in [0, 1]."""
+        if not any(prompted.values()):
+            yield from ((prompt, []) for prompt in prompted)
+            return
+        matte = self.encode(image)
+        for prompt, objects in prompted.items():
+            yield prompt, list(matte(**_nest(prompt, objects))) if objects else []
 
 
 def load_model(source: str, dtype: str, overrides: dict[str, Any]) -> Any:

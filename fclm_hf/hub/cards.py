@@ -30,7 +30,7 @@ from transformers import AutoModelForImageMatting, AutoProcessor, pipeline
 repo = "{repo}"
 matting = pipeline("referring-matting", model=repo, trust_remote_code=True)
 matting("photo.jpg", text="a cat")["cutout"].save("cat.png")
-
+{masks}
 model = AutoModelForImageMatting.from_pretrained(repo, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
 ```
@@ -47,6 +47,7 @@ pip install "{supported}" {packages}
 It was saved with transformers {version}. Stay within this range: the code in this repository uses parts of transformers
 that older releases lack and that a new major release may change.
 """
+MASKS = 'matting("photo.jpg", input_masks="rough_mask_or_trimap.png")["cutout"].save("object.png")\n'
 
 
 def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
@@ -71,6 +72,7 @@ def make_card(model: FCLMForImageMatting, repo_id: str | None = None) -> str:
     )
     body = TEXT.format(
         mark=MARK,
+        masks=MASKS if config.dense_prompts else "",
         task=config.task,
         size=sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         backbone=backbone,

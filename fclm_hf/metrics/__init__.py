@@ -12,6 +12,7 @@ from .gradient import gradient_error
 from .instances import InstanceMattingQuality
 from .masks import MaskMetrics, mask_iou
 from .matting import MattingMetrics, mad, mse, sad
+from .solidity import solidity
 
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "mask_iou",
     "mse",
     "sad",
+    "solidity",
 ]
 
 __getattr__ = make_getattr(__name__, {"dichotomous_measures": dichotomous_metrics})

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from .accumulator import MetricAccumulator
+from .accumulator import MetricAccumulator, mean
 from .inputs import load_pair
+from .solidity import count_solid_pixels
 
 
 def mask_iou(pred: Any, target: Any) -> float:
@@ -38,9 +39,11 @@ def mask_iou(pred: Any, target: Any) -> float:
 
 
 class MaskMetrics(MetricAccumulator):
-    """Mean IoU over the masks of a data set: the mean of [`mask_iou`] over masks, not that of the summed areas.
+    """Mean IoU and solidity over the masks of a data set.
 
-    `compute` returns the key `iou`, in [0, 1]; higher is better.
+    `compute` returns the keys `iou`, the mean of [`mask_iou`] over masks, not that of the summed areas, and `solidity`,
+    the share of opaque pixels among those deep inside of all masks, see [`solidity`]; it is left out if no pixel is
+    that deep. Both are in [0, 1]; higher is better.
 
     Args:
         rows: Rows of earlier accumulators.
@@ -54,7 +57,7 @@ class MaskMetrics(MetricAccumulator):
         >>> metrics.update(target, target)
         >>> metrics.update(1 - target, target)
         >>> metrics.compute()
-        {'iou': 0.5}
+        {'iou': 0.5, 'solidity': 0.5}
     """
 
     def update(self, pred: Any, target: Any) -> None:
@@ -68,4 +71,11 @@ class MaskMetrics(MetricAccumulator):
             TypeError: If an argument is not a float array or tensor.
             ValueError: If shapes differ or values are outside [0, 1].
         """
-        self.rows.append({"iou": mask_iou(pred, target)})
+        solid, deep = count_solid_pixels(pred, target)
+        self.rows.append({"iou": mask_iou(pred, target), "solid_pixels": solid, "deep_pixels": deep})
+
+    def _reduce(self) -> dict[str, float]:
+        """Average the IoU over masks and the solidity over pixels."""
+        # rows of earlier releases have no counts
+        solid, deep = (sum(row.get(name, 0) for row in self.rows) for name in ("solid_pixels", "deep_pixels"))
+        return {"iou": mean(row["iou"] for row in self.rows), **({"solidity": solid / deep} if deep else {})}

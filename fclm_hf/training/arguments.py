@@ -61,6 +61,13 @@ class ModelArguments:
         default=None,
         metadata={"help": "Depth Anything checkpoint that serves as the teacher. Default: Depth Anything V2 Large."},
     )
+    semantic_teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "FCLM checkpoint whose semantic map the model is held to with settings.semantic_weight. Default: "
+            "the model that training starts from."
+        },
+    )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer of the lite model. Default: the one of the embedded checkpoint."}
     )
@@ -96,6 +103,8 @@ class ModelArguments:
         check_known(self.config, [each.name for each in fields(FCLMConfig)], "config")
         settings = parse_yaml(self.settings, "settings")
         self.settings = build_dataclass(TrainingSettings, settings, "settings", RESERVED_SETTINGS)
+        if self.semantic_teacher is not None and not self.settings.semantic_weight:
+            raise ValueError("semantic_teacher requires a positive settings.semantic_weight, got 0.")
         _check_minimum(self, 0, "freeze_stages")
         if any(size < 1 for size in self.encoder_sizes):
             raise ValueError(f"encoder_sizes must be positive, got {self.encoder_sizes}.")
@@ -140,6 +149,12 @@ class DataArguments:
         metadata={"help": "Fields of PromptSettings to override."},
     )
     prompts_per_image: int = field(default=3, metadata={"help": "Prompts per pair of images."})
+    contrast_names: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Names that named objects are contrasted with by settings.name_weight, besides those in the batch."
+        },
+    )
     empty_prompt_prob: float = field(
         default=0.2,
         metadata={"help": "Probability that a prompt is empty, which asks for everything in the foreground."},
@@ -174,9 +189,16 @@ class DataArguments:
         """Return the settings of the pairs (A, B)."""
         return PairSettings(self.composition, self.whole_photo_prob, seed, self.max_invalid_fraction)
 
-    def make_batch_settings(self, batch_size: int) -> BatchSettings:
+    def make_batch_settings(self, batch_size: int, has_regions: bool = False) -> BatchSettings:
         """Return the settings of the batches."""
-        return BatchSettings(batch_size, self.prompts_per_image, self.empty_prompt_prob, self.prompts)
+        return BatchSettings(
+            batch_size,
+            self.prompts_per_image,
+            self.empty_prompt_prob,
+            self.prompts,
+            has_regions,
+            tuple(self.contrast_names),
+        )
 
 
 @dataclass

@@ -1,10 +1,12 @@
 """Checkpoints for bit-exact resumption, and weights for `from_pretrained`; both are written atomically."""
 
+import json
 import pickle
 import random
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +19,7 @@ from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from ..utils.files import UNFINISHED, flush_to_disk, write_atomically
 from ..utils.settings import find_changes
-from .arguments import Arguments
+from .arguments import NESTED_FIELDS, RESERVED_SETTINGS, Arguments
 from .command_line import rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
 
@@ -272,11 +274,31 @@ def select_fixed(arguments: Arguments) -> dict[str, Any]:
     return {name: value for name, value in arguments.to_dict().items() if name not in FREE_ARGUMENTS}
 
 
+def _add_new_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the fields that an earlier release did not know in their mappings, at their defaults."""
+
+    def complete(values: Any, kind: type) -> Any:
+        if isinstance(values, list):
+            return [complete(each, kind) for each in values]
+        known = {}
+        for each in fields(kind):
+            if each.name not in values and each.name not in RESERVED_SETTINGS:
+                default = each.default_factory() if each.default is MISSING else each.default
+                known[each.name] = json.loads(json.dumps(default))
+        return {**known, **values}
+
+    return {
+        name: complete(values, NESTED_FIELDS[name]) if name in NESTED_FIELDS else values
+        for name, values in arguments.items()
+    }
+
+
 def check_same_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path: Path, step: int) -> None:
     """Check that a resumed run has the arguments that it started with, as far as they change the result.
 
-    With a constant learning rate `max_steps` may differ. It sets the schedule of the gradient reversal: from the
-    checkpoint on, the run trains like one of the new length.
+    A field that the release of the checkpoint did not know must have its default. With a constant learning rate
+    `max_steps` may differ. It sets the schedule of the gradient reversal: from the checkpoint on, the run trains like
+    one of the new length.
 
     Args:
         before: Arguments that [`select_fixed`] returned when the checkpoint was saved.
@@ -287,6 +309,7 @@ def check_same_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path
     Raises:
         ValueError: If arguments differ. The message names them with both values.
     """
+    before = _add_new_fields(before)
     free = ["max_steps"] if now["lr_scheduler_type"] == "constant" else []
     kept = [name for name in now if name in before and name not in free]
     changes = [text for name in kept for text in find_changes(before[name], now[name], name)]

@@ -43,7 +43,9 @@ def open_batches(
         [open_source(config) for config in backgrounds],
         tokenizer=None,
         pairs=data.make_pair_settings(run.seed),
-        batches=data.make_batch_settings(run.per_device_train_batch_size),
+        batches=data.make_batch_settings(
+            run.per_device_train_batch_size, has_regions=arguments.model.settings.name_weight > 0
+        ),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )

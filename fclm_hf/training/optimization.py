@@ -61,12 +61,18 @@ def freeze_unused(learner: ForegroundConsistentLearner) -> None:
     if "input_ids" not in PROMPT_INPUTS[learner.settings.prompts]:
         model.freeze_text_encoder()
         model.prompt_encoder.text_projection.requires_grad_(False)
+        if learner.settings.name_weight:  # the contrast of names reaches the head
+            model.semantic_head.requires_grad_(True)
     if "input_masks" not in PROMPT_INPUTS[learner.settings.prompts]:
         model.prompt_encoder.freeze_masks()
 
 
 def parameter_groups(
-    model: nn.Module, learning_rate: float, backbone_lr_multiplier: float = 1.0, weight_decay: float = 0.01
+    model: nn.Module,
+    learning_rate: float,
+    backbone_lr_multiplier: float = 1.0,
+    weight_decay: float = 0.01,
+    has_semantic_losses: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the trainable parameters as parameter groups of AdamW.
 
@@ -75,14 +81,16 @@ def parameter_groups(
         learning_rate: Learning rate of all parameters except the backbone.
         backbone_lr_multiplier: Learning rate of the backbone as a multiple of `learning_rate`.
         weight_decay: Weight decay of the backbone and of all other matrices.
+        has_semantic_losses: Whether a loss on the semantic map is on. The semantic head then learns like the backbone.
 
     Returns:
         Three groups: the backbone, the other matrices, and the other vectors, which have no weight decay.
     """
     backbone, decayed, plain = [], [], []
+    slow = ("model.backbone.", "model.semantic_head.") if has_semantic_losses else ("model.backbone.",)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            group = backbone if "model.backbone." in name else decayed if parameter.dim() > 1 else plain
+            group = backbone if any(part in name for part in slow) else decayed if parameter.dim() > 1 else plain
             group.append(parameter)
     return [
         {"params": backbone, "lr": learning_rate * backbone_lr_multiplier, "weight_decay": weight_decay},
@@ -91,17 +99,22 @@ def parameter_groups(
     ]
 
 
-def make_optimization(model: nn.Module, run: "RunArguments") -> tuple[torch.optim.AdamW, LRScheduler]:
+def make_optimization(
+    learner: ForegroundConsistentLearner, run: "RunArguments"
+) -> tuple[torch.optim.AdamW, LRScheduler]:
     """Create AdamW and the learning rate scheduler of a run, which is stepped once per optimizer step.
 
     Args:
-        model: Model or learner.
+        learner: The learner.
         run: Arguments of the run.
 
     Returns:
         The optimizer and the scheduler.
     """
-    groups = parameter_groups(model, run.learning_rate, run.backbone_lr_multiplier, run.weight_decay)
+    has_semantic_losses = bool(learner.settings.name_weight or learner.settings.semantic_weight)
+    groups = parameter_groups(
+        learner, run.learning_rate, run.backbone_lr_multiplier, run.weight_decay, has_semantic_losses
+    )
     optimizer = torch.optim.AdamW(groups, betas=(0.9, run.adam_beta2))
     name = "constant_with_warmup" if run.lr_scheduler_type == "constant" else run.lr_scheduler_type
     return optimizer, get_scheduler(name, optimizer, run.warmup_steps, run.max_steps)

@@ -50,6 +50,8 @@ class TrainingPreset:
         teacher (`DepthAnythingForDepthEstimation`, *optional*): Teacher, `None` without distillation.
         settings (`TrainingSettings`): Settings of the training objective.
         processor (`FCLMProcessor`): Processor to save with the student.
+        semantic_teacher (`FCLMForImageMatting`, *optional*): Model whose semantic map the student is held to; `None`
+            for the student as it starts.
 
     Example:
         >>> from fclm_hf.training import ForegroundConsistentLearner, load_preset
@@ -63,6 +65,7 @@ class TrainingPreset:
     teacher: DepthAnythingForDepthEstimation | None
     settings: TrainingSettings
     processor: FCLMProcessor
+    semantic_teacher: FCLMForImageMatting | None = None
 
 
 def load_preset(
@@ -184,6 +187,11 @@ def build_starting_point(arguments: "ModelArguments") -> TrainingPreset:
         images = processor.image_processor
         settings = replace(settings, image_mean=tuple(images.image_mean), image_std=tuple(images.image_std))
         parts = TrainingPreset(student, depth_model, settings, processor)
+    if arguments.semantic_teacher is not None:
+        taught = _load_weights(
+            "semantic_teacher", str(fetch_checkpoint(arguments.semantic_teacher)), FCLMForImageMatting
+        )
+        parts = replace(parts, semantic_teacher=taught)
     freeze_early_stages(parts.student, arguments.freeze_stages)
     multiple = parts.student.config.encoder_multiple
     if wrong := [size for size in arguments.encoder_sizes if size % multiple]:

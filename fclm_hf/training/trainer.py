@@ -118,7 +118,9 @@ class Trainer:
             self.student.activation_checkpointing_enable()
         if self.student.config.backbone_config.model_type == "timm_backbone":
             self.student.to(memory_format=torch.channels_last)
-        learner = ForegroundConsistentLearner(self.student.train(), preset.teacher, preset.settings)
+        learner = ForegroundConsistentLearner(
+            self.student.train(), preset.teacher, preset.settings, preset.semantic_teacher
+        )
         freeze_unused(learner)
         optimizer, self.scheduler = make_optimization(learner, run)
         self.learner, self.optimizer = self.accelerator.prepare(learner, optimizer)

@@ -16,6 +16,37 @@ from .objective.settings import PROMPT_INPUTS, TrainingSettings
 _PICTURE_ROWS = 4
 
 
+def update_metrics(
+    metrics: MattingMetrics | DichotomousMetrics, matte: np.ndarray, label: np.ndarray, known: np.ndarray
+) -> None:
+    """Measure a matte over the pixels whose label is known, if there are any.
+
+    Args:
+        metrics: The accumulator.
+        matte: Predicted matte, float of shape `(height, width)` in [0, 1].
+        label: True matte of the same shape.
+        known: Bool of the same shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.metrics import MattingMetrics
+        >>> from fclm_hf.training.validation import update_metrics
+        >>> metrics, known = MattingMetrics(), np.ones((4, 8), bool)
+        >>> known[:, 4:] = False
+        >>> update_metrics(metrics, np.full((4, 8), 0.25), np.zeros((4, 8)), known)
+        >>> metrics.compute()["mad"], metrics.compute()["sad"]
+        (0.25, 0.004)
+    """
+    if known.all():
+        metrics.update(matte, label)
+    elif known.any() and isinstance(metrics, MattingMetrics):
+        # to a metric, the pixels that count are the "unknown" ones of a trimap
+        metrics.update(matte, label, np.where(known, np.uint8(128), np.uint8(0)))
+    elif known.any():
+        metrics.update(np.where(known, matte, label), label)
+        metrics.rows[-1]["mae"] *= known.size / known.sum()
+
+
 @torch.no_grad()
 def validate(
     model: FCLMForImageMatting,
@@ -24,6 +55,8 @@ def validate(
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Compute the metrics of a model on the vanilla images (B) of all processes. Every process must call it.
+
+    Pixels whose label is unknown do not count.
 
     Args:
         model: The model; it is switched to evaluation mode and back.
@@ -46,11 +79,12 @@ def validate(
         with accelerator.autocast():
             alphas = model(pixel_values=batch["pixel_values_b"], **prompts).alphas.float().cpu().numpy()
         labels = batch["labels"].cpu().numpy()
+        known = batch.get("label_mask", torch.ones_like(batch["labels"], dtype=torch.bool)).cpu().numpy()
         masks = batch["pixel_mask"].cpu()
         for index, mask in enumerate(masks):
             height, width = int(mask[:, 0].sum()), int(mask[0].sum())
-            for matte, label in zip(alphas[index], labels[index], strict=True):
-                metrics.update(matte[:height, :width], label[:height, :width])
+            for maps in zip(alphas[index], labels[index], known[index], strict=True):
+                update_metrics(metrics, *(each[:height, :width] for each in maps))
             if len(rows) < _PICTURE_ROWS:
                 image = (batch["pixel_values_b"][index].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
                 mattes = [np.repeat(each[index, 0, ..., None], 3, axis=-1) for each in (alphas, labels)]
@@ -59,4 +93,4 @@ def validate(
     return type(metrics)(rows=gather_object(metrics.rows)).compute(), np.concatenate(rows)
 
 
-__all__ = ["validate"]
+__all__ = ["update_metrics", "validate"]

@@ -7,6 +7,9 @@ import sys
 import numpy as np
 import pytest
 from scripts import load_script
+from tiny_model import TINY_TEXT
+
+from fclm_hf.configuration_fclm import PRESETS
 
 
 benchmark = load_script("benchmark")
@@ -40,6 +43,7 @@ def test_training_section_times_the_step_and_its_parts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(sys.modules["benchmark_training"], "BATCH", 1)
+    monkeypatch.setitem(PRESETS["matting-small"], "text_config", TINY_TEXT)  # frozen, and most of the weights
     rows = benchmark.main(["--sections", "training", "--side", "64", "--repeats", "1"])["rows"]
     assert [row["unit"] for row in rows] == ["x", "%"]
     for row in rows:

@@ -59,6 +59,8 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
         (["--column", "image"], "--column must be ROLE=NAME"),
         (["--layout", "dis"], "--layout must be one of"),
         (["--point-rule", "left"], "--point-rule must be one of"),
+        (["--prompt", "point", "--clicks", "0"], "--clicks must be at least 1"),
+        (["--clicks", "2"], "--clicks must be 1 without prompt point and a checkpoint, got 2"),
         (["--longest-edge", "0"], "--longest-edge must be at least 1"),
         (["--device", "cuda:99"], "--device cuda:99 is unavailable"),
         (["--shard", "2"], "--shard must be I/N"),

@@ -5,6 +5,7 @@ import unittest
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from common_tests import load
 from tiny_model import tiny_config
@@ -113,6 +114,10 @@ class FCLMModelTest(modeling.ModelTesterMixin, unittest.TestCase):
 class FCLMTimmModelTest(FCLMModelTest):
     model_tester_class = TimmModelTester
     has_attentions = False  # a convolutional encoder
+
+    @pytest.mark.slow  # it compares two names of one argument, whatever the backbone
+    def test_bc_torch_dtype(self) -> None:
+        super().test_bc_torch_dtype()
 
     @unittest.skip("TimmBackbone leaves the statistics of frozen batch norms to the checkpoint, which always has them")
     def test_init_weights_can_init_buffers(self) -> None: ...

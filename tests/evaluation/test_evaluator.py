@@ -68,13 +68,14 @@ def test_checkpoint_by_every_prompt(tmp_path: Path, checkpoints: list[str]) -> N
     assert spread == {"mean": pytest.approx((first + second) / 2), "std": pytest.approx(abs(first - second) / 2**0.5)}
 
 
-def test_predictor_agrees_with_the_pipeline(tmp_path: Path, checkpoints: list[str]) -> None:
+@pytest.mark.parametrize("config", [{}, {"refinement_size": 28}])
+def test_predictor_agrees_with_the_pipeline(tmp_path: Path, checkpoints: list[str], config: dict[str, int]) -> None:
     from transformers import pipeline
 
     data, out = write_dev(tmp_path / "data") / "coco", tmp_path / "out"
-    run(data, out, models=checkpoints[:1], prompts=["box", "none"], save_mattes=True)
+    run(data, out, models=checkpoints[:1], prompts=["box", "none"], save_mattes=True, config_overrides=config)
     photo = str(data / "images" / "000.jpg")
-    matting = pipeline("referring-matting", model=checkpoints[0])
+    matting = pipeline("referring-matting", model=checkpoints[0], model_kwargs=config)
     boxes = [item["box"] for item in json.loads((data / "index.json").read_text())[0]["objects"]]
     expected = matting(photo, input_boxes=boxes, cutout=False)
     for number, result in enumerate(expected):
@@ -91,7 +92,7 @@ def test_text_prompts_skip_objects_without_text(tmp_path: Path, checkpoints: lis
     text, box = summary["results"]
     assert (text["objects"], text["skipped"]) == (1, {"no text": 1})
     assert (box["objects"], box["skipped"]) == (2, {})
-    assert set(text["measures"]) == {"iou"}
+    assert set(text["measures"]) == {"iou", "solidity"}
 
 
 def test_written_mattes_score_the_same_when_read(tmp_path: Path, checkpoints: list[str]) -> None:

@@ -138,3 +138,8 @@ def test_bundled_mattes_fit_their_images():
     for image, matte in zip(images, mattes, strict=True):
         assert Image.open(image).size == Image.open(matte).size
         assert Image.open(matte).mode == "L"
+
+
+def test_examples_are_short():
+    for path in EXAMPLES.glob("*.py"):
+        assert 10 <= len(path.read_text(encoding="utf-8").splitlines()) <= 40, path.name

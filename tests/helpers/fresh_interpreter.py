@@ -6,6 +6,7 @@ import numpy as np
 from local_hub import LocalHub
 from local_hub.client import run_client
 from paths import PHOTOS
+from PIL import Image
 from tiny_model import tiny_processor
 from transformers import pipeline
 
@@ -45,7 +46,19 @@ LOAD = r"""
     inputs = processor(images=image, input_boxes=[[box]], text=[["cat"]])
     alphas = processor.post_process_image_matting(model(**inputs), [(image.height, image.width)])[0]["alpha"]
     result = matting(photo, input_boxes=[box], text="cat")
-    np.savez(out, model=alphas[0].detach().numpy(), pipeline=result["predicted_alpha"].numpy(), cutout=result["cutout"])
+    mask = Image.new("L", image.size)
+    mask.paste(255, [int(each) for each in box])
+    inputs = processor(images=image, input_masks=[[mask]])
+    masked = processor.post_process_image_matting(model(**inputs), [(image.height, image.width)])[0]["alpha"]
+    refined = matting(photo, input_masks=mask)
+    np.savez(
+        out,
+        model=alphas[0].detach().numpy(),
+        pipeline=result["predicted_alpha"].numpy(),
+        cutout=result["cutout"],
+        masked_model=masked[0].detach().numpy(),
+        masked_pipeline=refined["predicted_alpha"].numpy(),
+    )
 
     # what was loaded that way can be saved and loaded again, with all files
     matting.save_pretrained("again")
@@ -91,7 +104,13 @@ def check_loading(hub: LocalHub, folder: Path, source: Path, image_processor: st
     kwargs = {"processor": tiny_processor()} if image_processor.endswith("Pil") else {}
     matting = pipeline("referring-matting", model=str(source), **kwargs)
     expected = matting(PHOTO, input_boxes=[BOX], text="cat", cutout=False)["predicted_alpha"].numpy()
+    with Image.open(PHOTO) as photo:
+        mask = Image.new("L", photo.size)
+    mask.paste(255, BOX)
+    masked = matting(PHOTO, input_masks=mask, cutout=False)["predicted_alpha"].numpy()
+    assert np.abs(masked - expected).max() > 0.01
     with np.load(out) as found:
         for way in ("model", "pipeline"):
             np.testing.assert_allclose(found[way], expected, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(found[f"masked_{way}"], masked, rtol=0, atol=1e-6)
         np.testing.assert_allclose(found["cutout"][..., 3], expected * 255, rtol=0, atol=0.501)

@@ -153,10 +153,9 @@ def _train(words: list[str], environment: dict[str, str], log: Path, prepare: Ca
     sys.exit(code)
 
 
-def launch(script: Path, config: Path, out: Path, processes: int) -> str:
-    """Run a script in several processes, as torchrun does; return their output."""
-    # on a CPU `accelerate launch` starts several processes through MPI only
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+def launch(script: Path, config: Path, out: Path, *launcher: str) -> str:
+    """Run a script with a launcher, a module and its arguments, or without one; return the output."""
+    command = [sys.executable, *launcher]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(

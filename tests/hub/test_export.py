@@ -147,6 +147,8 @@ def test_cards(saved: Path, exported: Path, tmp_path: Path) -> None:
     floor = cards.SUPPORTED_TRANSFORMERS.split(",")[0]
     assert f'require_version("{floor}"' in (Path(fclm_hf.__file__).parent / "configuration_fclm.py").read_text()
     assert 'repo = "me/mine"' in cards.make_card(tiny_model(), "me/mine")
+    assert 'matting("photo.jpg", input_masks="rough_mask_or_trimap.png")' in short
+    assert "input_masks" not in cards.make_card(tiny_model(dense_prompts=False, semantic_head_size=None))
     own = tmp_path / "card.md"
     own.write_text("---\nlicense: mit\n---\n# Mine\n")
     for card in (own, own.read_text()):

@@ -1,20 +1,20 @@
-"""`fclm push` and a fresh interpreter without fclm_hf, each in a process of its own."""
+"""A checkpoint that `fclm push` uploads loads in a fresh interpreter without fclm_hf."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import pytest
 from fresh_interpreter import check_loading
 from local_hub import LocalHub
-from local_hub.client import make_environment
+from typer.testing import CliRunner
 
 from fclm_hf import LITE_CHECKPOINT
+from fclm_hf.cli.main import app
 
 
+@pytest.mark.usefixtures("online")
 def test_lite(hub: LocalHub, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fclm_hf.cli", "push", LITE_CHECKPOINT, "cats"]
-    environment = make_environment(hub, tmp_path / "home")
-    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=900).stdout
-    assert re.fullmatch(rf"{hub.url}/tester/cats/commit/\w{{40}}", output.strip())
+    result = CliRunner().invoke(app, ["push", LITE_CHECKPOINT, "cats"])
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(rf"{hub.url}/tester/cats/commit/\w{{40}}", result.stdout.strip())
     check_loading(hub, tmp_path, Path(LITE_CHECKPOINT), "FCLMImageProcessor", hidden=["fclm_hf"])

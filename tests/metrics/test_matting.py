@@ -164,4 +164,4 @@ def test_mask_iou_by_hand() -> None:
     metrics = MaskMetrics()
     metrics.update(pred, target)
     metrics.update(pred, pred)
-    assert metrics.compute() == {"iou": pytest.approx(0.6)}
+    assert metrics.compute() == {"iou": pytest.approx(0.6), "solidity": 0}

@@ -40,7 +40,7 @@ def checkpoint(tmp_path):
     folder = tmp_path / "start"
     backbone = {
         "model_type": "timm_backbone",
-        "backbone": "tf_efficientnet_lite0",
+        "backbone": "test_efficientnet",
         "out_indices": [2, 3, 4],
         "freeze_batch_norm_2d": True,
     }

@@ -1,5 +1,6 @@
 """Arguments of `fclm train`: errors, renamed fields, help texts, names shared with transformers."""
 
+import shutil
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,8 +60,7 @@ def test_old_names_in_the_yaml_file(config, tmp_path):
         (["--resume_from_checkpoint", "no.pt"], "resume_from_checkpoint must be 'latest' or a file"),
     ],
 )
-def test_wrong_arguments_are_one_line(tmp_path, capsys, flags, message):
-    config = write_run(tmp_path)
+def test_wrong_arguments_are_one_line(config, tmp_path, capsys, flags, message):
     assert main([str(config), "--output_dir", str(tmp_path / "out"), *flags]) == 1
     error = capsys.readouterr().err.strip()
     assert message in error.splitlines()[-1]
@@ -132,22 +132,19 @@ def test_old_names_inside_of_mappings(monkeypatch):
         rename_all_fields({"composition": {"twins": 0.1, "duplicate_prob": 0.1}}, "run.yaml", warn=False)
 
 
-def test_resume_from_a_checkpoint_with_old_names(config, tmp_path):
+def test_resume_from_a_checkpoint_with_old_names(runs, tmp_path):
     """As the releases before wrote them, also the old YAML file."""
-    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    words = ["--settings.alignment", "transport", "--resume_from_checkpoint", "latest", "--output_dir"]
-    assert main([str(config), *words, str(whole), "--max_steps", "4"]) == 0
-    assert main([str(config), *words, str(resumed), "--max_steps", "2"]) == 0
+    resumed = shutil.copytree(runs.half, tmp_path / "resumed")
     old = {new: name for name, new in RENAMED.items()}
     path = resumed / "checkpoints" / "step-00000002.pt"
     state = torch.load(path, weights_only=True)
     state["arguments"] = {old.get(name, name): value for name, value in state["arguments"].items()}
     torch.save(state, path)
-    old_config = write_old(config, tmp_path / "old.yaml")
+    old_config = write_old(runs.config, tmp_path / "old.yaml")
     with pytest.warns(FutureWarning):
-        assert main([str(old_config), *words, str(resumed), "--max_steps", "4"]) == 0
-    assert_same(read_state(whole, 4), read_state(resumed, 4))
-    assert read_curve(whole) == read_curve(resumed)
+        assert main([str(old_config), *runs.flags, "--output_dir", str(resumed), "--max_steps", "4"]) == 0
+    assert_same(read_state(runs.whole, 4), read_state(resumed, 4))
+    assert read_curve(runs.whole) == read_curve(resumed)
 
 
 def test_help_shows_defaults_that_exist(capsys):

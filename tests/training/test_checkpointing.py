@@ -1,7 +1,9 @@
 """Resuming with other arguments, from earlier steps, in used folders and on a full disk."""
 
+import copy
 import re
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,29 @@ def test_resume_accepts_other_output_arguments(config):
         check_same_arguments(before, {**before, "max_steps": 3}, path, 4)
 
 
+def test_resume_of_a_run_that_did_not_know_a_setting(config):
+    """Fields that came later have their defaults, in settings as in sources."""
+    path = Path("RUN/checkpoints/step-00000004.pt")
+    now = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
+    before = copy.deepcopy(now)
+    for name in ("click_rounds", "name_weight", "semantic_weight", "gradient_weight"):
+        del before["settings"][name]
+    for name in ("mask_quality", "absent_names", "learn_edges"):
+        del before["sources"][0][name]
+    check_same_arguments(before, now, path, 4)
+    for flags, told in (
+        (["--settings.name_weight", "0.1"], "settings.name_weight was 0.0 and is 0.1"),
+        (["--settings.click_rounds", "3"], "settings.click_rounds was 0 and is 3"),
+    ):
+        changed = select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *flags]))
+        with pytest.raises(ValueError, match=re.escape(told)):
+            check_same_arguments(before, changed, path, 4)
+    changed = copy.deepcopy(now)
+    changed["sources"][0]["learn_edges"] = False
+    with pytest.raises(ValueError, match=re.escape("sources[0].learn_edges was None and is False")):
+        check_same_arguments(before, changed, path, 4)
+
+
 def test_a_used_folder_and_resume_from_checkpoint(config, tmp_path, capsys):
     out = tmp_path / "out"
     words = [str(config), "--output_dir", str(out), "--max_steps", "2"]
@@ -104,18 +129,15 @@ def test_save_total_limit_keeps_the_newest_of_this_run(tmp_path):
     assert folder.find("latest").name == "step-00000007.pt"
 
 
-def test_resume_after_a_full_disk(config, tmp_path, capsys):
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    # without the adversarial loss nothing depends on the length of a run at a constant rate
-    words = [str(config), "--settings.alignment", "transport", "--resume_from_checkpoint", "latest", "--output_dir"]
-    assert main([*words, str(whole), "--max_steps", "4"]) == 0
-    assert main([*words, str(out), "--max_steps", "2"]) == 0
+def test_resume_after_a_full_disk(runs, tmp_path, capsys):
+    out = shutil.copytree(runs.half, tmp_path / "out")
+    words = [str(runs.config), *runs.flags, "--output_dir", str(out), "--max_steps", "4"]
     (first,) = (out / "checkpoints").iterdir()
     content, (_, hard) = first.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     capsys.readouterr()
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
     try:
-        code = main([*words, str(out), "--max_steps", "4"])
+        code = main(words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -126,9 +148,33 @@ def test_resume_after_a_full_disk(config, tmp_path, capsys):
     )
     assert first.read_bytes() == content
     assert not list(out.rglob(".unfinished-*"))
-    assert main([*words, str(out), "--max_steps", "4"]) == 0
-    assert_same(read_state(whole, 4), read_state(out, 4))
-    assert read_curve(whole) == read_curve(out)
+    assert main(words) == 0
+    assert_same(read_state(runs.whole, 4), read_state(out, 4))
+    assert read_curve(runs.whole) == read_curve(out)
+
+
+def test_losses_on_names_and_edges_resume(config, tmp_path):
+    """After a resumption, too, the semantic map is held to that of the weights at the start."""
+    settings = {"distillation": "none", "alignment": "none", "click_rounds": 1}
+    weights = {"name_weight": 0.1, "semantic_weight": 0.5, "gradient_weight": 0.3}
+    source = {"path": str(config.parent / "cutouts"), "kind": "rgba", "shuffle_rows": 8, "learn_edges": False}
+    run = write_run(
+        tmp_path / "run",
+        settings={**settings, **weights},
+        sources=[source],
+        contrast_names=["cat", "dog"],
+        validation=[],
+        logging_steps=1,
+    )
+    words = [str(run), "--resume_from_checkpoint", "latest", "--output_dir"]
+    for out, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        assert main([*words, str(tmp_path / out), "--max_steps", str(steps)]) == 0
+    assert_same(read_state(tmp_path / "whole", 4), read_state(tmp_path / "parts", 4))
+    curve = read_curve(tmp_path / "whole")
+    assert curve == read_curve(tmp_path / "parts")
+    assert curve[0]["train/loss_semantic"] < curve[-1]["train/loss_semantic"]
+    for name in ("train/loss_names", "train/loss_gradient"):  # 0 in a step whose objects have no names, or no edges
+        assert max(entry[name] for entry in curve) > 0
 
 
 def test_resume_refuses_another_number_of_processes(config, tmp_path, capsys):

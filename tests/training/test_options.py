@@ -21,19 +21,27 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
 Train = Callable[..., list[dict]]
 
 
+def run_in(folder: Path, *flags: str, **fields) -> list[dict]:
+    """Train in a new folder and return the history."""
+    folder.mkdir()
+    forget_accelerator()
+    config = write_run(folder, **{"validation": [], "logging_steps": 1, "max_steps": 2, **fields})
+    assert main([str(config), "--output_dir", str(folder / "out"), *flags]) == 0
+    return [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture
 def train(tmp_path: Path) -> Train:
     """Trains with some flags and returns the history."""
+    return lambda name, *flags, **fields: run_in(tmp_path / name, *flags, **fields)
 
-    def run(name: str, *flags: str, **fields) -> list[dict]:
-        folder = tmp_path / name
-        folder.mkdir()
-        forget_accelerator()
-        config = write_run(folder, **{"validation": [], "logging_steps": 1, "max_steps": 2, **fields})
-        assert main([str(config), "--output_dir", str(folder / "out"), *flags]) == 0
-        return [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
 
-    return run
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The history of two steps with the default options."""
+    history = run_in(tmp_path_factory.mktemp("runs") / "plain")
+    forget_accelerator()
+    return history
 
 
 def take(history: list[dict], name: str) -> list[float]:
@@ -62,14 +70,14 @@ def test_warmup_cosine_and_backbone_learning_rate(train):
     assert take(constant, "learning_rate/decoder") == pytest.approx([5e-4, 1e-3, 1e-3])
 
 
-def test_activation_checkpointing_changes_no_loss(train):
-    plain, checkpointed = train("plain"), train("checkpointed", "--activation_checkpointing", "true")
+def test_activation_checkpointing_changes_no_loss(train, plain):
+    checkpointed = train("checkpointed", "--activation_checkpointing", "true")
     for name in ("train/loss", "train/loss_head", "train/loss_adv", "train/loss_ot"):
         assert take(checkpointed, name) == pytest.approx(take(plain, name), rel=1e-5)
 
 
-def test_bf16(train):
-    plain, half = train("plain"), train("half", "--mixed_precision", "bf16")
+def test_bf16(train, plain):
+    half = train("half", "--mixed_precision", "bf16")
     assert take(half, "train/loss") == pytest.approx(take(plain, "train/loss"), rel=0.05)
     assert take(half, "train/loss") != take(plain, "train/loss")
 
@@ -83,12 +91,11 @@ class HalfOnCpu(Accelerator):
         self.scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
 
 
-def test_fp16(train, tmp_path, monkeypatch, capsys):
+def test_fp16(train, plain, tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path, validation=[])
     assert main([str(config), "--output_dir", str(tmp_path / "out"), "--mixed_precision", "fp16"]) == 1
     assert "mixed_precision 'fp16' requires a GPU: use 'bf16' or 'no'." in capsys.readouterr().err
 
-    plain = train("plain")
     monkeypatch.setattr(trainer, "Accelerator", HalfOnCpu)
     half = train("half", "--mixed_precision", "fp16")
     assert take(half, "train/loss") == pytest.approx(take(plain, "train/loss"), rel=0.05)

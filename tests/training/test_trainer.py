@@ -30,9 +30,14 @@ def test_a_killed_run_resumes_bit_exactly(tmp_path):
     assert sorted(path.name for path in (killed / "checkpoints").iterdir()) == ["step-00000010.pt", "step-00000012.pt"]
 
 
-def test_two_processes_end_with_equal_weights(tmp_path):
+# on a CPU `accelerate launch` starts several processes through MPI only
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.mark.parametrize("launcher", [(), pytest.param(TORCHRUN, marks=pytest.mark.slow)], ids=["forks", "torchrun"])
+def test_two_processes_end_with_equal_weights(tmp_path, launcher):
     config = write_run(tmp_path, max_steps=3, gradient_accumulation_steps=2)
-    output = launch(HELPERS / "two_processes.py", config, tmp_path / "out", processes=2)
+    output = launch(HELPERS / "two_processes.py", config, tmp_path / "out", *launcher)
     one, two = (torch.load(tmp_path / "out" / f"weights-{rank}.pt", weights_only=True) for rank in range(2))
     assert (one.pop("rank"), two.pop("rank")) == (0, 1)
     assert_same(one, two)

@@ -45,7 +45,7 @@ def decode_row(source: Source, values: dict[str, Any], epoch: int, retry: RetryP
         content = _make_foreground(source, values, data)
     else:
         content = _make_photo(source, values, data, retry)
-    return Sample(content, name_row(source, values), epoch, zlib.crc32(data))
+    return Sample(content, name_row(source, values), epoch, zlib.crc32(data), source.config.learns_edges)
 
 
 def _make_foreground(source: Source, values: dict[str, Any], data: bytes) -> Foreground:
@@ -85,6 +85,7 @@ def _make_photo(source: Source, values: dict[str, Any], data: bytes, retry: Retr
         instance=[bool(each) for each in instance] if instance else None,
         is_complete=is_complete,
         absent_names=_list_absent(source, all_names) if is_complete else (),
+        region_names=all_names,
     )
 
 

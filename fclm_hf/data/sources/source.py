@@ -60,6 +60,9 @@ class SourceConfig:
         streaming: Whether to read the data set while training; False downloads it first.
         mask_quality: "alpha", or "coarse" for masks that are not mattes: 255 is the object, 0 is not, 128 is unknown.
             Unknown pixels and a band along the edges then do not count in the loss.
+        learn_edges: Whether the layers that draw edges learn from this source: the detail path, and the layer of the
+            matte head that predicts slopes. If no source says so, only the detail path leaves out photos with unknown
+            pixels; once any source does, both leave out those with False, and coarse masks have False by default.
         absent_names: Names of which every object is annotated in complete photos. Photos that lack them may be asked
             for them, with an empty target, see [`PromptSettings`].
         keep: Maps columns to accepted values; rows with other values are left out.
@@ -92,6 +95,7 @@ class SourceConfig:
     weight: float = 1.0
     streaming: bool = True
     mask_quality: str = "alpha"
+    learn_edges: bool | None = None
     absent_names: list[str] = field(default_factory=list)
     keep: dict[str, list[Any]] = field(default_factory=dict)
     general_names: dict[str, list[str]] = field(default_factory=dict)
@@ -116,6 +120,11 @@ class SourceConfig:
         for name in ("weight", "shuffle_rows", "shuffle_megabytes"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{self.label}: {name} must be positive, got {getattr(self, name)}.")
+
+    @property
+    def learns_edges(self) -> bool:
+        """Whether the layers that draw edges learn from the source if any source sets `learn_edges`."""
+        return self.mask_quality != "coarse" if self.learn_edges is None else self.learn_edges
 
     @property
     def label(self) -> str:

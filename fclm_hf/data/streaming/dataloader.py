@@ -50,6 +50,10 @@ class StreamLoader:
     - `foreground`: float32 `(B, 1, size, size)` in [0, 1], the whole foreground;
     - `object_mask`: bool `(B, N)`, True;
     - `label_mask`: bool `(B, N, size, size)`, False where a label is unknown; if any source has coarse masks;
+    - `learns_edges`: bool `(B,)`; if any source sets `learn_edges`;
+    - `region_alphas` uint8 `(B, objects, size, size)` in [0, 255], `region_names` bool `(B, objects, names)`, and
+      `name_ids` int64 `(names, length)`: the named objects, which names fit each, and the tokens of all names; if
+      `has_regions` is set;
     - `input_points`, `input_labels`, `input_boxes`, `input_ids`, `attention_mask`, `input_masks`: see
       [`collate_prompts`];
     - `sample_keys`: per image a list of (epoch, key) of the samples in front.

@@ -14,6 +14,7 @@ from ...utils.renaming import accept_renamed
 from ..sources.invalid_samples import StreamError
 from ..sources.rows import Shard
 from ..sources.source import Source
+from ..synthesis.pairs import Pair
 from ..synthesis.prompts import PAPER_TEMPLATE, PromptSettings, collate_prompts, sample_prompts
 from .pair_stream import DrawnPair, PairSettings, PairStream
 
@@ -28,6 +29,8 @@ class BatchSettings:
         prompts_per_image: Number of prompts for each pair, at least 1.
         empty_prompt_prob: Probability that a prompt is empty, in [0, 1]. Its target is the whole foreground.
         prompts: Settings of the other prompts. Default: [`PromptSettings`] with the paper's template.
+        has_regions: Whether batches hold the named objects of each pair, for the contrast of names.
+        contrast_names: Names that these are contrasted with, besides all names in the batch.
 
     Example:
         >>> from fclm_hf.data import BatchSettings
@@ -39,6 +42,8 @@ class BatchSettings:
     prompts_per_image: int = 3
     empty_prompt_prob: float = 0.2
     prompts: PromptSettings = field(default_factory=lambda: PromptSettings(templates=(PAPER_TEMPLATE,)))
+    has_regions: bool = False
+    contrast_names: Sequence[str] = ()
 
     RENAMED: ClassVar[dict[str, str]] = {"automatic": "empty_prompt_prob"}
 
@@ -112,6 +117,7 @@ class TrainingStream(IterableDataset):
         self.batches = batches or BatchSettings()
         self.rank, self.world_size = rank, world_size
         self.image_mean, self.image_std = image_mean, image_std
+        self.selects_edges = any(source.config.learn_edges is not None for source in foregrounds)
         self.has_coarse_masks = any(source.config.mask_quality == "coarse" for source in foregrounds)
         self.consumed = 0
         self.states: dict[int, dict[str, Any]] = {}
@@ -173,8 +179,27 @@ class TrainingStream(IterableDataset):
             "foreground": foreground.clamp(min=0),
             "object_mask": torch.ones(len(drawn), settings.prompts_per_image, dtype=torch.bool),
             **collate_prompts(prompts, self.tokenizer),
+            **({"learns_edges": torch.tensor([each.learns_edges for each in drawn])} if self.selects_edges else {}),
+            **(self._collate_regions(pairs) if settings.has_regions else {}),
             "sample_keys": [each.keys for each in drawn],
         }
+
+    def _collate_regions(self, pairs: list[Pair]) -> dict[str, torch.Tensor]:
+        """Return the alphas and names of the objects of each pair, and the tokens of all names."""
+        names = [pair.names if pair.region_names is None else pair.region_names for pair in pairs]
+        present = {name for own in names for each in own for name in each}
+        places = {name: place for place, name in enumerate(sorted(present.union(self.batches.contrast_names)))}
+        shape = len(pairs), max(len(pair.alphas) for pair in pairs)
+        side = self.pairs.composition.size
+        alphas = torch.zeros(*shape, side, side, dtype=torch.uint8)
+        matches = torch.zeros(*shape, max(1, len(places)), dtype=torch.bool)
+        for index, (pair, own) in enumerate(zip(pairs, names, strict=True)):
+            scaled = np.rint(255 * np.clip(pair.alphas, 0, 1)).astype(np.uint8)
+            alphas[index, : len(scaled)] = torch.from_numpy(scaled)
+            for number, fitting in enumerate(own):
+                matches[index, number, [places[name] for name in fitting]] = True
+        tokens = self.tokenizer(list(places) or [""], padding=True, truncation=True, return_tensors="pt")
+        return {"region_alphas": alphas, "region_names": matches, "name_ids": tokens["input_ids"]}
 
 
 def _make_pixel_mask(sizes: list[tuple[int, int]], side: int) -> torch.Tensor:

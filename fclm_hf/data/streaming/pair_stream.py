@@ -68,11 +68,15 @@ class _Plan:
 
 @dataclass
 class DrawnPair:
-    """A pair, the epoch and key of each of its foreground samples, and the random generator for its prompts."""
+    """A pair, the epoch and key of each of its foreground samples, and the random generator for its prompts.
+
+    `learns_edges` is whether all of these samples have edges to learn from.
+    """
 
     pair: Pair
     keys: list[tuple[int, str]]
     rng: np.random.Generator
+    learns_edges: bool = True
 
 
 class PairStream:
@@ -173,7 +177,7 @@ class PairStream:
                 plans[len(drawn)] = self._plan()
                 continue
             keys = [(sample.epoch, sample.key) for sample in plan.samples]
-            drawn.append(DrawnPair(pair, keys, plan.rng))
+            drawn.append(DrawnPair(pair, keys, plan.rng, all(sample.learns_edges for sample in plan.samples)))
         return drawn
 
     def _plan(self) -> _Plan:

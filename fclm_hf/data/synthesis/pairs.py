@@ -31,6 +31,8 @@ class Pair:
         instance: Whether each alpha is a single object, which boxes and clicks can mean. Default: all are.
         is_complete: Whether `foreground` is the target of an empty prompt.
         absent_names: Names of what is not in the images.
+        region_names: Names of each object, also of those that `names` leaves out because they mean others as well.
+            Default: `names`.
 
     Example:
         >>> import numpy as np
@@ -50,6 +52,7 @@ class Pair:
     instance: list[bool] | None = None
     is_complete: bool = True
     absent_names: tuple[str, ...] = ()
+    region_names: list[tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,9 @@ class PairComposition(Composition):
         areas = np.array([alpha.sum(dtype=np.float64) / 255 for alpha in _get_solid_alphas(photo)]) * scale**2
         all_names = [name for names in photo.names for name in names]
         names = [tuple(name for name in names if all_names.count(name) == 1) for names in photo.names]
-        pair = self._make_pair(images, alphas, foreground, areas, names, photo.texts, valid, photo.instance)
+        pair = self._make_pair(
+            images, alphas, foreground, areas, names, photo.texts, valid, photo.instance, photo.region_names
+        )
         return pair and replace(pair, is_complete=photo.is_complete, absent_names=photo.absent_names)
 
     def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
@@ -239,6 +244,7 @@ class PairComposition(Composition):
         texts: list[tuple[str, ...]],
         valid: tuple[int, int],
         instance: list[bool] | None = None,
+        region_names: list[tuple[str, ...]] | None = None,
     ) -> Pair | None:
         """Return a pair of the sufficiently visible objects that prompts can mean, or None if there are none.
 
@@ -251,15 +257,20 @@ class PairComposition(Composition):
             texts: As in [`Pair`], for all objects.
             valid: As in [`Pair`].
             instance: As in [`Pair`], for all objects.
+            region_names: As in [`Pair`], for all objects.
         """
         instance = instance or [True] * len(alphas)
         kept = self._select_visible(np.maximum(alphas, 0), areas)
         kept = [index for index in kept if instance[index] or names[index] or texts[index]]
         if not kept:
             return None
-        names, texts, instance = ([values[index] for index in kept] for values in (names, texts, instance))
+        names, texts, instance, region_names = (
+            [values[index] for index in kept] for values in (names, texts, instance, region_names or names)
+        )
         image_a, image_b = images[..., :3], images[..., 3:]
-        return Pair(image_a, image_b, alphas[kept], foreground, names, texts, valid, instance)
+        return Pair(
+            image_a, image_b, alphas[kept], foreground, names, texts, valid, instance, region_names=region_names
+        )
 
 
 def _get_solid_alphas(photo: Photo) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from ...processing_fclm import Prompts, pad_prompts
+from ...prompts_fclm import Prompts, pad_prompts
 from ...utils.renaming import rename_arguments
 from .spoiled_masks import spoil_mask
 

@@ -1,17 +1,19 @@
 """Learner: student, teacher, meta-nets and discriminator in one module that maps a batch to its losses."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
-from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
+from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .clicks import add_clicks
 from .distillation import DepthAwareDistillation
+from .edges import detach_details, gradient_loss, hold_coefficients
 from .optimal_transport import foreground_transport_loss
+from .semantics import SemanticTeacher, name_contrast_loss, pool_regions, semantic_distance
 from .settings import DISTILLATION_IMAGES, PROMPT_INPUTS, TrainingSettings
 from .teacher import DepthTeacher
 from .token_exchange import FeatureMaps, exchange_tokens
@@ -28,25 +30,6 @@ def _split(maps: FeatureMaps) -> tuple[FeatureMaps, FeatureMaps]:
     return tuple(a for a, _ in halves), tuple(b for _, b in halves)
 
 
-def detach_details(image_embeddings: FCLMImageEmbeddings, is_coarse: torch.Tensor) -> FCLMImageEmbeddings:
-    """Keep the gradient of some images from the detail path.
-
-    Args:
-        image_embeddings: Embeddings of a batch of images.
-        is_coarse: Bool of shape (batch_size,), True for images whose masks have no edges to teach.
-
-    Returns:
-        Embeddings with the same values.
-    """
-    chosen = is_coarse[:, None, None, None]
-
-    def stop(maps: torch.Tensor) -> torch.Tensor:
-        return torch.where(chosen, maps.detach(), maps)
-
-    detail_maps = tuple(stop(maps) for maps in image_embeddings.detail_maps)
-    return replace(image_embeddings, detail_maps=detail_maps, detail_basis=stop(image_embeddings.detail_basis))
-
-
 class ForegroundConsistentLearner(nn.Module):
     """Training objective (Eq. 9) around a student model.
 
@@ -57,13 +40,16 @@ class ForegroundConsistentLearner(nn.Module):
         student: Model to train.
         teacher: Depth Anything, which is frozen. Required unless `settings.distillation` is `"none"`.
         settings: Settings of the objective. Default: the paper's.
+        semantic_teacher: Model whose semantic map the student's is held to if `settings.semantic_weight` is positive.
+            Default: the student as it is now.
 
     Attributes:
         progress: Completed fraction of the training, which sets the strength of the gradient reversal. It is 1 (full
             strength) until [`~ForegroundConsistentLearner.set_progress`] is called.
 
     Raises:
-        ValueError: If a required teacher is missing or the backbone does not have the `settings.feature_level`.
+        ValueError: If a required teacher is missing, the backbone does not have the `settings.feature_level`, or a loss
+            on the semantic map is on and the student or `semantic_teacher` has no such map.
 
     Example:
         >>> import torch
@@ -103,6 +89,7 @@ class ForegroundConsistentLearner(nn.Module):
         student: FCLMForImageMatting,
         teacher: DepthAnythingForDepthEstimation | None = None,
         settings: TrainingSettings | None = None,
+        semantic_teacher: FCLMForImageMatting | None = None,
     ):
         super().__init__()
         settings = settings or TrainingSettings()
@@ -129,7 +116,28 @@ class ForegroundConsistentLearner(nn.Module):
             )
         if settings.adversarial:
             self.discriminator = DomainDiscriminator(width, settings.discriminator_hidden_size)
+        self._prepare_semantics(semantic_teacher)
         self.register_buffer("progress", torch.ones(()))
+
+    def _prepare_semantics(self, semantic_teacher: FCLMForImageMatting | None) -> None:
+        """Copy what the semantic map is held to, and let the semantic head learn if the losses on its map are on."""
+        settings, student = self.settings, self.student
+        self.semantic_teacher = None
+        for name in ("name_weight", "semantic_weight"):
+            if getattr(settings, name) and student.model.semantic_head is None:
+                raise ValueError(
+                    f"{name} must be 0 for a model without a semantic head, got {getattr(settings, name)}."
+                )
+        if settings.name_weight:
+            student.model.semantic_head.requires_grad_(True)  # frozen together with the text tower
+        if settings.semantic_weight:
+            taught = student if semantic_teacher is None else semantic_teacher
+            if taught.model.semantic_head is None:
+                raise ValueError("semantic_teacher must have a semantic head, got a model without.")
+            expected, found = (each.config.text_config.projection_dim for each in (student, taught))
+            if found != expected:
+                raise ValueError(f"semantic_teacher must have the student's projection_dim, {expected}, got {found}.")
+            self.semantic_teacher = SemanticTeacher(taught)
 
     def set_progress(self, progress: float) -> None:
         """Set the completed fraction of the training; to be called before each step.
@@ -147,7 +155,9 @@ class ForegroundConsistentLearner(nn.Module):
     def auxiliary_state_dict(self) -> dict[str, torch.Tensor]:
         """Return the state that training needs besides the student, without the teacher's weights."""
         return {
-            name: value for name, value in self.state_dict().items() if not name.startswith(("student.", "teacher."))
+            name: value
+            for name, value in self.state_dict().items()
+            if not name.startswith(("student.", "teacher.", "semantic_teacher."))
         }
 
     def load_auxiliary_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -172,6 +182,8 @@ class ForegroundConsistentLearner(nn.Module):
         needed = ["pixel_values_a", "pixel_values_b", "labels"]
         if settings.prompts != "all":
             needed.append(PROMPT_INPUTS[settings.prompts][0])
+        if settings.name_weight:
+            needed += ["region_alphas", "region_names", "name_ids"]
         if missing := [name for name in needed if batch.get(name) is None]:
             found = ", ".join(batch)
             raise ValueError(f"batch must contain {', '.join(missing)} (prompts: {settings.prompts!r}), got {found}.")
@@ -219,11 +231,18 @@ class ForegroundConsistentLearner(nn.Module):
                   `(batch, 1, height, width)`. Default: the maximum of `labels`.
                 - `label_mask` (optional): False where a label is unknown, see [`FCLMForImageMatting`]. The detail path
                   does not learn from images with such pixels, as coarse masks have no edges to teach.
+                - `learns_edges` (optional): Bool of shape `(batch,)`, False for pairs without true edges: neither the
+                  detail path nor the layer of the matte head that predicts slopes learns from them. It replaces the
+                  rule above.
+                - `region_alphas`, `region_names`, `name_ids` (for `settings.name_weight`): Alphas in [0, 255] of named
+                  objects, uint8 of shape `(batch, regions, height, width)`; bool of shape `(batch, regions, names)`,
+                  True for the names of a region; and the tokens of all names, of shape `(names, sequence_length)`.
                 - `pixel_mask`, `object_mask` and prompts as [`FCLMForImageMatting`] takes them, the same for A and B.
 
         Returns:
-            Scalars by name: `loss` (Eq. 9), `loss_head`, and those of `loss_kd`, `loss_adv` and `loss_ot` that are on,
-            without their weights. With `loss_adv` comes `domain_accuracy` of the discriminator, without gradient.
+            Scalars by name: `loss` (Eq. 9), `loss_head`, and those of `loss_kd`, `loss_adv`, `loss_ot`, `loss_names`,
+            `loss_semantic` and `loss_gradient` that are on, without their weights. With `loss_adv` comes
+            `domain_accuracy` of the discriminator, without gradient.
 
         Raises:
             ValueError: If a key that the settings require is missing, or the shapes of A and B differ.
@@ -260,20 +279,77 @@ class ForegroundConsistentLearner(nn.Module):
                 settings.transport_iterations,
                 settings.transport_max_tokens,
             )
-        embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps_for("decoder"))
-        if (label_mask := inputs.get("label_mask")) is not None:
-            embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
-        if settings.click_rounds and self.training:
-            rounds = int(torch.randint(settings.click_rounds + 1, ()))
-            inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
-        losses["loss_head"] = self.student(image_embeddings=embeddings, **inputs).loss
+        losses |= self._compare_semantics(batch, maps[-1], padded, image_sizes)
+        losses |= self._matte(batch, inputs, pixel_values, pixel_mask, maps_for("decoder"))
         weights = {
             "loss_kd": settings.kd_weight,
             "loss_adv": settings.adv_weight,
             "loss_ot": settings.ot_weight,
             "loss_head": settings.head_weight,
+            "loss_names": settings.name_weight,
+            "loss_semantic": settings.semantic_weight,
+            "loss_gradient": settings.gradient_weight,
         }
         return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
+
+    def _matte(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        inputs: dict[str, torch.Tensor],
+        pixel_values: torch.Tensor,
+        pixel_mask: torch.Tensor | None,
+        maps: FeatureMaps,
+    ) -> dict[str, torch.Tensor]:
+        """Return `loss_head`, and `loss_gradient` if it is on."""
+        settings, label_mask = self.settings, inputs.get("label_mask")
+        embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps)
+        holding = nullcontext()
+        if (learns_edges := batch.get("learns_edges")) is not None:
+            is_coarse = ~torch.cat([learns_edges] * 2)
+            embeddings, holding = detach_details(embeddings, is_coarse), hold_coefficients(self.student.head, is_coarse)
+        elif label_mask is not None:
+            embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
+        if settings.click_rounds and self.training:
+            rounds = int(torch.randint(settings.click_rounds + 1, ()))
+            inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
+        with holding:
+            outputs = self.student(image_embeddings=embeddings, **inputs)
+        losses = {"loss_head": outputs.loss}
+        if settings.gradient_weight:
+            known = embeddings.pixel_mask.bool()
+            for mask in (label_mask, inputs.get("object_mask")):
+                if mask is not None:
+                    known = known & (mask if mask.dim() == 4 else mask[..., None, None]).bool()
+            losses["loss_gradient"] = gradient_loss(outputs.alphas, inputs["labels"], known)
+        return losses
+
+    def _compare_semantics(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        features: torch.Tensor,
+        padded: torch.Tensor,
+        image_sizes: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Return those of `loss_names` and `loss_semantic` that are on.
+
+        Args:
+            batch: See [`~ForegroundConsistentLearner.forward`].
+            features: Last feature map of A and B, before tokens are exchanged.
+            padded: A and B as the backbone receives them.
+            image_sizes: Heights and widths of A and B, of shape `(2 * batch, 2)`.
+        """
+        settings, model, losses = self.settings, self.student.model, {}
+        if not (settings.name_weight or settings.semantic_weight):
+            return losses
+        semantic_map = model.semantic_head(features)
+        if settings.name_weight:
+            regions = model.resize_and_pad(batch["region_alphas"].float() / 255, image_sizes[: len(image_sizes) // 2])
+            pooled = pool_regions(semantic_map, torch.cat([regions] * 2))
+            names = model.get_text_features(batch["name_ids"]).pooler_output
+            losses["loss_names"] = name_contrast_loss(pooled, names, torch.cat([batch["region_names"]] * 2))
+        if self.semantic_teacher is not None:
+            losses["loss_semantic"] = semantic_distance(semantic_map, self.semantic_teacher(padded))
+        return losses
 
     def _distill(self, features: torch.Tensor, padded: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         """Return `loss_kd`, summed over the images that the row of Table 4 distills."""

@@ -39,6 +39,11 @@ class TrainingSettings:
         adv_weight: Weight of the adversarial loss in Eq. 9.
         ot_weight: Weight of the transport loss in Eq. 9.
         head_weight: Weight of the matting or segmentation loss in Eq. 9.
+        name_weight: Weight of the contrast of named regions among names, see [`name_contrast_loss`]; 0 disables it. The
+            semantic head then learns even if the text tower is frozen. Requires a model with a semantic head.
+        semantic_weight: Weight of the loss that keeps the semantic map near that of a frozen model, by default the one
+            that training starts from, see [`semantic_distance`]; 0 disables it. Requires a model with a semantic head.
+        gradient_weight: Weight of the loss on the gradients of mattes, see [`gradient_loss`]; 0 disables it.
         feature_level: Index of the backbone feature map that serves as F_S; the last one by default.
         depth_threshold: Threshold delta of Eq. 2 on depth in [0, 1].
         meta_hidden_size: Hidden size of the meta-nets. Default: the number of channels of F_S.
@@ -73,6 +78,9 @@ class TrainingSettings:
     adv_weight: float = 1.0
     ot_weight: float = 1.0
     head_weight: float = 1.0
+    name_weight: float = 0.0
+    semantic_weight: float = 0.0
+    gradient_weight: float = 0.0
     feature_level: int = -1
     depth_threshold: float = 0.25
     meta_hidden_size: int | None = None
@@ -104,6 +112,7 @@ class TrainingSettings:
             ("transport_iterations", 1),
             ("transport_max_tokens", 2),
             *((name, 0) for name in ("kd_weight", "adv_weight", "ot_weight", "head_weight", "foreground_threshold")),
+            *((name, 0) for name in ("name_weight", "semantic_weight", "gradient_weight")),
         ):
             if (value := getattr(self, name)) is not None and value < minimum:
                 raise ValueError(f"{name} must be at least {minimum}, got {value}.")

@@ -297,6 +297,64 @@ def test_two_processes_with_two_workers_see_each_of_a_thousand_samples_once(tmp_
     assert result["used"] > NUMBERED
 
 
+def make_masked_loader(folder: Path, batches: BatchSettings, **fields) -> StreamLoader:
+    """Return a loader of photos with the coarse masks of a cat and of two dogs."""
+    masks = [np.zeros((24, 24), np.uint8) for _ in range(3)]
+    masks[0][4:20, 1:8], masks[1][4:20, 9:15], masks[2][4:20, 16:23] = 255, 255, 255
+    rows = [
+        {
+            "image": encode(make_background(number)),
+            "alphas": [encode(Image.fromarray(mask)) for mask in masks],
+            "names": ["cat", "dog", "dog"],
+        }
+        for number in range(6)
+    ]
+    write_parquet(folder / "photos", rows)
+    cutouts = [{**row, "name": 3 * letter} for row, letter in zip(cutout_rows(6), "abcdef", strict=True)]
+    write_parquet(folder / "cutouts", cutouts)
+    write_parquet(folder / "backgrounds", background_rows(4))
+    photos = SourceConfig(str(folder / "photos"), "instances", mask_quality="coarse", **fields)
+    stream = TrainingStream(
+        [open_source(photos), open_source(SourceConfig(str(folder / "cutouts"), "rgba"))],
+        [open_source(SourceConfig(str(folder / "backgrounds"), "background"))],
+        tokenizer=tiny_tokenizer(),
+        pairs=PairSettings(CompositionSettings(size=SIZE, photo_texture_prob=0.0, plant_prob=0.0), whole_photo_prob=1),
+        batches=batches,
+    )
+    return StreamLoader(stream, num_workers=0)
+
+
+def test_regions_come_with_all_names_that_fit(tmp_path):
+    settings = BatchSettings(batch_size=8, has_regions=True, contrast_names=("cat", "zebra"))
+    loader = make_masked_loader(tmp_path, settings)
+    batch = next(iter(loader))
+    names = tiny_tokenizer().batch_decode(batch["name_ids"], skip_special_tokens=True)
+    assert {"cat", "dog", "zebra"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert batch["region_names"].shape == (*batch["region_alphas"].shape[:2], len(names))
+    is_photo = [key.startswith(str(tmp_path / "photos")) for ((_, key), *_) in batch["sample_keys"]]
+    assert 0 < sum(is_photo) < 8
+    for index in np.flatnonzero(is_photo):
+        found = [[names[place] for place in row.nonzero()[:, 0]] for row in batch["region_names"][index]]
+        assert found[:3] == [["cat"], ["dog"], ["dog"]]  # both dogs, although "dog" means neither of them alone
+        assert batch["region_alphas"][index, :3].amax((1, 2)).tolist() == [255] * 3
+        assert not batch["region_alphas"][index, 3:].any()
+    assert not batch["region_names"][..., names.index("zebra")].any()
+
+
+def test_sources_that_edges_are_learned_from(tmp_path):
+    settings = BatchSettings(batch_size=8)
+    plain = next(iter(make_masked_loader(tmp_path, settings)))
+    assert "learns_edges" not in plain
+    assert "region_alphas" not in plain
+    for wish, expected in ((False, False), (True, True)):
+        batch = next(iter(make_masked_loader(tmp_path, settings, learn_edges=wish)))
+        is_photo = ["photos" in keys[0][1] for keys in batch["sample_keys"]]
+        assert batch["learns_edges"].tolist() == [expected if photo else True for photo in is_photo]
+        assert torch.equal(batch["pixel_values_a"], plain["pixel_values_a"])
+    assert not SourceConfig("a", "instances", mask_quality="coarse").learns_edges
+
+
 def test_coarse_masks_come_with_a_label_mask(tmp_path):
     mask = np.zeros((24, 24), np.uint8)
     mask[4:20, 6:18] = 255

@@ -5,6 +5,7 @@ import torch
 from tiny_learner import make_batch, make_learner
 from tiny_model import tiny_model, tiny_teacher
 from torch import nn
+from transformers import DepthAnythingForDepthEstimation
 
 from fclm_hf import FCLMForImageMatting
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings, foreground_transport_loss
@@ -290,6 +291,11 @@ def test_bad_batches(changes, settings, message):
         make_learner(distillation="none", **settings)({**make_batch(), **changes})
 
 
+@pytest.fixture(scope="module")
+def parts() -> tuple[FCLMForImageMatting, DepthAnythingForDepthEstimation]:
+    return tiny_model(), tiny_teacher()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -307,11 +313,11 @@ def test_bad_batches(changes, settings, message):
         ({"teacher_size": 100}, "teacher_size must be a positive multiple of 14"),
     ],
 )
-def test_bad_settings(settings, message):
+def test_bad_settings(parts, settings, message):
     with pytest.raises(ValueError, match=message):
-        make_learner(**settings)
+        ForegroundConsistentLearner(*parts, TrainingSettings(**settings))
     with pytest.raises(ValueError, match="teacher must not be None with distillation 'full'"):
-        ForegroundConsistentLearner(tiny_model())
+        ForegroundConsistentLearner(parts[0])
 
 
 def test_coarse_photos_do_not_teach_the_detail_path():

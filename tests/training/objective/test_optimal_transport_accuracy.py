@@ -69,7 +69,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("count", [2, 3, 7, 20, 50])
+@pytest.mark.parametrize("count", [2, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 20)), 7, 50])
 def test_equals_converged_transport(kind, count):
     generator = torch.Generator().manual_seed(count)
     for channels, scale in ((16, 1e-3), (64, 1.0), (384, 1e3)):
