@@ -1792,7 +1792,7 @@ class FCLMModel(FCLMPreTrainedModel):
             # fine cells per output cell: pixels of `pixel_values` -> encoder input pixels -> fine cells
             step = OUTPUT_STRIDE * fine / encoder_input * grids.scale
             axis_weights = compute_interpolation_weights(output, fine, step, torch.full_like(grids.scale, fine))
-            weights.append(axis_weights.repeat_interleave(num_objects, dim=0))
+            weights.append(axis_weights[:, None].expand(-1, num_objects, -1, -1).flatten(0, 1))
         return weights[0], weights[1]
 
 
