@@ -1121,6 +1121,18 @@ class FCLMObjectDecoder(nn.Module):
         return similarity[:, None] + self.coarse_head(fine_map)
 
 
+class FCLMCoefficientConv(nn.Conv2d):
+    """1 x 1 convolution whose output channels are contiguous, also for maps that are channels last."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Convolve maps (batch_size, in_channels, height, width)."""
+        if torch.compiler.is_exporting() or not maps.is_contiguous(memory_format=torch.channels_last):
+            return super().forward(maps)
+        # as one product from channels last to channels first, without a copy of either
+        cells = maps.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
+        return (self.weight.flatten(1) @ cells + self.bias[:, None]).unflatten(2, maps.shape[-2:])
+
+
 class FCLMMatteHead(nn.Module):
     """Full-size logits `sum_c a_c f_c + b` of features `f` of the image and coefficients `a` and `b` of the object.
 
@@ -1132,7 +1144,7 @@ class FCLMMatteHead(nn.Module):
     def __init__(self, config: FCLMConfig):
         super().__init__()
         num_features, size4 = config.detail_hidden_sizes[0], config.detail_hidden_sizes[2]
-        self.coefficients = nn.Conv2d(size4, num_features + 1, kernel_size=1)
+        self.coefficients = FCLMCoefficientConv(size4, num_features + 1, kernel_size=1)
 
     def forward(
         self, object_features: torch.Tensor, detail_basis: torch.Tensor, coarse_logits: torch.Tensor
@@ -1145,7 +1157,7 @@ class FCLMMatteHead(nn.Module):
             coarse_logits: See [`FCLMModelOutput`].
         """
         batch_size, num_objects = object_features.shape[:2]
-        coefficients = self._predict_coefficients(object_features.flatten(0, 1))
+        coefficients = self.coefficients(object_features.flatten(0, 1))
         coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)
         offset = upsample(coefficients[:, -1:] + coarse_logits, 4)
         # feature by feature: slopes or products of all at once would be the largest tensors of the model
@@ -1158,16 +1170,6 @@ class FCLMMatteHead(nn.Module):
             logits = logits.addcmul_(slope, feature)
         logits = interleave_cells(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
         return logits.view(batch_size, num_objects, *logits.shape[-2:])
-
-    def _predict_coefficients(self, object_features: torch.Tensor) -> torch.Tensor:
-        """Return the coefficients (num_prompts, num_features + 1, height, width), each of them contiguous."""
-        layer = self.coefficients
-        if torch.compiler.is_exporting() or not object_features.is_contiguous(memory_format=torch.channels_last):
-            return layer(object_features)
-        # the same convolution from channels last to channels first, without a copy of the larger side
-        cells = object_features.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-        coefficients = layer.weight.flatten(1) @ cells + layer.bias[:, None]
-        return coefficients.unflatten(2, object_features.shape[-2:])
 
 
 def align_tensors(model: nn.Module) -> None:
@@ -1823,7 +1825,7 @@ class FCLMModel(FCLMPreTrainedModel):
             # fine cells per output cell: pixels of `pixel_values` -> encoder input pixels -> fine cells
             step = OUTPUT_STRIDE * fine / encoder_input * grids.scale
             axis_weights = compute_interpolation_weights(output, fine, step, torch.full_like(grids.scale, fine))
-            weights.append(axis_weights.repeat_interleave(num_objects, dim=0))
+            weights.append(axis_weights[:, None].expand(-1, num_objects, -1, -1).flatten(0, 1))
         return weights[0], weights[1]
 
 

@@ -82,7 +82,7 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def name_dimensions(graph: onnx.GraphProto) -> None:
     """Name the dynamic dimensions of inputs and outputs; those of the exporter are symbols such as s12."""
     for value in (*graph.input, *graph.output):
-        names = DIMENSIONS[value.name]
+        names = DIMENSIONS[value.name.removeprefix("masked_")]
         for index, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.HasField("dim_param") and index in names:
                 dimension.dim_param = names[index]

@@ -21,7 +21,7 @@ IMAGE_NAMES = (
     "detail_basis",
     "pixel_mask",
 )
-MASKED_NAMES = ("coarse_map", "fine_map", "detail_map_4")  # outputs of the mask encoder
+MASKED_NAMES = ("masked_coarse_map", "masked_fine_map", "masked_detail_map_4")  # outputs of the mask encoder
 
 
 class ImageEncoder(nn.Module):
@@ -92,7 +92,7 @@ class MaskEncoder(nn.Module):
         detail_map_4: torch.Tensor,
         pixel_mask: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
-        """Return the maps of `MASKED_NAMES` with the masks.
+        """Return the coarse map, the fine map and the detail map with the masks, in the order of `MASKED_NAMES`.
 
         Args:
             input_masks: Masks of shape (batch_size, 1, height, width), of the size of `pixel_mask`.

@@ -348,7 +348,8 @@ class OnnxFCLMForImageMatting:
         for place in np.ndindex(masks.shape[:2]):
             image, one = slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)
             own = {name: value[image] for name, value in embeddings.items()}
-            own |= self._run(MASK_ENCODER, {**own, "input_masks": masks[image, one]})
+            masked = self._run(MASK_ENCODER, {**own, "input_masks": masks[image, one]})
+            own |= {name.removeprefix("masked_"): value for name, value in masked.items()}
             prompts = {name: value[image, one] for name, value in feeds.items()}
             for name, value in self._run(PROMPT_DECODER, {**own, **prompts}).items():
                 outputs.setdefault(name, np.empty((*masks.shape[:2], *value.shape[2:]), value.dtype))[place] = value[
