@@ -127,21 +127,24 @@ class WebSite:
 
 
 class Visitor:
-    """Chromium with the page open, and what one does there."""
+    """Chromium with the page open, and what one does there; a second visitor takes the browser of the first."""
 
-    def __init__(self, site: WebSite) -> None:
+    def __init__(self, site: WebSite, browser: Any = None) -> None:
         self.site = site
+        self.browser = browser
+        self.playwright: Any = None
         self.requests: list[str] = []
         self.problems: list[str] = []
 
     def __enter__(self) -> "Visitor":
-        from playwright.sync_api import sync_playwright
+        if self.browser is None:
+            from playwright.sync_api import sync_playwright
 
-        self.playwright = sync_playwright().start()
-        self.browser = self.playwright.chromium.launch(
-            executable_path=find_chromium(),
-            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )
+            self.playwright = sync_playwright().start()
+            self.browser = self.playwright.chromium.launch(
+                executable_path=find_chromium(),
+                args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+            )
         self.context = self.browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
         self.context.set_default_timeout(TIMEOUT)
         self.context.on("request", lambda request: self.requests.append(request.url))
@@ -153,8 +156,10 @@ class Visitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.browser.close()
-        self.playwright.stop()
+        self.context.close()
+        if self.playwright is not None:
+            self.browser.close()
+            self.playwright.stop()
 
     def visit(self, query: str = "") -> "Visitor":
         """Open the page and wait for the model."""
