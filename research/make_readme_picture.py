@@ -16,7 +16,7 @@ HEIGHT = 260
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 PROMPTS: dict[str, dict] = {
     "cat": {"text": "cat"},
-    "astronaut": {"input_boxes": [[20, 4, 436, 512]]},
+    "astronaut": {"input_boxes": [[10, 4, 384, 512]]},
     "coffee": {"input_points": [[300, 200]]},
 }
 
