@@ -25,6 +25,8 @@ pytest.importorskip("onnxscript")
 
 TOLERANCE = 1e-4
 
+pytestmark = pytest.mark.slow  # torch traces each part four times: a minute for the tiniest model
+
 
 @pytest.fixture(scope="module")
 def model() -> FCLMForImageMatting:
@@ -56,7 +58,6 @@ def test_alphas_are_those_of_the_model(model: FCLMForImageMatting, graphs: OnnxF
     compare(model, graphs, rounds=3, longest=200)
 
 
-@pytest.mark.slow
 def test_alphas_are_those_of_lite_at_fifty_sizes(tmp_path: Path) -> None:
     graphs = OnnxFCLMForImageMatting(export_onnx(LITE_CHECKPOINT, tmp_path / "lite"))
     compare(FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval(), graphs, rounds=50, longest=2000)
