@@ -73,7 +73,7 @@ def test_lite_card_holds_every_measured_value() -> None:
                 for key, value in result["measures"].items():
                     assert listed[f"dev-{name}", f"prompt: {result['prompt']}", key] == value
                     count += 1
-    assert count == len(listed) == 4 * 6 + 4
+    assert count == len(listed) == 6 * 6 + 6 * 2
 
 
 def test_paper_cards_name_their_source_and_claim_no_weights() -> None:
