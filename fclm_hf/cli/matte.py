@@ -272,7 +272,8 @@ def load_onnx_pipeline(folder: str, dtype: str) -> Callable[..., Any]:
     if dtype != DType.float32.value:
         raise ValueError(f"--dtype must be float32 for ONNX graphs, got {dtype}.")
     graphs = OnnxFCLMForImageMatting.from_pretrained(folder)
-    return ReferringMattingPipeline(graphs, FCLMProcessor.from_pretrained(folder), task="referring-matting")
+    processor = FCLMProcessor.from_pretrained(folder)
+    return ReferringMattingPipeline(graphs, processor=processor, task="referring-matting")
 
 
 def run_jobs(

@@ -45,10 +45,8 @@ def test_folder_holds_all_files(onnx_folder: Path) -> None:
     assert shapes["alphas"] == ["batch_size", "num_objects", "height", "width"]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "size", "error"), [("int8", 0.27, 0.004), ("uint8", 0.27, 0.004), ("fp16", 0.51, 5e-4)]
-)
-def test_fewer_bits(dtype: str, size: float, error: float) -> None:
+@pytest.mark.parametrize(("dtype", "size"), [("int8", 0.27), ("uint8", 0.27), ("fp16", 0.51)])
+def test_fewer_bits(dtype: str, size: float) -> None:
     from fclm_hf.exporters.quantization import quantize_weights
 
     weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)) * np.arange(1, 65)[:, None, None, None]
@@ -64,13 +62,17 @@ def test_fewer_bits(dtype: str, size: float, error: float) -> None:
     before = model.SerializeToString()
     smaller = quantize_weights(model, dtype)
     onnx.checker.check_model(smaller)
-    image = np.random.default_rng(1).normal(size=(1, 64, 8, 8)).astype(np.float32)
-    exact, rounded = (
-        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]).run(None, {"x": image})[0]
-        for each in (before, smaller.SerializeToString())
-    )
-    difference = np.abs(rounded - exact).max((0, 2, 3)) / np.abs(exact).max((0, 2, 3))
-    assert 0 < difference.max() < 4 * error  # of each channel, though their weights differ 64-fold
+    smaller.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, weight.shape))
+    session = onnxruntime.InferenceSession(smaller.SerializeToString(), providers=["CPUExecutionProvider"])
+    restored = session.run(["w"], {"x": np.zeros((1, 64, 8, 8), np.float32)})[0]
+    channels, rounding = weight.reshape(64, -1), np.abs(restored - weight).reshape(64, -1).max(1)
+    bounds = {  # half a step of each channel, though their weights differ 64-fold
+        "int8": np.abs(channels).max(1) / 127 / 2,
+        "uint8": np.ptp(channels, axis=1) / 255 / 2,
+        "fp16": np.abs(channels).max(1) * 2**-11,
+    }
+    assert (rounding > 0).all()
+    assert (rounding <= 1.001 * bounds[dtype]).all()
     assert len(smaller.SerializeToString()) < size * len(before)
 
 

@@ -89,7 +89,7 @@ def test_pipeline_and_command_line(
     photo = Image.fromarray(np.random.default_rng(2).integers(0, 256, (61, 83, 3), dtype=np.uint8))
     processor = FCLMProcessor.from_pretrained(onnx_folder)
     matting = pipeline("referring-matting", model=graphs, processor=processor)
-    expected = ReferringMattingPipeline(model, tiny_processor())
+    expected = ReferringMattingPipeline(model, processor=tiny_processor())
     for prompts in ({"text": ["low", "er"]}, {"input_points": [[40, 30], [5, 5]], "input_labels": [1, 0]}, {}):
         results = [np.atleast_1d(each(photo, cutout=False, **prompts)) for each in (matting, expected)]
         for one, other in zip(*results, strict=True):
