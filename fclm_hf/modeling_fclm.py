@@ -1126,11 +1126,7 @@ class FCLMCoefficientConv(nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Convolve maps (batch_size, in_channels, height, width)."""
-        if torch.compiler.is_exporting() or not maps.is_contiguous(memory_format=torch.channels_last):
-            return super().forward(maps)
-        # as one product from channels last to channels first, without a copy of either
-        cells = maps.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)
-        return (self.weight.flatten(1) @ cells + self.bias[:, None]).unflatten(2, maps.shape[-2:])
+        return super().forward(maps).contiguous()
 
 
 class FCLMMatteHead(nn.Module):

@@ -88,6 +88,7 @@ def test_the_second_look_is_that_of_the_pipeline(
 ) -> None:
     engine = Engine([str(checkpoint)], device="cpu")
     pipe = engine.load()
+    monkeypatch.setattr(pipe.model.config, "encoder_size", 28)  # the photos are larger
     monkeypatch.setattr(pipe.model.config, "refinement_size", 84)
     prompts = {"input_boxes": [[5, 5, 30, 30], [0, 0, 50, 20]]}
     first_look, second_look = pipe(photos[0], **prompts, refine=False), pipe(photos[0], **prompts)
