@@ -39,7 +39,8 @@ PROGRAM_TEXT = """
 
 `image_encoder.pt2` runs once per image, `text_encoder.pt2` once per text, and `prompt_decoder.pt2` once per prompt;
 `mask_encoder.pt2` adds a mask prompt to the maps of an image. Batch, height, width, objects, points and the length of
-texts are dynamic. Load them with `torch.export.load`, or with `torch._inductor.aoti_load_package` if compiled.
+texts are dynamic. Load them with `torch.export.load(path).module(check_guards=False)`, or with
+`torch._inductor.aoti_load_package` if compiled.
 """
 
 

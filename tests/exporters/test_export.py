@@ -139,10 +139,12 @@ def test_program_folder(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path / "tiny")
     tiny_processor().save_pretrained(tmp_path / "tiny")
     folder = export_programs(tmp_path / "tiny", tmp_path / "programs")
-    programs = {name: torch.export.load(folder / f"{name}.pt2").module() for name in NAMES}
+    loaded = {name: torch.export.load(folder / f"{name}.pt2") for name in NAMES}
+    # one object is no other case, but a shortcut of `view` for equal shapes leaves a guard
+    programs = {name: program.module(check_guards=False) for name, program in loaded.items()}
     pixels, sizes = torch.rand(1, 3, 91, 75), torch.tensor([[91, 75]])
     box = torch.tensor([[[10.0, 8.0, 60.0, 70.0]]])
     none = (torch.zeros(1, 1, 1, 2), torch.full((1, 1, 1), -10), box, torch.zeros(1, 1, 24), torch.zeros(1, 1).long())
     with torch.inference_mode():
-        alphas = programs["prompt_decoder"](*programs["image_encoder"](pixels, sizes), sizes, *none)
+        alphas, _ = programs["prompt_decoder"](*programs["image_encoder"](pixels, sizes), sizes, *none)
         torch.testing.assert_close(alphas, model(pixels, input_boxes=box).alphas, rtol=0, atol=1e-6)
