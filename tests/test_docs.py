@@ -66,11 +66,18 @@ def check_reproduction(names: dict) -> None:
     assert torch.isfinite(names["losses"]["loss"])
 
 
+def check_onnx(names: dict) -> None:
+    assert Path("cutout.png").is_file()
+    assert names["alpha"].shape == names["photo"].shape[:2]
+
+
+ONNX_PAGE = "docs/guides/onnx.md"  # slow, as it needs an export
 CHECKS: dict[str, Callable[[dict], None]] = {
     "README.md": check_readme,
     "docs/quickstart.md": check_quickstart,
     "docs/prompts/clicks.md": check_clicks,
     "docs/guides/finetuning.md": check_finetuning,
+    ONNX_PAGE: check_onnx,
     "docs/reproduction.md": check_reproduction,
 }
 
@@ -99,8 +106,17 @@ def page_folder(
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in list_pages("python") if page != NEEDS_APP])
-def test_python_runs(page: str, page_folder: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow) if page == ONNX_PAGE else page
+        for page in list_pages("python")
+        if page != NEEDS_APP
+    ],
+)
+def test_python_runs(page: str, page_folder: Path, request: pytest.FixtureRequest) -> None:
+    if page == ONNX_PAGE:
+        Path("my-fclm-onnx").symlink_to(request.getfixturevalue("onnx_folder"))
     names: dict[str, object] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error", FutureWarning)  # deprecated names of this package

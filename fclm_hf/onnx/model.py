@@ -66,6 +66,9 @@ def has_only_graphs(folder: str | os.PathLike) -> bool:
 class _Fields(dict):
     """Dict whose items are attributes, too, as those of `transformers.utils.ModelOutput`."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
@@ -235,7 +238,7 @@ class OnnxFCLMForImageMatting:
         image_sizes = _find_image_sizes(pixels.shape, _to_array(pixel_mask))
         outputs = self._run(IMAGE_ENCODER, {"pixel_values": pixels, "image_sizes": image_sizes})
         outputs["image_sizes"] = image_sizes
-        return OnnxImageEmbeddings(_to_tensors(outputs) if is_tensor else outputs)
+        return OnnxImageEmbeddings(**(_to_tensors(outputs) if is_tensor else outputs))
 
     def get_text_features(self, input_ids: np.ndarray) -> np.ndarray:
         """Embed texts with the CLIP text tower.
@@ -310,7 +313,7 @@ class OnnxFCLMForImageMatting:
         outputs = self._decode(embeddings, {name: _to_array(value) for name, value in prompts.items()})
         if object_mask is not None:
             outputs["object_mask"] = _to_array(object_mask)
-        return OnnxImageMattingOutput(_to_tensors(outputs) if is_tensor else outputs)
+        return OnnxImageMattingOutput(**(_to_tensors(outputs) if is_tensor else outputs))
 
     forward = __call__
 
