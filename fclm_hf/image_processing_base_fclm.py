@@ -379,7 +379,7 @@ def _check_numbers(name: str, value: Any) -> None:
     if value is None:
         return
     numbers = value if isinstance(value, (list, tuple)) else [value]
-    least, kind = (-1e6, "a finite number") if name == "image_mean" else (1e-6, "a positive, finite number")
+    least, kind = (1e-6, "a positive, finite number") if name == "image_std" else (-1e6, "a finite number")
     are_real = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers)
     if not are_real or len(numbers) not in (1, 3, 4) or not all(least <= each <= 1e6 for each in numbers):
         raise ValueError(f"{name} must be {kind}, or one for each channel, got {value!r}.")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def short_tensors() -> Iterator[None]:
     """Print two values per axis: the mixins format every weight for a message that only a failure would show."""
     before = dict(vars(torch._tensor_str.PRINT_OPTS))
