@@ -61,7 +61,7 @@ def test_batches_equal_one_by_one(pipe: ReferringMattingPipeline, alone: list[An
 
 def test_containers(pipe: ReferringMattingPipeline, checkpoint: Path) -> None:
     photos = [make_photo(seed=seed) for seed in range(3)]
-    expected = [result["alpha"].tobytes() for result in pipe(photos, cutout=False)]
+    expected = [result["alpha"].tobytes() for result in pipe(photos, cutout=False, batch_size=2)]
 
     class Photos(torch.utils.data.Dataset):
         def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from local_hub import LocalHub
 from local_hub.client import run_client
 from paths import PHOTOS
@@ -17,10 +18,12 @@ LOAD = r"""
     import json, sys
     from pathlib import Path
     import numpy as np
+    import torch
     from PIL import Image
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageMatting, AutoProcessor
     from transformers import pipeline
 
+    torch.set_num_threads(1)  # sums of several run in another order
     repo, photo, out, *box = sys.argv[1:]
     box = [float(each) for each in box]
     try:
@@ -101,6 +104,7 @@ def check_loading(hub: LocalHub, folder: Path, source: Path, image_processor: st
     out = folder / "alphas.npz"
     classes = run_client(hub, folder / "fresh", LOAD, "tester/cats", PHOTO, out, *BOX, **client)
     assert classes == [name.format(image_processor=image_processor) for name in CLASSES]
+    torch.set_num_threads(1)
     kwargs = {"processor": tiny_processor()} if image_processor.endswith("Pil") else {}
     matting = pipeline("referring-matting", model=str(source), **kwargs)
     with Image.open(PHOTO) as photo:
