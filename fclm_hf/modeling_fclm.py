@@ -586,6 +586,28 @@ def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
     return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
 
 
+def match_texts(
+    semantic_map: torch.Tensor, valid_mask: torch.Tensor, text_embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute how well each place of an image matches a text, in fp32.
+
+    Args:
+        semantic_map: Map of each image in the text embedding space, of shape (batch_size, projection_dim, h, w).
+        valid_mask: Bool of shape (batch_size, 1, h, w), True on the image.
+        text_embeds: Text embeddings of shape (batch_size * num_objects, projection_dim).
+
+    Returns:
+        Similarities of shape (batch_size, num_objects, h, w), and the highest within each image, of shape (batch_size,
+        num_objects, 1, 1).
+    """
+    with maybe_autocast(device_type=semantic_map.device.type, enabled=False):
+        directions = nn.functional.normalize(text_embeds.to(semantic_map.device).float(), dim=-1)
+        directions = directions.unflatten(0, (semantic_map.shape[0], -1))
+        similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), directions)
+        lowest = torch.finfo(similarity.dtype).min
+        return similarity, similarity.masked_fill(~valid_mask, lowest).amax((2, 3), keepdim=True)
+
+
 class FCLMPromptEncoder(nn.Module):
     """Encoder of prompts in two forms: sparse tokens, as in the paper, and dense prompt maps.
 
@@ -818,17 +840,11 @@ class FCLMPromptEncoder(nn.Module):
         """
         if text_embeds is None:
             return semantic_map.new_zeros(len(semantic_map), self.num_text_maps, height, width, dtype=torch.float32)
-        device, limit = semantic_map.device, self.similarity_limit
-        text_embeds, has_text = text_embeds.to(device), has_text.to(device)
-        with maybe_autocast(device_type=device.type, enabled=False):
-            direction = nn.functional.normalize(text_embeds.float(), dim=-1).unflatten(0, (semantic_map.shape[0], -1))
-            similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), direction)
-            lowest = torch.finfo(similarity.dtype).min
-            best = similarity.masked_fill(~valid_mask, lowest).amax((2, 3), keepdim=True)
-            similarity, best = similarity.flatten(0, 1)[:, None], best.flatten(0, 1)[:, None]
-            maps = torch.cat([similarity, similarity - best], dim=1).clamp(-limit, limit)
-            maps = torch.cat([maps, torch.ones_like(similarity)], dim=1) * has_text.view(-1, 1, 1, 1)
-            return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+        similarity, best = (each.flatten(0, 1)[:, None] for each in match_texts(semantic_map, valid_mask, text_embeds))
+        limit, has_text = self.similarity_limit, has_text.to(similarity.device)
+        maps = torch.cat([similarity, similarity - best], dim=1).clamp(-limit, limit)
+        maps = torch.cat([maps, torch.ones_like(similarity)], dim=1) * has_text.view(-1, 1, 1, 1)
+        return nn.functional.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def eager_attention_forward(
@@ -1756,9 +1772,7 @@ class FCLMModel(FCLMPreTrainedModel):
         maps = self.prompt_encoder.draw_dense_maps(points, labels, boxes, *grids.fine)
         semantic_map = image_embeddings.semantic_map
         if semantic_map is not None:
-            height, width = semantic_map.shape[-2:]
-            input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
-            valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
+            valid_mask = self._make_semantic_mask(image_embeddings, grids)
             text_maps = self.prompt_encoder.draw_text_similarity(
                 semantic_map, valid_mask, text_embeds, has_text, *grids.fine
             )
@@ -1768,24 +1782,24 @@ class FCLMModel(FCLMPreTrainedModel):
         return self.prompt_encoder.embed_dense_maps(maps.to(image_embeddings.coarse_map.dtype))
 
     @staticmethod
+    def _make_semantic_mask(image_embeddings: FCLMImageEmbeddings, grids: FCLMGrids) -> torch.Tensor:
+        """Return a bool mask (batch_size, 1, map_height, map_width) of the cells of the semantic map on the images."""
+        height, width = image_embeddings.semantic_map.shape[-2:]
+        input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
+        return make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
+
     def _score_texts(
+        self,
         image_embeddings: FCLMImageEmbeddings,
         grids: FCLMGrids,
         text_embeds: torch.Tensor | None,
         has_text: torch.Tensor | None,
     ) -> torch.Tensor | None:
         """Return how well each text matches the place that it matches best, (batch_size, num_objects) in fp32."""
-        semantic_map = image_embeddings.semantic_map
-        if semantic_map is None or text_embeds is None:
+        if image_embeddings.semantic_map is None or text_embeds is None:
             return None
-        batch_size, _, height, width = semantic_map.shape
-        input_sizes = image_embeddings.image_sizes * grids.scale[:, None]
-        valid_mask = make_valid_mask(input_sizes, height, width, stride=grids.encoder_input[0] / height)
-        with maybe_autocast(device_type=semantic_map.device.type, enabled=False):
-            directions = nn.functional.normalize(text_embeds.to(semantic_map.device).float(), dim=-1)
-            directions = directions.view(batch_size, -1, directions.shape[-1])
-            similarity = torch.einsum("bchw,boc->bohw", semantic_map.float(), directions)
-            scores = similarity.masked_fill(~valid_mask, torch.finfo(similarity.dtype).min).amax((2, 3))
+        valid_mask = self._make_semantic_mask(image_embeddings, grids)
+        scores = match_texts(image_embeddings.semantic_map, valid_mask, text_embeds)[1].flatten(1)
         return scores.masked_fill(~has_text.to(scores.device).view_as(scores), torch.inf)
 
     def _embed_masks(

@@ -336,10 +336,9 @@ class ReferringMattingPipeline(Pipeline):
         features, image = model_inputs["features"], model_inputs["image"]
         samples = [features] if isinstance(features, dict) else features
         alphas = self._predict(samples, objects_per_pass)
-        size = self.model.config.refinement_size
-        if size and refine is not False:
+        if refine is not False:
             alphas = [
-                refine_alphas(self.model, sample["pixel_values"], each, sample, size)
+                refine_alphas(self.model, sample["pixel_values"], each, sample)
                 for sample, each in zip(samples, alphas, strict=True)
             ]
         return {"alphas": alphas[0][None] if isinstance(features, dict) else alphas, "image": image}

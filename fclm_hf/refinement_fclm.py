@@ -18,7 +18,7 @@ Region = tuple[int, int, int, int]
 
 
 def refine_alphas(
-    model: Any, pixel_values: torch.Tensor, alphas: torch.Tensor, inputs: Mapping[str, Any], size: int
+    model: Any, pixel_values: torch.Tensor, alphas: torch.Tensor, inputs: Mapping[str, Any], size: int | None = None
 ) -> torch.Tensor:
     """Look at each object of an image again, closer, and return better alphas.
 
@@ -32,7 +32,8 @@ def refine_alphas(
         pixel_values (`torch.FloatTensor` of shape `(1, 3, padded_height, padded_width)`): The normalized image.
         alphas (`torch.FloatTensor` of shape `(num_objects, height, width)`): Alphas of the first look, without padding.
         inputs: Outputs of the processor for this image, or of [`FCLMProcessor.encode_prompts`]; only prompts are used.
-        size (`int`): Side of the encoder input of the second look, see [`FCLMConfig`].
+        size (`int`, *optional*): Side of the encoder input of the second look. Defaults to `config.refinement_size`;
+            without that, too, there is no second look.
 
     Returns:
         `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1], on the device of `alphas`.
@@ -50,7 +51,8 @@ def refine_alphas(
         torch.Size([1, 64, 96])
     """
     height, width = alphas.shape[-2:]
-    if max(height, width) <= (model.config.encoder_size or 0):
+    size = size or model.config.refinement_size
+    if size is None or max(height, width) <= (model.config.encoder_size or 0):
         return alphas
     image = pixel_values[..., :height, :width]
     refined = alphas.clone()

@@ -242,8 +242,8 @@ class Engine:
                 [(image.height, image.width)], embeddings.image_sizes.tolist(), **nest_prompts(dict(prompts))
             )
             alphas = decode_alphas(pipe.model, embeddings, inputs)
-            if size := pipe.model.config.refinement_size:
-                alphas = refine_alphas(pipe.model, encoded.pixel_values, alphas, inputs, size)
+            if encoded.pixel_values is not None:
+                alphas = refine_alphas(pipe.model, encoded.pixel_values, alphas, inputs)
         return MattingResults(image, alphas[None], foreground)
 
     def drop_idle(self) -> None:

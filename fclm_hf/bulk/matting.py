@@ -145,7 +145,6 @@ class PhotoMatter:
 
 def encode_png(image: Image.Image) -> bytes:
     """Return an image as PNG, with its color profile."""
-    profile = image.info.get("icc_profile")
     data = BytesIO()
-    image.save(data, "PNG", **({"icc_profile": profile} if profile else {}))
+    image.save(data, "PNG")
     return data.getvalue()

@@ -82,9 +82,7 @@ def push_checkpoint(
             export_saved_checkpoint(checkpoint, folder, text, full_id)
         else:
             export_checkpoint(checkpoint, processor, folder, text, full_id)
-        api.create_repo(full_id, private=private, exist_ok=True)
-        if revision is not None and not revision.startswith("refs/"):
-            api.create_branch(full_id, branch=revision, exist_ok=True)
+        _create_repository(api, full_id, private, revision)
         keeps_card = find_card(folder) is None and api.file_exists(full_id, REPOCARD_NAME, revision=revision)
         return api.upload_folder(
             folder_path=folder,
@@ -125,9 +123,7 @@ def push_graphs(
     """
     check_repo_id(repo_id)
     api = HfApi(token=token, library_name="fclm_hf")
-    full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-    if revision is not None and not revision.startswith("refs/"):
-        api.create_branch(full_id, branch=revision, exist_ok=True)
+    full_id = _create_repository(api, repo_id, private, revision)
     present = set(api.list_repo_files(full_id, revision=revision))
     places = {
         path: f"{SUBFOLDER}/{path.name}" if path.suffix == ".onnx" else path.name
@@ -139,3 +135,11 @@ def push_graphs(
         if path.suffix == ".onnx" or place not in present
     ]
     return api.create_commit(full_id, files, commit_message=commit_message, revision=revision)
+
+
+def _create_repository(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> str:
+    """Create a repository and a branch of it, if they do not exist, and return the full id."""
+    full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    if revision is not None and not revision.startswith("refs/"):
+        api.create_branch(full_id, branch=revision, exist_ok=True)
+    return full_id

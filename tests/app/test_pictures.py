@@ -122,7 +122,7 @@ def test_colors(color: str, expected: tuple[int, int, int]) -> None:
 
 
 def test_names_of_files() -> None:
-    assert Style().name_file("/tmp/a.b.jpg") == "a.b_cutout.png"
+    assert Style().name_file("photos/a.b.jpg") == "a.b_cutout.png"
     assert Style("Matte").name_file(Path("cat.png"), 2) == "cat_matte_2.png"
     assert Style("Color").name_file("cat.png") == "cat_composite.png"
     assert len(Style().name_file("a" * 250 + ".png")) < 120
