@@ -185,7 +185,8 @@ class PairStream:
         first = self._foregrounds.choose().take()
         rng = np.random.default_rng([self.settings.seed, first.epoch, first.checksum])
         if isinstance(first.content, Photo):
-            return _Plan([first], [self._backgrounds.choose().take()], rng)
+            count = 2 if self.settings.composition.photo_backgrounds == "replaced" else 1
+            return _Plan([first], [self._backgrounds.choose().take() for _ in range(count)], rng)
         plan = _Plan([first], [], rng)
         composition = self.settings.composition
         count = 1 + int(rng.choice(3, p=composition.object_counts))
@@ -221,7 +222,7 @@ class PairStream:
         ]
         composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo_prob)
         if isinstance(first, Photo):
-            return composition.compose_photo(first, photos[0], plan.rng)
+            return composition.compose_photo(first, photos[0], plan.rng, photos[-1])
         return composition.compose_cutouts(plan.foregrounds, (photos[0], photos[1]), plan.rng, plan.copies)
 
 
