@@ -108,7 +108,7 @@ def parse_arguments(
 
 
 def read_config(path: str | Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Return the content of a YAML file, with the new names of renamed fields.
+    r"""Return the content of a YAML file, with the new names of renamed fields.
 
     The field `defaults` names one or several other files, relative to this one, whose fields it starts from: later ones
     win, and the file itself wins over all of them. Mappings are merged key by key; lists are replaced.
@@ -124,8 +124,8 @@ def read_config(path: str | Path, including: tuple[Path, ...] = ()) -> dict[str,
     Example:
         >>> from pathlib import Path
         >>> from fclm_hf.training.command_line import read_config
-        >>> _ = Path("base.yaml").write_text("model: lite\\nsettings: {distillation: none, prompts: text}")
-        >>> _ = Path("box.yaml").write_text("defaults: base.yaml\\nsettings: {prompts: box}")
+        >>> _ = Path("base.yaml").write_text("model: lite\nsettings: {distillation: none, prompts: text}")
+        >>> _ = Path("box.yaml").write_text("defaults: base.yaml\nsettings: {prompts: box}")
         >>> read_config("box.yaml")
         {'model': 'lite', 'settings': {'distillation': 'none', 'prompts': 'box'}}
     """
