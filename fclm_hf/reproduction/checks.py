@@ -39,7 +39,7 @@ def check_everything(options: ReproductionOptions, runs: Iterable[Arguments], te
     """Check that all data sets and packages are there, and that runs in the output folder can be continued.
 
     Raises:
-        ValueError: If data is missing, of which the error lists all, or the output folder holds runs with other options.
+        ValueError: If data is missing, of which the error lists all, or the output folder holds other runs.
         ImportError: If packages are missing.
     """
     runs, tests = list(runs), list(tests)
@@ -54,7 +54,7 @@ def check_everything(options: ReproductionOptions, runs: Iterable[Arguments], te
     missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
     if missing and options.figures and TABLES[options.table].figure == "figure6":
         raise ImportError(
-            f'Figure 6 needs {" and ".join(missing)}: pip install "fclm-hf[figures]", or leave it out with --no-figures.'
+            f'Figure 6 needs {" and ".join(missing)}: pip install "fclm-hf[figures]", or add --no-figures.'
         )
     for run in runs:
         choose_checkpoint(CheckpointFolder(Path(run.run.output_dir) / "checkpoints", 1), run)

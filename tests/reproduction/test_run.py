@@ -1,0 +1,146 @@
+"""A table from the folders of the paper's data: what is missing is said first, and what is there is continued."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paths import ROOT
+from PIL import Image
+from training_runs import forget_accelerator
+
+from fclm_hf.reproduction import reproduce
+from fclm_hf.reproduction.tables import TABLES
+
+
+ROWS = {
+    "table1": ["FCLM's student, here", "FCLM's student †, here"],
+    "table2": ["Ours, here", "Ours, by box, here"],
+    "table3": ["Ours, here"],
+    "table4": [f"{row.name}, here" for row in TABLES["table4"].rows],
+    "table5": [f"{row.name}, here" for row in TABLES["table5"].rows],
+    "table6": [f"{row.name}, here" for row in TABLES["table6"].rows],
+}
+
+
+def read_rows(text: str) -> dict[str, list[str]]:
+    """Cells of each line of a table by its first cell."""
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "|" in line]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_one_row_is_trained_tested_and_continued(
+    make_options: Any, monkeypatch: pytest.MonkeyPatch, new_accelerator: None
+) -> None:
+    options = make_options("table6", rows=["point"], seeds=[0, 3])
+    said: list[str] = []
+    text = reproduce(options, said.append)
+    assert [line.split(" ")[0] for line in said] == ["Training", "Testing"] * 2
+    cells = read_rows(text)["point, here"]
+    assert len(cells) == 4
+    assert all(" ± " in cell for cell in cells)
+    summary = json.loads((options.out / "table6.json").read_text())
+    values = summary["rows"][0]["here"]["refmatte"]["sad"]["seeds"]
+    assert set(values) == {"0", "3"}
+    assert values["0"] != values["3"]
+    monkeypatch.setattr("fclm_hf.reproduction.run.Trainer", lambda arguments: pytest.fail("it is trained"))
+    monkeypatch.setattr("fclm_hf.evaluation.evaluator.Method.load", lambda method: pytest.fail("it is tested"))
+    assert reproduce(options, lambda line: None) == text
+    with pytest.raises(
+        ValueError, match=r"step-00000001.pt can only be resumed with .* but .*alignment was 'full' and"
+    ):
+        reproduce(make_options("table6", rows=["point"], flags=[*options.flags, "--settings.alignment", "none"]))
+
+
+def test_all_that_is_missing_is_said_before_any_work(
+    make_options: Any, paper_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fclm_hf.reproduction.run.Trainer", lambda arguments: pytest.fail("work has begun"))
+    data = shutil.copytree(paper_data, tmp_path / "data")
+    shutil.rmtree(data / "RefMatte" / "RefMatte" / "train" / "img")
+    shutil.rmtree(data / "BG-20k")
+    (data / "RefMatte_RW_100" / "refmatte_rw100_label.json").unlink()
+    with pytest.raises(ValueError, match="must hold the data of table5, but:") as caught:
+        reproduce(make_options("table5", data=data))
+    lines = str(caught.value).splitlines()[1:]
+    assert len(lines) == 3
+    assert lines[0].endswith("RefMatte/RefMatte/train/img is missing")
+    assert lines[1].endswith("BG-20k/train is missing")
+    assert "RefMatte_RW_100 does not match layout refmatte-rw100, which needs image_all/" in lines[2]
+    for split in ("DIS-TR", "DIS-TE3"):
+        shutil.rmtree(data / "DIS5K" / split / "gt")
+    with pytest.raises(ValueError, match=r"DIS-TR/gt is missing\n(.*\n)*.*DIS-TE3/gt is missing"):
+        reproduce(make_options("table3", data=data))
+    (data / "HIM2K" / "images" / "comp" / "c1.jpg").unlink()
+    with pytest.raises(ValueError, match="comp has no image named c1"):
+        reproduce(make_options("table2", data=data, rows=["him2k"]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_packages_are_said_before_any_work(make_options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fclm_hf.reproduction.checks.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r'needs matplotlib and sklearn: pip install "fclm-hf\[figures\]", or add --no'
+    ):
+        reproduce(make_options("table5"))
+
+
+def start(table: str, data: Path, out: Path, flags: list[str], *options: str) -> subprocess.Popen:
+    """Start `fclm reproduce` in a process of its own."""
+    words = [table, "--data", str(data), "-o", str(out), "--workers", "0", *options, *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "fclm_hf.cli", "reproduce", *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_every_table_resumes_after_a_kill(
+    table: str, paper_data: Path, flags: list[str], tmp_path: Path, new_accelerator: None
+) -> None:
+    if table == "table3":
+        pytest.importorskip("py_sod_metrics", reason="needs the extra eval")
+        flags = [*flags, "--config.task", "segmentation"]
+    if table == "table5":
+        pytest.importorskip("sklearn", reason="needs the extra figures")
+        pytest.importorskip("matplotlib", reason="needs the extra figures")
+    options = [
+        "--steps",
+        "6",
+        "--seeds",
+        "0,1",
+        *(["--rows", "full,transport,without_alignment"] * (table == "table5")),
+    ]
+    flags = [*flags, "--save_steps", "1", "--save_total_limit", "100"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    run = start(table, paper_data, killed, flags, *options)
+    while not list(killed.glob("runs/*/seed1/checkpoints/step-00000002.pt")):
+        assert run.poll() is None, run.communicate()[0]
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not (killed / f"{table}.md").exists() or "seed1" not in (killed / f"{table}.json").read_text()
+    begun = {path: path.stat().st_mtime_ns for path in killed.glob("runs/*/seed0/checkpoints/*.pt")}
+    assert begun
+    output = start(table, paper_data, killed, flags, *options).communicate()[0]
+    rows = read_rows(output)
+    for name in ROWS[table] if table != "table5" else [ROWS[table][0], *ROWS[table][2:]]:
+        assert any("±" in cell for cell in rows[name]), output
+    assert all(path.stat().st_mtime_ns == time_before for path, time_before in begun.items())
+
+    start(table, paper_data, whole, flags, *options).communicate()
+    assert (killed / f"{table}.md").read_text() == (whole / f"{table}.md").read_text()
+    if figure := TABLES[table].figure:
+        with Image.open(killed / f"{figure}.png") as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        assert min(pixels.shape[:2]) > 250
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    forget_accelerator()
