@@ -2,10 +2,10 @@
 
     python research/make_depth_teacher.py --base examples/paper/lite.yaml --data DATA --output TEACHER [--steps 150]
 
-It is a `DepthAnythingForDepthEstimation` with a DINOv2 of four layers and random weights. It learns a rough depth from the
-pairs that `fclm reproduce table4` trains on: the lower a pixel, the nearer; and all of an object is as near as its lowest
-pixel, and nearer than what is behind it. That is no depth as Depth Anything knows it: it tells the rows of Table 4 apart,
-but cannot show their gains.
+It is a `DepthAnythingForDepthEstimation` with a DINOv2 of four layers and random weights. It learns a rough depth from
+the pairs that `fclm reproduce table4` trains on: the lower a pixel, the nearer; and all of an object is as near as its
+lowest pixel, and nearer than what is behind it. That is no depth as Depth Anything knows it: it tells the rows of
+Table 4 apart, but cannot show their gains.
 """
 
 import argparse

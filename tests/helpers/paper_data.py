@@ -1,4 +1,4 @@
-"""Small copies of the data sets of the paper, in the folders that their authors distribute, and runs of a tiny model."""
+"""Small copies of the data sets of the paper, in the folders of their authors, and flags that train a tiny model."""
 
 import json
 from pathlib import Path

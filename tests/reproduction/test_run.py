@@ -53,9 +53,7 @@ def test_one_row_is_trained_tested_and_continued(
     monkeypatch.setattr("fclm_hf.reproduction.run.Trainer", lambda arguments: pytest.fail("it is trained"))
     monkeypatch.setattr("fclm_hf.evaluation.evaluator.Method.load", lambda method: pytest.fail("it is tested"))
     assert reproduce(options, lambda line: None) == text
-    with pytest.raises(
-        ValueError, match=r"step-00000001.pt can only be resumed with .* but .*alignment was 'full' and"
-    ):
+    with pytest.raises(ValueError, match=r"step-00000001.pt can only be resumed with .*alignment was 'full' and"):
         reproduce(make_options("table6", rows=["point"], flags=[*options.flags, "--settings.alignment", "none"]))
 
 
