@@ -1,15 +1,16 @@
 """Options of a reproduction, and the configurations that it trains."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..evaluation.options import DTYPES
-from ..training.arguments import Arguments
+from ..training.arguments import RESERVED_SETTINGS, Arguments
 from ..training.command_line import merge_configs, parse_arguments, read_config
+from ..training.objective.settings import TrainingSettings
 from ..training.pretrained import SEEDS
 from .tables import TABLES, choose_rows, list_all_experiments
 
@@ -95,37 +96,31 @@ class ReproductionOptions:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         self._folder = find_experiments()
-        self._parsed = {name: self._parse(name) for name in self.experiments}
-        self._names = {name: self._find_first(name) for name in self.experiments}
+        configs = {name: self._read(name) for name in list_all_experiments()}
+        self._names = {name: next(each for each in configs if configs[each] == configs[name]) for name in configs}
+        self.make_arguments(self.experiments[0], self.seeds[0])
 
     def make_arguments(self, experiment: str, seed: int) -> Arguments:
         """Return the arguments of a run of `fclm train`, which resumes if it has begun."""
-        name = self._names[experiment]
-        return self._parse(experiment, seed, str(self.out / "runs" / name / f"seed{seed}"))
-
-    def _find_first(self, experiment: str) -> str:
-        """Return the first run of all tables with the same arguments, as tables share runs."""
-        wanted = self._parsed[experiment].to_dict()
-        for name in list_all_experiments():
-            if name == experiment or self._parse(name).to_dict() == wanted:
-                return name
-        return experiment
-
-    def _parse(self, experiment: str, seed: int = 0, output_dir: str = "unused") -> Arguments:
-        """Return the arguments of a run."""
-        flags = ["--output_dir", output_dir, "--resume_from_checkpoint", "latest", *self.flags, "--seed", str(seed)]
+        folder = self.out / "runs" / self._names[experiment] / f"seed{seed}"
+        flags = ["--output_dir", str(folder), "--resume_from_checkpoint", "latest", *self.flags, "--seed", str(seed)]
         if self.steps is not None:
             flags += ["--max_steps", str(self.steps)]
-        config = self._place_sources(self._read(experiment))
-        return parse_arguments(flags, "fclm reproduce", config)
+        return parse_arguments(flags, "fclm reproduce", self._place_sources(self._read(experiment)))
 
     def _read(self, experiment: str) -> dict[str, Any]:
-        """Return the configuration of a run: the file and its defaults, or the file's own fields over `base`."""
-        path = self._folder / f"{experiment}.yaml"
+        """Return the configuration of a run: the file and its defaults, or the file's own fields over `base`.
+
+        All settings of the objective are named, so that a row that names its default is the same run as one that does
+        not.
+        """
+        path, settings = self._folder / f"{experiment}.yaml", {"settings": asdict(TrainingSettings())}
+        for name in RESERVED_SETTINGS:
+            settings["settings"].pop(name)
         if self.base is None:
-            return read_config(path)
+            return merge_configs(settings, read_config(path))
         own = {name: value for name, value in yaml.safe_load(path.read_text("utf-8")).items() if name != "defaults"}
-        return merge_configs(read_config(self.base), own)
+        return merge_configs(settings, merge_configs(read_config(self.base), own))
 
     def _place_sources(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a configuration whose sources lie below the folder of all data sets."""
