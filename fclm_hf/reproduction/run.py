@@ -67,8 +67,8 @@ def reproduce(
     """
     work = Reproduction(options, track)
     state = PartialState()
-    for experiment in options.experiments:
-        for seed in options.seeds:
+    for seed in options.seeds:  # all rows by the first seed before any by the second
+        for experiment in options.experiments:
             work.train(experiment, seed, say)
             if state.num_processes == 1:
                 work.measure(experiment, seed, say)
