@@ -1,5 +1,6 @@
 """`fclm reproduce`: a table of the paper, trained, tested and written by one command."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -49,20 +50,23 @@ def reproduce(
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figure that belongs to the table.")] = True,
     workers: Annotated[int, typer.Option(help="Processes that compute metrics; 0 for none.")] = 1,
+    launcher: Annotated[
+        str, typer.Option(help='Command that trains each run, such as "accelerate launch --num_processes 4".')
+    ] = "",
     device: Annotated[str, typer.Option(help="Device for tests: cpu, cuda:0, mps, ...")] = "cpu",
     dtype: Annotated[str, typer.Option(help="Precision of tests: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
     """Reproduce a table of the paper: train its runs, test them, and write the table with the paper's figures beside.
 
     Other options are those of fclm train and win over the configurations. Runs, tests and the table continue where they
-    stopped. Several processes train together with accelerate launch -m fclm_hf.cli reproduce ...
+    stopped.
     """
     check_device(device)
     from ..data import StreamError
     from ..training.checkpointing import SaveError
     from ..training.optimization import NonFiniteLossError
 
-    stop = 0
+    text, stop = "", 0
     with exit_on_error(options=OPTIONS, errors=(NonFiniteLossError, SaveError, StreamError)):
         from ..reproduction import ReproductionOptions
         from ..reproduction import reproduce as run
@@ -84,18 +88,18 @@ def reproduce(
             device=device,
             dtype=dtype,
             workers=workers,
+            launcher=shlex.split(launcher),
             flags=context.args,
         )
         try:
             text = run(options, lambda line: typer.echo(line, err=True), track_with_rich)
         except StoppedError as error:
             typer.echo(error, err=True)
-            text, stop = None, error.signal
+            stop = error.signal
     if stop:
         raise typer.Exit(128 + stop)
-    if text is not None:
-        typer.echo(text)
-        typer.echo(out / f"{table}.md")
+    typer.echo(text)
+    typer.echo(out / f"{table}.md")
 
 
 def split_list(values: list[str] | None) -> list[str]:

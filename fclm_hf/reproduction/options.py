@@ -51,6 +51,8 @@ class ReproductionOptions:
         device: Device for tests, such as "cpu" or "cuda:0".
         dtype: Precision of tests: "float32", "float16" or "bfloat16".
         workers: Processes that compute metrics.
+        launcher: Words of a command that starts several processes for each run, such as `["accelerate", "launch",
+            "--num_processes", "4"]`. Default: the run is trained in this process.
         flags: Further options of `fclm train`, such as `["--mixed_precision", "no"]`.
 
     Raises:
@@ -80,6 +82,7 @@ class ReproductionOptions:
     device: str = "cpu"
     dtype: str = "float32"
     workers: int = 1
+    launcher: Sequence[str] = ()
     flags: Sequence[str] = ()
     experiments: list[str] = field(init=False)
 

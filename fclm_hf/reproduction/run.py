@@ -1,16 +1,18 @@
 """Reproduction of a table: runs are trained where they are missing, tested, and written as the paper prints them."""
 
-from collections.abc import Callable
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from accelerate import PartialState
 
 from ..evaluation.evaluator import Track, evaluate
 from ..evaluation.options import EvaluationOptions
 from ..training.arguments import Arguments
 from ..training.checkpointing import CheckpointFolder
 from ..training.trainer import Trainer
+from ..utils.files import write_bytes
 from .checks import check_everything, choose_benchmarks
 from .figures import draw_figure
 from .options import ReproductionOptions
@@ -37,12 +39,11 @@ def reproduce(
     options: ReproductionOptions,
     say: Say = print,
     track: Track = lambda samples, description, total: samples,
-) -> str | None:
+) -> str:
     """Reproduce a table of the paper: train what is missing, test it, and write the table and its figure.
 
     Whatever is in the output folder is continued: runs at their last checkpoint, tests at the next image. The table is
-    written after each run, with what is known by then. Several processes of `accelerate launch` train together; the
-    first one tests once all runs are trained.
+    written after each run, with what is known by then.
 
     Args:
         options: Options of the reproduction.
@@ -50,12 +51,13 @@ def reproduce(
         track: Function that wraps samples to show progress, see [`~fclm_hf.evaluation.evaluate`].
 
     Returns:
-        The table as Markdown; None in all but the first of several processes.
+        The table as Markdown.
 
     Raises:
         ValueError: If data is missing, or an option does not fit that of a run in the output folder.
         ImportError: If a package is missing.
         OSError: If a checkpoint cannot be loaded, or a file cannot be written.
+        RuntimeError: If a launched run failed.
         StoppedError: If a signal stopped a run.
 
     Example:
@@ -66,19 +68,11 @@ def reproduce(
         ...
     """
     work = Reproduction(options, track)
-    state = PartialState()
     for seed in options.seeds:  # all rows by the first seed before any by the second
         for experiment in options.experiments:
             work.train(experiment, seed, say)
-            if state.num_processes == 1:
-                work.measure(experiment, seed, say)
-                work.write()
-    if not state.is_main_process:
-        return None
-    for experiment in options.experiments:
-        for seed in options.seeds:
             work.measure(experiment, seed, say)
-    text = work.write()
+            text = work.write()
     if options.figures and (figure := TABLES[options.table].figure):
         say(f"Drawing {figure}")
         draw_figure(figure, options, work.benchmarks)
@@ -115,7 +109,8 @@ class Reproduction:
         if is_trained(arguments):
             return
         say(f"Training {folder}")
-        if stop := Trainer(arguments).train():
+        stop = launch(arguments, self.options.launcher) if self.options.launcher else Trainer(arguments).train()
+        if stop:
             raise StoppedError(stop)
 
     def measure(self, experiment: str, seed: int, say: Say) -> None:
@@ -167,6 +162,31 @@ class Reproduction:
             self.track,
         )
         return summary["results"][0]["measures"]
+
+
+def launch(arguments: Arguments, launcher: Sequence[str]) -> int:
+    """Train a run in processes of its own, by `fclm train` with a configuration that is written beside the run.
+
+    Args:
+        arguments: Arguments of the run.
+        launcher: Words before `-m fclm_hf.cli train`, such as `["accelerate", "launch", "--num_processes", "4"]`.
+
+    Returns:
+        The number of the signal that stopped it, or 0.
+
+    Raises:
+        RuntimeError: If it failed.
+    """
+    path = Path(arguments.run.output_dir).with_suffix(".yaml")
+    write_bytes(path, arguments.to_yaml().encode())
+    command = [*launcher, "-m", "fclm_hf.cli", "train", str(path)]
+    code = subprocess.run(command, check=False).returncode  # noqa: S603  the user's own command
+    stop = code - 128 if code > 128 else -code
+    if stop in (signal.SIGINT, signal.SIGTERM):
+        return stop
+    if code:
+        raise RuntimeError(f"{shlex.join(command)} failed with exit code {code}.")
+    return 0
 
 
 def is_trained(arguments: Arguments) -> bool:

@@ -4,17 +4,23 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from paths import ROOT
 from PIL import Image
-from training_runs import FORKS, TIMEOUT
+from training_runs import FORKS, TIMEOUT, find_free_port
 
 from fclm_hf.reproduction import reproduce
+from fclm_hf.reproduction.run import launch
 from fclm_hf.reproduction.tables import TABLES
+from fclm_hf.training.command_line import parse_arguments
 
 
 ROWS = {
@@ -87,6 +93,26 @@ def test_missing_packages_are_said_before_any_work(make_options: Any, monkeypatc
         reproduce(make_options("table5"))
 
 
+def test_runs_are_launched(make_options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = make_options("table6", rows=["box"], launcher=["torchrun", "--nproc_per_node", "2"])
+    arguments = options.make_arguments("table6_box", 0)
+    config = options.out / "runs" / "table6_box" / "seed0.yaml"
+    codes = {0: 0, 143: signal.SIGTERM, -signal.SIGINT: signal.SIGINT}
+    commands = []
+    for code, stop in codes.items():
+        monkeypatch.setattr(
+            "fclm_hf.reproduction.run.subprocess.run",
+            lambda command, check, code=code: commands.append(command) or subprocess.CompletedProcess(command, code),
+        )
+        assert launch(arguments, options.launcher) == stop
+    expected = ["torchrun", "--nproc_per_node", "2", "-m", "fclm_hf.cli", "train", str(config)]
+    assert commands == [expected] * 3
+    assert parse_arguments([str(config)]).to_dict() == arguments.to_dict()
+    monkeypatch.undo()
+    with pytest.raises(RuntimeError, match=r"-c 'exit\(2\)' .* failed with exit code 2"):
+        launch(arguments, [sys.executable, "-c", "exit(2)"])
+
+
 class Process:
     """`fclm reproduce` in a process of its own, which starts at once.
 
@@ -156,3 +182,18 @@ def test_every_table_resumes_after_a_kill(table: str, paper_data: Path, flags: l
             pixels = np.asarray(picture.convert("RGB"))
         assert min(pixels.shape[:2]) > 250
         assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_table(make_options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--master_port", str(find_free_port())]
+    for name, value in {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    options = make_options("table6", rows=["box", "point"], launcher=launcher, steps=2)
+    rows = read_rows(reproduce(options, print))
+    assert all(rows["box, here"])
+    history = options.out / "runs" / "table6_box" / "seed0" / "arguments.yaml"
+    assert parse_arguments([str(history)]).run.max_steps == 2
+    state = torch.load(history.parent / "checkpoints" / "step-00000002.pt", weights_only=True)
+    assert len(state["processes"]) == 2
