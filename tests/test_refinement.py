@@ -254,5 +254,3 @@ def test_a_second_look_must_be_configured():
         tiny_config(refinement_size=85)
     with pytest.raises(StrictDataclassError, match=r"tile_size must be None or a positive multiple of 14, .*, got 50"):
         tiny_config(refinement_size=SIZE, tile_size=50)
-    with pytest.raises(StrictDataclassError, match="tile_size must be None without refinement_size, got 56"):
-        tiny_config(tile_size=56)
