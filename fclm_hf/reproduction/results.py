@@ -132,10 +132,9 @@ def _list_lines(row: dict[str, Any]) -> list[tuple[str, dict[Column, str]]]:
     here = {column: _describe(result) for column, result in row["here"].items()}
     if not row["chosen"]:
         return [(row["name"], paper)] if paper else []
-    if not paper.keys() & here.keys() and here:
+    if not paper or (here and not paper.keys() & here.keys()):
         return [(row["name"], {**paper, **here})]
-    lines = [(f"{row['name']}, paper", paper)] if paper else []
-    return [*lines, (f"{row['name']}, here", here)]
+    return [(f"{row['name']}, paper", paper), (f"{row['name']}, here", here)]
 
 
 def _describe(result: dict[str, Any]) -> str:

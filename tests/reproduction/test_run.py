@@ -24,8 +24,8 @@ from fclm_hf.training.command_line import parse_arguments
 
 
 ROWS = {
-    "table1": ["FCLM's student, here", "FCLM's student †, here"],
-    "table2": ["Ours, here", "Ours, by box, here"],
+    "table1": ["FCLM's student", "FCLM's student †"],
+    "table2": ["Ours, here", "Ours, by box"],
     "table3": ["Ours, here"],
     "table4": [f"{row.name}, here" for row in TABLES["table4"].rows],
     "table5": [f"{row.name}, here" for row in TABLES["table5"].rows],
