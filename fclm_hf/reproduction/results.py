@@ -112,10 +112,11 @@ def make_markdown(table: str, benchmarks: dict[str, Benchmark], rows: list[dict[
     paper = {key: BENCHMARKS[key] for key in TABLES[table].benchmarks}
     columns = list_columns({**paper, **benchmarks})
     titles = [_title({**paper, **benchmarks}[key].title, metric) for key, metric in columns]
-    if not paper.keys() & benchmarks.keys():
+    are_separate = not paper.keys() & benchmarks.keys()
+    if are_separate:
         titles = [f"paper: {title}" if key in paper else title for title, (key, _) in zip(titles, columns, strict=True)]
     lines = [f"**{TABLES[table].title}**", "", f"| | {' | '.join(titles)} |", "|---|" + "---|" * len(columns)]
-    for name, cells in (line for row in rows for line in _list_lines(row)):
+    for name, cells in (line for row in rows for line in _list_lines(row, are_separate)):
         lines.append(f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |")
     return "\n".join(lines) + "\n"
 
@@ -126,13 +127,13 @@ def _title(benchmark: str, metric: str) -> str:
     return f"{benchmark} {name} {'↑' if is_higher_better else '↓'}"
 
 
-def _list_lines(row: dict[str, Any]) -> list[tuple[str, dict[Column, str]]]:
-    """Return the lines of a row, with the text of each cell that is not empty."""
+def _list_lines(row: dict[str, Any], are_separate: bool) -> list[tuple[str, dict[Column, str]]]:
+    """Return the lines of a row with the text of their cells: two, or one if our figures have columns of their own."""
     paper = {column: f"{figure:g}" for column, figure in row["paper"].items()}
     here = {column: _describe(result) for column, result in row["here"].items()}
     if not row["chosen"]:
         return [(row["name"], paper)] if paper else []
-    if not paper or (here and not paper.keys() & here.keys()):
+    if not paper or are_separate:
         return [(row["name"], {**paper, **here})]
     return [(f"{row['name']}, paper", paper), (f"{row['name']}, here", here)]
 
