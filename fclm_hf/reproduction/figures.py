@@ -58,7 +58,7 @@ def find_weights(options: ReproductionOptions, experiment: str) -> Path:
 def _list_methods(options: ReproductionOptions, key: str, benchmarks: dict[str, Benchmark]) -> list[Method]:
     """Return the chosen runs that are tested on a benchmark."""
     return [
-        Method(f"{row.name} ({each.prompt})", find_weights(options, each.experiment), each.prompt)
+        Method(row.name, find_weights(options, each.experiment), each.prompt)
         for row in TABLES[options.table].rows
         for each in row.measurements
         if each.experiment in options.experiments and key in list_tests(each, benchmarks)
