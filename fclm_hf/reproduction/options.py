@@ -1,5 +1,6 @@
 """Options of a reproduction, and the configurations that it trains."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,19 @@ def find_experiments() -> Path:
         if (folder / "base.yaml").is_file():
             return folder
     raise FileNotFoundError(f"The configurations of the paper are neither in {_INSTALLED} nor in {_CLONE}.")
+
+
+@functools.cache
+def _read_whole(path: Path) -> dict[str, Any]:
+    """Return a configuration of the paper with its defaults."""
+    return read_config(path)
+
+
+@functools.cache
+def _read_own(path: Path) -> dict[str, Any]:
+    """Return the fields that a configuration of the paper itself has."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {name: value for name, value in config.items() if name != "defaults"}
 
 
 @dataclass
@@ -99,6 +113,7 @@ class ReproductionOptions:
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}.")
         self._folder = find_experiments()
+        self._base = None if self.base is None else read_config(self.base)
         configs = {name: self._read(name) for name in list_all_experiments()}
         self._names = {name: next(each for each in configs if configs[each] == configs[name]) for name in configs}
         self.make_arguments(self.experiments[0], self.seeds[0])
@@ -120,10 +135,9 @@ class ReproductionOptions:
         path, settings = self._folder / f"{experiment}.yaml", {"settings": asdict(TrainingSettings())}
         for name in RESERVED_SETTINGS:
             settings["settings"].pop(name)
-        if self.base is None:
-            return merge_configs(settings, read_config(path))
-        own = {name: value for name, value in yaml.safe_load(path.read_text("utf-8")).items() if name != "defaults"}
-        return merge_configs(settings, merge_configs(read_config(self.base), own))
+        if self._base is None:
+            return merge_configs(settings, _read_whole(path))
+        return merge_configs(settings, merge_configs(self._base, _read_own(path)))
 
     def _place_sources(self, config: dict[str, Any]) -> dict[str, Any]:
         """Return a configuration whose sources lie below the folder of all data sets."""
