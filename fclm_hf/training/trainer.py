@@ -20,6 +20,7 @@ from .arguments import Arguments
 from .checkpointing import (
     AuxiliaryState,
     CheckpointFolder,
+    Mergeable,
     SaveError,
     Stateful,
     choose_checkpoint,
@@ -73,8 +74,8 @@ class Trainer:
         run = arguments.run
         self.arguments, self.folder = arguments, Path(run.output_dir)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", run.save_total_limit)
-        checkpoint = choose_checkpoint(self.checkpoints, arguments)
         self.accelerator = self._create_accelerator()
+        checkpoint = choose_checkpoint(self.checkpoints, arguments, self.accelerator.num_processes)
         self.is_main = self.accelerator.is_main_process
         if run.threads:
             torch.set_num_threads(run.threads)
@@ -105,8 +106,9 @@ class Trainer:
 
     def _open_data_and_model(self) -> None:
         """Open the data before the model is loaded, as a wrong source should be reported early."""
-        data, workers = self.arguments.data, self.arguments.data.dataloader_num_workers
-        readers = [open_batches(data.sources, data.backgrounds, self.arguments, self.accelerator, workers)]
+        data = self.arguments.data
+        workers, shards = data.dataloader_num_workers, data.stream_shards or None
+        readers = [open_batches(data.sources, data.backgrounds, self.arguments, self.accelerator, workers, shards)]
         if data.validation:
             backgrounds = data.validation_backgrounds or data.backgrounds
             readers.append(open_batches(data.validation, backgrounds, self.arguments, self.accelerator, num_workers=0))
@@ -294,7 +296,7 @@ class Trainer:
             "scaler": self.accelerator.scaler,
         }
 
-    def _own_parts(self) -> dict[str, Stateful]:
+    def _own_parts(self) -> dict[str, Mergeable]:
         """Return the parts of the state that differ between processes; the names are keys of the checkpoint."""
         return {"stream": self.reader, "meter": self.losses}
 
