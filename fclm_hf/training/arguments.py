@@ -256,6 +256,10 @@ class RunArguments:
     activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
     )
+    fsdp: bool = field(
+        default=False,
+        metadata={"help": "Divide weights, gradients and optimizer state among the processes with FSDP2."},
+    )
     torch_compile: bool = field(
         default=False,
         metadata={"help": "Compile the modules of the model with torch.compile; the first steps then take minutes."},
@@ -320,6 +324,8 @@ class RunArguments:
         for name in ("ema_decay", "adam_beta2"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
+        if self.fsdp and self.ema_decay:
+            raise ValueError(f"ema_decay must be 0 with fsdp, got {self.ema_decay}.")
         self._check_trackers()
         if self.torch_compile:  # the list takes seconds to import
             check_known([self.torch_compile_backend], torch.compiler.list_backends(()), "torch_compile_backend")

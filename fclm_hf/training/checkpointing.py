@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
@@ -23,6 +24,7 @@ from ..utils.settings import find_changes
 from .arguments import NESTED_FIELDS, RESERVED_SETTINGS, Arguments
 from .command_line import rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
+from .sharding import gather_tensors, shard_optimizer_state, shard_tensors
 
 
 # may differ in a resumed run, because they have no influence on the trained weights
@@ -31,6 +33,7 @@ FREE_ARGUMENTS = (
     "resume_from_checkpoint",
     "dataloader_num_workers",
     "dataloader_prefetch_factor",
+    "fsdp",
     "threads",
     "logging_steps",
     "eval_steps",
@@ -143,7 +146,13 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
         raise
 
 
-def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path, dtype: torch.dtype) -> None:
+def save_weights(
+    model: FCLMForImageMatting,
+    processor: FCLMProcessor,
+    folder: Path,
+    dtype: torch.dtype,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Save a checkpoint for `from_pretrained`; each of its files is replaced atomically.
 
     In float16 the file is half as large. The matrix that encodes coordinates stays in float32, and since the config
@@ -154,10 +163,11 @@ def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: P
         processor: Its processor.
         folder: Folder of the checkpoint.
         dtype: Data type of the weights in the file.
+        state: Its weights by name. Default: as they are in the model.
     """
     weights = {
         name: value.to(dtype) if value.is_floating_point() and "fourier_matrix" not in name else value
-        for name, value in model.state_dict().items()
+        for name, value in (model.state_dict() if state is None else state).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-") as temporary:
@@ -199,7 +209,7 @@ def gather_state(shared: Mapping[str, Stateful | None], own: Mapping[str, Statef
         The state of each shared part by name, and under "processes" a list with the other states of each process.
     """
     process = {"rng": capture_rng(), **{name: part.state_dict() for name, part in own.items()}}
-    states = {name: None if part is None else part.state_dict() for name, part in shared.items()}
+    states = {name: None if part is None else gather_tensors(part.state_dict()) for name, part in shared.items()}
     return {**states, "processes": gather_object([process])}
 
 
@@ -229,9 +239,18 @@ def restore_state(
         part.load_state_dict(states[rank] if is_same and name != "stream" else part.merge(states))
     for name, part in shared.items():
         if part is not None:
-            part.load_state_dict(state[name])
+            part.load_state_dict(_shard_state(part, state[name]))
     if rank < len(processes):
         restore_rng(processes[rank]["rng"])
+
+
+def _shard_state(part: Stateful, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a part, with its tensors sharded as the weights of the part are."""
+    if isinstance(part, torch.optim.Optimizer):
+        return shard_optimizer_state(state, part)
+    if isinstance(part, (nn.Module, AuxiliaryState)):
+        return shard_tensors(state, part.state_dict())
+    return state
 
 
 def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments, num_processes: int = 1) -> Path | None:

@@ -45,6 +45,7 @@ from .optimization import (
     take_step,
 )
 from .pretrained import build_starting_point
+from .sharding import enable_fsdp, gather_tensors, gather_weights, make_fsdp_plugin
 from .signals import StopSignals
 from .tracking import HistoryTracker, RunningMean, Throughput, log_picture
 from .validation import validate
@@ -94,7 +95,9 @@ class Trainer:
         """Create the accelerator with its trackers."""
         run = self.arguments.run
         self.history = HistoryTracker(self.folder)
+        self.fsdp_plugin = make_fsdp_plugin() if run.fsdp else None
         accelerator = Accelerator(
+            fsdp_plugin=self.fsdp_plugin,
             mixed_precision=run.mixed_precision,
             gradient_accumulation_steps=run.gradient_accumulation_steps,
             log_with=[self.history, *run.report_to],
@@ -136,6 +139,8 @@ class Trainer:
         )
         freeze_unused(learner)
         optimizer, self.scheduler = make_optimization(learner, run)
+        if self.fsdp_plugin is not None:
+            enable_fsdp(self.accelerator, self.fsdp_plugin, learner)
         self.learner, self.optimizer = self.accelerator.prepare(learner, optimizer)
         # after prepare(), which gives all processes the same weights
         self.averaged = average_weights(self.student, run.ema_decay)
@@ -262,13 +267,15 @@ class Trainer:
 
     def _validate(self) -> None:
         """Log metrics and a picture, and save the weights if they are the best so far."""
-        metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
+        with gather_weights(self.learner):
+            metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
         self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=self.step)
         log_picture(self.accelerator.trackers if self.is_main else [], picture, self.step)
         error = metrics.get("mad", metrics.get("mae"))
         if error < self.best:
             self.best = error
-            self._write(lambda: self._save_weights("best"))
+            weights = gather_tensors(self.model.state_dict())
+            self._write(lambda: self._save_weights("best", weights))
 
     def _save_checkpoint(self) -> None:
         """Save the weights in last/ and a checkpoint to resume from."""
@@ -279,8 +286,10 @@ class Trainer:
             **gather_state(self._shared_parts(), self._own_parts()),
         }
 
+        weights = state["student"] if self.averaged is None else self.model.state_dict()
+
         def save() -> None:
-            self._save_weights("last")
+            self._save_weights("last", weights)
             self.checkpoints.save(self.step, state)
 
         self._write(save)
@@ -306,10 +315,10 @@ class Trainer:
         restore_state(state, self._shared_parts(), self._own_parts(), self.accelerator)
         self.step, self.best = state["step"], state["best"]
 
-    def _save_weights(self, name: str) -> None:
-        """Save the model and its processor in a folder for `from_pretrained`."""
+    def _save_weights(self, name: str, weights: dict[str, torch.Tensor]) -> None:
+        """Save weights of the model and its processor in a folder for `from_pretrained`."""
         dtype = getattr(torch, self.arguments.run.save_dtype)
-        save_weights(self.model, self.preset.processor, self.folder / name, dtype)
+        save_weights(self.model, self.preset.processor, self.folder / name, dtype, weights)
 
     def _write(self, write: Callable[[], None]) -> None:
         """Write in the main process; if that fails, all processes raise the same error."""

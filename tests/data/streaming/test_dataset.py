@@ -243,6 +243,7 @@ def test_objects_of_one_name_are_never_in_one_pair_and_none_is_lost(tmp_path, se
 
 def test_errors_of_a_worker_are_raised_unchanged(sets):
     sources = open_sets(sets)
+    sources["foregrounds"] = sources["foregrounds"][:1]
     with pytest.raises(
         TooManyInvalidSamplesError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"
     ):
