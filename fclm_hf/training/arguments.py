@@ -260,6 +260,13 @@ class RunArguments:
         default=False,
         metadata={"help": "Divide weights, gradients and optimizer state among the processes with FSDP2."},
     )
+    sync_batch_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the statistics of batch norms over the images of all processes, which then train as one "
+            "with the same global batch does."
+        },
+    )
     torch_compile: bool = field(
         default=False,
         metadata={"help": "Compile the modules of the model with torch.compile; the first steps then take minutes."},
@@ -326,6 +333,8 @@ class RunArguments:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
         if self.fsdp and self.ema_decay:
             raise ValueError(f"ema_decay must be 0 with fsdp, got {self.ema_decay}.")
+        if self.sync_batch_norm and self.torch_compile:
+            raise ValueError("sync_batch_norm must be False with torch_compile, got True.")
         self._check_trackers()
         if self.torch_compile:  # the list takes seconds to import
             check_known([self.torch_compile_backend], torch.compiler.list_backends(()), "torch_compile_backend")

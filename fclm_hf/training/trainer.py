@@ -217,7 +217,9 @@ class Trainer:
         """Take an optimizer step, update the scheduler and the averaged weights, and return the mean losses."""
         run, start = self.arguments.run, time.perf_counter()
         self._set_schedules()
-        taken = take_step(self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm)
+        taken = take_step(
+            self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm, run.sync_batch_norm
+        )
         self.student.config.encoder_size = self.encoder_size
         check_losses(taken, batches, self.step + 1, self.folder, self.accelerator)
         if not self.optimizer.step_was_skipped:
