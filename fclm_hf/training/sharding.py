@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer state divided among the processes with FSDP2, and checkpoints that do not show it."""
+"""Weights, gradients and optimizer state divided among processes with FSDP2, in checkpoints that do not show it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

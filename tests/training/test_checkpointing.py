@@ -54,8 +54,8 @@ def test_resume_refuses_other_arguments(config, flags, told):
 
 def test_resume_accepts_other_output_arguments(config):
     flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
-    flags += " --dataloader_num_workers 3 --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
-    flags += " --report_to none --resume_from_checkpoint latest"
+    flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
+    flags += " --dataloader_num_workers 3 --fsdp true --report_to none --resume_from_checkpoint latest"
     before = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     path = Path("RUN/checkpoints/step-00000004.pt")
     check_same_arguments(
@@ -181,8 +181,14 @@ def test_losses_on_names_and_edges_resume(config, tmp_path):
 @pytest.mark.parametrize(
     ("stream", "told"),
     [
-        ({"shards": {}}, r"A step must have 4 pairs, as in .*, which 2 processes saved, got 2 with 1: change per_device_"),
-        ({"states": {}}, r"is of an earlier release, whose order of samples .* start a new run with --model .*last and"),
+        (
+            {"shards": {}},
+            r"A step must have 4 pairs, as in .*, which 2 processes saved, got 2 with 1: change per_device_",
+        ),
+        (
+            {"states": {}},
+            r"is of an earlier release, whose order of samples .* start a new run with --model .*last and",
+        ),
     ],
 )
 def test_resume_refuses_other_steps_and_other_orders(config, tmp_path, capsys, stream, told):

@@ -56,7 +56,9 @@ def test_weights_of_one_and_two_processes_agree_to_rounding(tmp_path):
 def test_fsdp_trains_as_without_and_resumes(tmp_path):
     """Two processes over gloo; runs resume with FSDP2, without, and with one process, from the same checkpoints."""
     config = write_config(tmp_path, per_device_train_batch_size=4, validation_batches=1)
-    plain, sharded, checkpointed, resumed, left = (tmp_path / name for name in "plain sharded ckpt resumed left".split())
+    plain, sharded, checkpointed, resumed, left = (
+        tmp_path / name for name in ["plain", "sharded", "ckpt", "resumed", "left"]
+    )
     fsdp = ("--fsdp", "true")
     validation = ("--validation", f"{{path: {tmp_path / 'cutouts'}, kind: rgba}}", "--eval_steps", "3")
     Run(config, plain, *validation, processes=2).finish()

@@ -169,8 +169,8 @@ class ShuffledRows:
             self._add_row(block)
         if not block.rows:
             raise StreamError(
-                f"{self._config.label} has no rows for one of the shards: it is empty, keep accepts no row, or there are"
-                " more shards (num_shards) than rows or files with rows."
+                f"{self._config.label} has no rows for one of the shards: it is empty, keep accepts no row, or there"
+                " are more shards (num_shards) than rows or files with rows."
             )
         self._order = np.random.default_rng([*self._seed, self._number]).permutation(len(block.rows))
         self._serving, self._filling = block, Block(self._reader.state_dict())

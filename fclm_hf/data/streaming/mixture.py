@@ -23,6 +23,9 @@ class StreamedSample:
         names: Names of the object, if it is a cut-out one.
         name: Function that returns its key in reports.
         decode: Function that returns it.
+
+    Attributes:
+        error: Why it cannot be used, once that is known.
     """
 
     def __init__(
@@ -31,7 +34,7 @@ class StreamedSample:
         self.kind, self.names = kind, names
         self._name, self._decode = name, decode
         self._sample: Sample | None = None
-        self._error: InvalidSampleError | None = None
+        self.error: InvalidSampleError | None = None
 
     @property
     def key(self) -> str:
@@ -45,13 +48,13 @@ class StreamedSample:
             InvalidSampleError: If it cannot be used; each time.
             LostConnectionError: If the connection stays down.
         """
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self._sample is None:
             try:
                 self._sample = self._decode()
             except InvalidSampleError as error:
-                self._error = error
+                self.error = error
                 raise
         return self._sample
 

@@ -198,11 +198,10 @@ class PairStream:
     def _count_samples(self, plan: PairPlan) -> None:
         """Decode the samples of a plan, and count those that are used and those that are invalid."""
         for sample in (*plan.samples, *plan.backgrounds):
-            try:
-                sample.load()
+            if sample.is_valid():
                 self.invalid_samples.count_used()
-            except InvalidSampleError as error:
-                self._count_invalid(error, sample)
+            else:
+                self._count_invalid(sample.error, sample)
 
     def _count_invalid(self, error: InvalidSampleError, sample: StreamedSample, was_used: bool = False) -> None:
         """Count an invalid sample, and check that there are not too many."""

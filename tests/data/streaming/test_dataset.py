@@ -184,7 +184,7 @@ def test_resume_refuses_the_state_of_another_run(sets):
     ):
         with pytest.raises(ValueError, match=message):
             make_loader(sources, **changes).load_state_dict(state)
-    with pytest.raises(ValueError, match="state must be one of this release, .*start a new run from its weights"):
+    with pytest.raises(ValueError, match=r"state must be one of this release, .*start a new run from its weights"):
         loader.load_state_dict({"seed": 0, "rank": 0, "world_size": 1, "workers": 1, "consumed": 1, "states": {}})
 
 

@@ -178,7 +178,9 @@ def test_ten_thousand_rows_once_in_order_through_kills(tmp_path):
     last = 0
     while last == 0 or step < last:
         shape = shapes[kills % len(shapes)]
-        group = [context.Process(target=log_pairs, args=(tmp_path, out, rank, *shape, step)) for rank in range(shape[0])]
+        group = [
+            context.Process(target=log_pairs, args=(tmp_path, out, rank, *shape, step)) for rank in range(shape[0])
+        ]
         for process in group:
             process.start()
         goal = step + rng.randint(60, 120)
