@@ -2,7 +2,7 @@
 
     python benchmarks/dataset_speed.py [--photos 32] [--size 1024x768] [--rounds 5] [--cores 0 1]
 
-The bare model gets inputs that are in memory already and looks at them as often; a run also reads and decodes JPEG files,
+The bare model gets inputs that are in memory already and looks at them as often; a run also reads and decodes JPEG,
 resizes mattes, and writes PNG and Parquet. Both use one thread, and alternate, so that a busy machine slows down both.
 Scaling starts one process per core and needs as many idle cores as `--cores` names; without them it is left out.
 """

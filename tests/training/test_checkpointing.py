@@ -55,7 +55,7 @@ def test_resume_refuses_other_arguments(config, flags, told):
 def test_resume_accepts_other_output_arguments(config):
     flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
     flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
-    flags += " --dataloader_num_workers 3 --fsdp true --report_to none --resume_from_checkpoint latest"
+    flags += " --dataloader_num_workers 3 --report_to none --resume_from_checkpoint latest"
     before = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     path = Path("RUN/checkpoints/step-00000004.pt")
     check_same_arguments(
