@@ -704,9 +704,9 @@ class FCLMPromptEncoder(nn.Module):
             angles = 2 * torch.pi * ((2 * coordinates.float() - 1) @ self.fourier_matrix.float())
             return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    def encode_grid(self, height: int, width: int) -> torch.Tensor:
+    def encode_grid(self, height: int, width: int, device: torch.device) -> torch.Tensor:
         """Return the encoded cell centers of a grid, of shape (1, height * width, hidden_size)."""
-        rows, columns = get_cell_centers(height, width, self.fourier_matrix.device)
+        rows, columns = get_cell_centers(height, width, device)
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
         return self.encode_positions(grid.view(1, -1, 2))
 
@@ -717,8 +717,9 @@ class FCLMPromptEncoder(nn.Module):
         boxes: torch.Tensor,
         text_embeds: torch.Tensor | None,
         has_text: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encode prompts as tokens [query, text, corner, corner, point, ...].
+        grid: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encode prompts as tokens [query, text, corner, corner, point, ...], and the cells that they will attend to.
 
         An absent prompt is a zero embedding, as in the paper.
 
@@ -729,13 +730,16 @@ class FCLMPromptEncoder(nn.Module):
                 `x1 > x0` and `y1 > y0`.
             text_embeds: Text embeddings of shape (num_prompts, projection_dim).
             has_text: Bool of shape (num_prompts,), False for prompts without a text.
+            grid: Height and width of the coarse encoder grid.
 
         Returns:
-            Tokens and their positions, of shape (num_prompts, num_tokens, hidden_size), and the bool mask (num_prompts,
-            num_tokens) of tokens to attend to: all but padding points, of which the first stays.
+            Tokens and their positions, of shape (num_prompts, num_tokens, hidden_size), the bool mask (num_prompts,
+            num_tokens) of tokens to attend to: all but padding points, of which the first stays; and the encoded cell
+            centers of the grid, of shape (1, height * width, hidden_size).
         """
-        dtype = self.kind_embed.weight.dtype
-        query = self.context_query.weight.expand(points.shape[0], 1, -1)
+        # weights of modules are read by calling them, as they are elsewhere while they are offloaded
+        query = self.context_query(torch.zeros(1, dtype=torch.int64, device=points.device))
+        query, dtype = query.expand(points.shape[0], 1, -1), query.dtype
         text = torch.zeros_like(query)
         if text_embeds is not None:
             text = self.text_projection(text_embeds)[:, None] * has_text[:, None, None].to(dtype)
@@ -745,11 +749,12 @@ class FCLMPromptEncoder(nn.Module):
         no_positions = torch.zeros_like(query).expand(-1, 2, -1)
         positions = torch.cat([no_positions, corner_positions, click_positions], dim=1)
         always = torch.ones_like(has_click[:, :1]).expand(-1, 5)
-        return tokens, positions, torch.cat([always, has_click[:, 1:]], dim=1)
+        token_mask = torch.cat([always, has_click[:, 1:]], dim=1)
+        return tokens, positions, token_mask, self.encode_grid(*grid, points.device)
 
     def _embed_boxes(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens of two corners and their positions, each (num_prompts, 2, hidden_size)."""
-        corner_embed = self.kind_embed.weight[2:]
+        corner_embed = self.kind_embed(torch.arange(2, 4, device=boxes.device))
         dtype = corner_embed.dtype
         has_box = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
         positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * has_box
@@ -759,11 +764,11 @@ class FCLMPromptEncoder(nn.Module):
         self, points: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the tokens of clicks, their positions and the bool mask of those that are not padding."""
-        point_embed = self.kind_embed.weight
+        point_embed = self.kind_embed(labels.clamp(0, 1))
         has_click = labels >= 0
         weight = has_click[..., None].to(point_embed.dtype)
         positions = self.encode_positions(points).to(point_embed.dtype) * weight
-        tokens = positions + nn.functional.embedding(labels.clamp(0, 1), point_embed) * weight
+        tokens = positions + point_embed * weight
         return tokens, positions, has_click
 
     def embed_dense_maps(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -1688,7 +1693,9 @@ class FCLMModel(FCLMPreTrainedModel):
         text_embeds, has_text = self._prepare_text_prompts(
             batch_size, num_objects, input_ids, attention_mask, text_embeds
         )
-        tokens, token_positions, token_mask = self.prompt_encoder(points, labels, boxes, text_embeds, has_text)
+        tokens, token_positions, token_mask, grid_positions = self.prompt_encoder(
+            points, labels, boxes, text_embeds, has_text, grids.coarse
+        )
         dense_embeddings = self._embed_dense_prompts(
             image_embeddings, grids, points, labels, boxes, text_embeds, has_text
         )
@@ -1706,7 +1713,7 @@ class FCLMModel(FCLMPreTrainedModel):
             tokens.to(dtype),
             token_positions.to(dtype),
             token_mask,
-            self.prompt_encoder.encode_grid(*grids.coarse).to(dtype),
+            grid_positions.to(dtype),
             dense_embeddings,
             mask_embedding,
             self._compute_output_weights(grids, num_objects),

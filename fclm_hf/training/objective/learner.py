@@ -8,6 +8,7 @@ from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
 from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
+from ..distributed import share_choice
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .clicks import add_clicks
 from .distillation import DepthAwareDistillation
@@ -310,7 +311,7 @@ class ForegroundConsistentLearner(nn.Module):
         elif label_mask is not None:
             embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
         if settings.click_rounds and self.training:
-            rounds = int(torch.randint(settings.click_rounds + 1, ()))
+            rounds = share_choice(int(torch.randint(settings.click_rounds + 1, ())))
             inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
         with holding:
             outputs = self.student(image_embeddings=embeddings, **inputs)

@@ -1,0 +1,96 @@
+"""Runs of several processes: as one process with the same global batch, and with FSDP2."""
+
+import re
+
+import pytest
+from run_results import read_curve, read_state
+from safetensors.torch import load_file
+from training_runs import Run, write_run
+
+from fclm_hf.cli.train import main
+
+
+STEPS = 6
+# without the exchange of random tokens, which differ between processes
+SETTINGS = {"distillation": "none", "alignment": "transport", "transport_iterations": 5}
+
+
+def write_config(folder, **fields):
+    fields = {"settings": SETTINGS, "encoder_sizes": [], "learning_rate": "1e-4", "logging_steps": 1, **fields}
+    return write_run(folder, validation=[], ema_decay=0.0, max_steps=STEPS, save_steps=3, **fields)
+
+
+def find_gap(one, two) -> float:
+    """Return the largest difference of two runs' weights."""
+    weights = [load_file(out / "last" / "model.safetensors") for out in (one, two)]
+    return max((weights[0][name].float() - value.float()).abs().max().item() for name, value in weights[1].items())
+
+
+def read_samples(out):
+    return [process["stream"]["consumed"] for process in read_state(out, STEPS)["processes"]]
+
+
+@pytest.mark.slow
+def test_weights_of_one_and_two_processes_agree_to_rounding(tmp_path):
+    """1 x 8 pairs, 2 x 4 pairs with two workers each, and a run that goes over from one to the other."""
+    config = write_config(tmp_path, sync_batch_norm=True)
+    one, two, mixed = (tmp_path / name for name in ("one", "two", "mixed"))
+    halves = ("--per_device_train_batch_size", "4")
+    eight = ("--per_device_train_batch_size", "8")
+    Run(config, one, *eight).finish()
+    Run(config, two, *halves, "--dataloader_num_workers", "2", processes=2).finish()
+    Run(config, mixed, *eight, "--max_steps", "3").finish()
+    Run(config, mixed, *halves, processes=2).finish()
+    gaps = {out.name: find_gap(one, out) for out in (two, mixed)}
+    start = load_file(tmp_path / "start" / "model.safetensors")
+    moved = load_file(one / "last" / "model.safetensors")
+    assert max((moved[name] - value).abs().max().item() for name, value in start.items()) > 3e-4
+    assert max(gaps.values()) < 1e-5
+    for out in (two, mixed):
+        for first, second in zip(read_curve(one), read_curve(out), strict=True):
+            assert first["train/loss"] == pytest.approx(second["train/loss"], abs=1e-5)
+    assert [read_samples(out) for out in (one, two, mixed)] == [[8 * STEPS], [8 * STEPS] * 2, [8 * STEPS] * 2]
+
+
+@pytest.mark.slow
+def test_fsdp_trains_as_without_and_resumes(tmp_path):
+    """Two processes over gloo; runs resume with FSDP2, without, and with one process, from the same checkpoints."""
+    config = write_config(tmp_path, per_device_train_batch_size=4, validation_batches=1)
+    plain, sharded, checkpointed, resumed, left = (
+        tmp_path / name for name in ["plain", "sharded", "ckpt", "resumed", "left"]
+    )
+    fsdp = ("--fsdp", "true")
+    validation = ("--validation", f"{{path: {tmp_path / 'cutouts'}, kind: rgba}}", "--eval_steps", "3")
+    Run(config, plain, *validation, processes=2).finish()
+    Run(config, sharded, *validation, *fsdp, processes=2).finish()
+    Run(config, checkpointed, *fsdp, "--activation_checkpointing", "true", processes=2).finish()
+    Run(config, resumed, *fsdp, "--max_steps", "3", processes=2).finish()
+    Run(config, left, *fsdp, "--max_steps", "3", processes=2).finish()
+    Run(config, resumed, *fsdp, processes=2).finish()
+    Run(config, left, "--per_device_train_batch_size", "8").finish()
+    expected = read_curve(plain)
+    for out in (sharded, checkpointed, resumed, left):
+        for first, second in zip([each for each in expected if "train/loss" in each], read_losses(out), strict=True):
+            assert first["train/loss"] == pytest.approx(second["train/loss"], abs=1e-5)
+        assert find_gap(plain, out) < 1e-5
+    assert find_gap(sharded, resumed) == 0  # bit-exactly
+    metrics = [[each for each in read_curve(out) if "validation/mad" in each] for out in (plain, sharded)]
+    assert len(metrics[0]) == 2
+    for first, second in zip(*metrics, strict=True):
+        assert first["validation/mad"] == pytest.approx(second["validation/mad"], abs=1e-5)
+
+
+def read_losses(out):
+    return [each for each in read_curve(out) if "train/loss" in each]
+
+
+@pytest.mark.usefixtures("new_accelerator")
+def test_fsdp_refuses_one_process_and_averaged_weights(tmp_path, capsys):
+    config = write_config(tmp_path)
+    words = [str(config), "--output_dir", str(tmp_path / "out"), "--fsdp", "true"]
+    for flags, told in (
+        ([], r"fsdp requires several processes, got 1"),
+        (["--ema_decay", "0.9"], r"ema_decay must be 0 with fsdp, got 0\.9"),
+    ):
+        assert main([*words, *flags]) == 1
+        assert re.search(told, capsys.readouterr().err)
