@@ -16,16 +16,17 @@ except ImportError:
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
 FOREGROUND_METHODS = ("multiscale", "pymatting")
-ALPHA_TOLERANCE = 0.1
-_REGULARIZATION = 1e-3
+ALPHA_TOLERANCE = 0.05
+_REGULARIZATION = 0.1
 _RELIABILITY = 1e-2  # weight of invisible pixels in the local means of a layer, so that colors spread into them
 _NOISE = 2e-4  # variance of three channels that 8-bit images have anyway
 _DEAD_ZONE = 0.05  # smaller differences of alpha are texture, from twice as much they count in full
 _WHOLE_SIZE = 256  # longest side of the scales that are processed at once
 _STORED_SIZE = 2048  # longest side of the finest scale whose layers are kept
 _TILE = 128
-_HALO = 2  # the reach of _ITERATIONS local means
-_ITERATIONS = 2
+_STEP = 16
+_HALO = 4  # the reach of _ITERATIONS local means
+_ITERATIONS = 4
 _OPAQUE, _INVISIBLE = 1 - 1 / 512, 0.01
 _EDGE = 0.03  # longest distance of the edge of alpha from that of the object, by the longest side
 _OFF_LINE = 20  # how fast trust falls with the squared distance of a pixel from the line of colors
@@ -243,10 +244,12 @@ def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
     sides = [_WHOLE_SIZE]
     while 4 * sides[-1] <= min(longest - 1, _STORED_SIZE):
         sides.append(4 * sides[-1])
-    return [
-        *((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides),
-        full,
-    ]
+    return [*(tuple(_scale_side(length, side / longest) for length in full) for side in sides), full]
+
+
+def _scale_side(length: int, scale: float) -> int:
+    """Return a scaled length, rounded to one that can be halved several times, which is fastest to resize."""
+    return max(1, round(length * scale)) if length * scale < _STEP else _STEP * round(length * scale / _STEP)
 
 
 def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -261,20 +264,19 @@ def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: fl
         Array of shape `(7, height, width)`, the colors of the foreground, those of the background and the trust in the
         line between them; and the corrected opacity.
     """
-    height, width = opacity.shape
     trust = np.zeros_like(opacity)
     if alpha_tolerance > 0:
         sure_layers, trust = _find_sure_layers(pixels, opacity, alpha_tolerance)
         opacity = _correct_opacity(pixels, opacity, sure_layers, trust)
+    levels = [np.concatenate([pixels, opacity[None]])]
+    while max(levels[-1].shape[1:]) > 1:
+        size = tuple(max(1, side // 2) for side in levels[-1].shape[1:])
+        levels.append(_resize(levels[-1], size, "area"))
     layers = np.tile(pixels.mean((1, 2)), 2)[:, None, None]
-    for level in range((max(height, width) - 1).bit_length(), -1, -1):
-        size = max(1, height >> level), max(1, width >> level)
-        layers = _explain(
-            _resize(pixels, size, "area"),
-            _resize(opacity[None], size, "area")[0],
-            _resize(layers, size, "bilinear"),
-            iterations=10 if max(size) <= 32 else _ITERATIONS,
-        )
+    for level in reversed(levels):
+        size = level.shape[1:]
+        iterations = 10 if max(size) <= 32 else _ITERATIONS
+        layers = _explain(level[:3], level[3], _resize(layers, size, "bilinear"), iterations)
     return np.concatenate([layers, trust[None]]), opacity
 
 
@@ -456,7 +458,10 @@ def _erode(mask: np.ndarray) -> np.ndarray:
 def _blur(planes: np.ndarray) -> np.ndarray:
     """Return the mean over 3 x 3 pixels; how the border counts cancels in a weighted mean."""
     if cv2 is not None:
-        return np.stack([cv2.blur(each, (3, 3)) for each in planes])
+        blurred = np.empty_like(planes)
+        for plane, target in zip(planes, blurred, strict=True):
+            cv2.blur(plane, (3, 3), dst=target)
+        return blurred
     return _apply(nn.functional.avg_pool2d, planes, 3, stride=1, padding=1)
 
 
@@ -475,6 +480,8 @@ def _resize(planes: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
 def _average_axis(planes: np.ndarray, axis: int, length: int) -> np.ndarray:
     """Shrink an axis to a length, each output the mean over its share of the inputs."""
     planes = np.moveaxis(planes, axis, -1)
+    if planes.shape[-1] == 2 * length:
+        return np.ascontiguousarray(np.moveaxis((planes[..., ::2] + planes[..., 1::2]) * 0.5, -1, axis))
     sums = np.zeros((*planes.shape[:-1], planes.shape[-1] + 1))
     np.cumsum(planes, axis=-1, out=sums[..., 1:])
     edges = np.linspace(0, planes.shape[-1], length + 1)

@@ -292,7 +292,7 @@ def run_jobs(
             batch = jobs[start : start + batch_size]
             for job, outcome in zip(batch, predict(batch, pipe, prompts, cutout), strict=True):
                 if error := write_results(job, outcome, render):
-                    failures[job.name] = name_options(str(error) or type(error).__name__, prompts)
+                    failures[job.name] = name_options(describe(error), prompts)
             progress.advance(task, len(batch))
     return failures
 
@@ -306,13 +306,22 @@ def write_results(
     try:
         for path, result in zip(job.targets, outcome, strict=True):
             data = encode_image(render(result), path)
-            if path is None:
-                write_standard_output(data)
-            else:
-                write_bytes(path, data)
+            try:
+                write_standard_output(data) if path is None else write_bytes(path, data)
+            except OSError as error:  # which names a temporary file, or none
+                target = "Standard output" if path is None else path
+                return OSError(f"{target} cannot be written: {error.strerror or error}.")
     except Exception as error:
         return error
     return None
+
+
+def describe(error: Exception) -> str:
+    """Return the message of an error on one line; for a lack of memory libraries have one of their own each, or none."""
+    message = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or re.search(r"out of memory|(allocate|not enough|insufficient) memory", message, re.I):
+        return "out of memory."
+    return message
 
 
 def predict(

@@ -1,14 +1,18 @@
 """`fclm matte` on real files: what is written where, and what happens to bad ones."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import find_memory
 from photo_files import make_photo, serve, write_awkward_photos, write_truncated
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
@@ -411,6 +415,69 @@ def test_failed_writes_leave_nothing(photo: Path, tmp_path: Path, monkeypatch: p
             assert problem in run(photo, "-o", out, code=1)
     assert list_files(tmp_path) == ["out.png", "photo.jpg"]
     assert out.read_bytes() == b"the old one"
+
+
+@contextlib.contextmanager
+def limit(kind: int, value: int) -> Iterator[None]:
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_a_file_system_that_takes_no_more(tmp_path: Path) -> None:
+    """The limit on the size of a file fails where a full disk does: in the middle of writing."""
+    for name, size in (("a.png", (40, 30)), ("big.png", (400, 400)), ("c.png", (40, 30))):
+        Image.effect_noise(size, 64).save(tmp_path / name)
+    out = tmp_path / "out"
+    with limit(resource.RLIMIT_FSIZE, 20_000):
+        output = run(tmp_path, "-o", out, code=1)
+    assert f"big.png: {out / 'big.png'} cannot be written: File too large. 2 done, 0 skipped, 1 failed." in output
+    assert list_files(out) == ["a.png", "c.png"]
+    for name in ("a.png", "c.png"):
+        assert Image.open(out / name).size == (40, 30)
+    assert "1 done, 2 skipped, 0 failed." in run(tmp_path, "-o", out, "--skip-existing")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_device_behind_standard_output(photo: Path, capfd: pytest.CaptureFixture) -> None:
+    script = """
+import sys
+from fclm_hf.cli.matte import encode_image, write_results
+from fclm_hf.cli.matte_jobs import Job
+from PIL import Image
+error = write_results(Job("photo.jpg", [None]), [{}], lambda result: Image.new("RGB", (9, 9)))
+print(error, file=sys.stderr)
+"""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == "Standard output cannot be written: No space left on device.\n"
+    assert done.returncode == 0
+
+
+def test_out_of_memory(photo: Path, tmp_path: Path) -> None:
+    """An image that needs more memory than there is fails by itself; the next one is done."""
+    Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png")
+    with limit(resource.RLIMIT_AS, find_memory() + 150_000_000):
+        output = run(tmp_path, "-o", tmp_path / "out", code=1)
+    assert "large.png: out of memory. 1 done, 0 skipped, 1 failed." in output
+    assert list_files(tmp_path / "out") == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ValueError("image 0 cannot be decoded: Unable to allocate 9 GiB: not enough memory"),
+    ],
+)
+def test_libraries_agree_about_memory(error: Exception) -> None:
+    assert cli.describe(error) == "out of memory."
+    assert cli.describe(ValueError("no memory of it")) == "no memory of it"
 
 
 def test_killed_writes_leave_no_partial_file(tmp_path: Path) -> None:
