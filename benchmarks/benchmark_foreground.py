@@ -4,14 +4,15 @@
     python benchmarks/benchmark_foreground.py --data DIR [--cutouts DIR] [--rounds 5]
 
 DIR/alphamatting holds photos with true alphas, laid out as `research/real_photos.py` describes. Their true foreground
-colors are not known, so that pymatting's estimate stands for them, which favors pymatting: each photo is recomposed from
-it and its alpha over the next photo of the folder. DIR of `--cutouts` holds RGBA images, whose colors are the true ones.
+colors are not known, so that pymatting's estimate stands for them, which favors pymatting: each photo is recomposed
+from it and its alpha over the next photo of the folder. DIR of `--cutouts` holds RGBA images, whose colors are the true
+ones.
 
-The first table has the mean error of the colors with the true alpha, times alpha, which is the error of recomposing over
-any background, in levels of 255, where the alpha is partial, and the CPU seconds of one thread, medians of rounds in
-which the two take turns. The second one has the error, over one more photo, of cutouts with the alpha that the embedded
-checkpoint finds by the box: with the colors of the photo as they are, with pymatting's, and with those of this package.
-Its "near" columns leave out pixels whose alpha is wrong by more than 0.25, which no color mends.
+The first table has the mean error of the colors with the true alpha, times alpha, which is the error of recomposing
+over any background, in levels of 255, where the alpha is partial, and the CPU seconds of one thread, medians of rounds
+in which the two take turns. The second one has the error, over one more photo, of cutouts with the alpha that the
+embedded checkpoint finds by the box: with the colors of the photo as they are, with pymatting's, and with those of this
+package. Its "near" columns leave out pixels whose alpha is wrong by more than 0.25, which no color mends.
 """
 
 import argparse

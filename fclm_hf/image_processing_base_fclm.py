@@ -388,7 +388,11 @@ def _check_numbers(name: str, value: Any) -> None:
         return
     numbers = value if isinstance(value, (list, tuple)) else [value]
     least, kind = (1e-6, "a positive, finite number") if name == "image_std" else (-1e6, "a finite number")
-    if not all(map(_is_real, numbers)) or len(numbers) not in (1, 3, 4) or not all(least <= each <= 1e6 for each in numbers):
+    if (
+        not all(map(_is_real, numbers))
+        or len(numbers) not in (1, 3, 4)
+        or not all(least <= each <= 1e6 for each in numbers)
+    ):
         raise ValueError(f"{name} must be {kind}, or one for each channel, got {value!r}.")
 
 

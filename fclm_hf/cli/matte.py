@@ -21,6 +21,7 @@ from .streams import read_standard_input, write_standard_output
 if TYPE_CHECKING:
     from PIL import Image
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|(allocate|not enough|insufficient) memory", re.IGNORECASE)
 COORDINATES = {"--box": ("X0", "Y0", "X1", "Y1"), "--point": ("X", "Y"), "--negative-point": ("X", "Y")}
 
 
@@ -317,9 +318,9 @@ def write_results(
 
 
 def describe(error: Exception) -> str:
-    """Return the message of an error on one line; for a lack of memory libraries have one of their own each, or none."""
+    """Return the message of an error; each library has one of its own, or none, where memory runs out."""
     message = str(error) or type(error).__name__
-    if isinstance(error, MemoryError) or re.search(r"out of memory|(allocate|not enough|insufficient) memory", message, re.I):
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
         return "out of memory."
     return message
 

@@ -442,7 +442,7 @@ def test_a_file_system_that_takes_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_device_behind_standard_output(photo: Path, capfd: pytest.CaptureFixture) -> None:
+def test_a_full_device_behind_standard_output() -> None:
     script = """
 import sys
 from fclm_hf.cli.matte import encode_image, write_results
@@ -452,7 +452,9 @@ error = write_results(Job("photo.jpg", [None]), [{}], lambda result: Image.new("
 print(error, file=sys.stderr)
 """
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
     assert done.stderr == "Standard output cannot be written: No space left on device.\n"
     assert done.returncode == 0
 
