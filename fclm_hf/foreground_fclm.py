@@ -25,8 +25,10 @@ _WHOLE_SIZE = 256  # longest side of the scales that are processed at once
 _STORED_SIZE = 2048  # longest side of the finest scale whose layers are kept
 _TILE = 128
 _STEP = 16
-_HALO = 4  # the reach of _ITERATIONS local means
-_ITERATIONS = 4
+_HALO = 3  # the reach of _ITERATIONS local means
+_ITERATIONS = 3
+_COARSE_ITERATIONS = 5  # of the scales that are processed at once, and twice as many of the coarsest ones
+_COARSEST = 64
 _OPAQUE, _INVISIBLE = 1 - 1 / 512, 0.01
 _EDGE = 0.03  # longest distance of the edge of alpha from that of the object, by the longest side
 _OFF_LINE = 20  # how fast trust falls with the squared distance of a pixel from the line of colors
@@ -275,7 +277,7 @@ def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: fl
     layers = np.tile(pixels.mean((1, 2)), 2)[:, None, None]
     for level in reversed(levels):
         size = level.shape[1:]
-        iterations = 10 if max(size) <= 32 else _ITERATIONS
+        iterations = _COARSE_ITERATIONS * (1 + (max(size) <= _COARSEST))
         layers = _explain(level[:3], level[3], _resize(layers, size, "bilinear"), iterations)
     return np.concatenate([layers, trust[None]]), opacity
 

@@ -4,10 +4,12 @@ import importlib.util
 import subprocess
 import sys
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from paths import PHOTOS
 from PIL import Image, ImageDraw, ImageFilter
 
 from fclm_hf import foreground_fclm
@@ -33,7 +35,7 @@ def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
     return (np.stack([shade + 0.25, shade, 0.6 - shade / 2], axis=-1) * 255).round().astype(np.uint8), alpha
 
 
-def composite(colors: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+def composite(colors: np.ndarray, alpha: np.ndarray, background: Any) -> np.ndarray:
     opacity = alpha[..., None]
     return (opacity * colors + (1 - opacity) * np.array(background)).round().astype(np.uint8)
 
@@ -188,6 +190,50 @@ def test_refined_alpha_is_nearer_to_the_truth(size: int, error: float) -> None:
         for each in (given, refined)
     )
     assert after < before / 2
+
+
+def make_photo_pair(object_name: str, background_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photo's texture behind a ragged, soft edge, over another photo: composite, colors and alpha of the object."""
+    colors, behind = (
+        np.asarray(Image.open(PHOTOS / name).convert("RGB").resize((320, 240)))
+        for name in (object_name, background_name)
+    )
+    rows, columns = np.mgrid[:240, :320]
+    rng = np.random.default_rng(0)
+    ragged = np.asarray(Image.fromarray(rng.normal(size=(80, 107)).astype(np.float32)).resize((320, 240)))
+    alpha = np.clip((90 - np.hypot(rows - 120, columns - 160)) / 16 + 0.5 * ragged, 0, 1)
+    return composite(colors, alpha, behind), colors, alpha
+
+
+PAIRS = [("cat.jpg", "coffee.jpg"), ("astronaut.jpg", "cat.jpg"), ("coffee.jpg", "astronaut.jpg")]
+
+
+@pytest.mark.parametrize("names", PAIRS)
+def test_less_halo_on_real_photos(names: tuple[str, str]) -> None:
+    photo, colors, alpha = make_photo_pair(*names)
+    with_photo = measure_recomposition_error(photo, colors, alpha)
+    own = measure_recomposition_error(estimate_foreground(photo, alpha), colors, alpha)
+    assert own < with_photo / 2
+    if importlib.util.find_spec("pymatting"):
+        theirs = estimate_foreground(photo, alpha, method="pymatting")
+        assert own <= 1.05 * measure_recomposition_error(theirs, colors, alpha)
+
+
+@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("error", [0.1, 0.2])
+def test_less_halo_on_real_photos_with_a_wrong_alpha(names: tuple[str, str], error: float) -> None:
+    """Errors of alpha that vary slowly along the edge; no color mends what they show of the object itself."""
+    photo, colors, alpha = make_photo_pair(*names)
+    rng = np.random.default_rng(1)
+    drift = np.asarray(Image.fromarray(rng.normal(size=(10, 13)).astype(np.float32)).resize((320, 240)))
+    edge = (alpha > 0) & (alpha < 1)
+    wrong = np.clip(alpha + error * edge * drift / drift.std(), 0, 1)
+    truth = composite(colors, alpha, MAGENTA).astype(int)
+    with_photo, own = (
+        np.abs(composite(each, wrong, MAGENTA) - truth)[edge].mean()
+        for each in (photo, np.asarray(make_cutout(photo, wrong))[..., :3])
+    )
+    assert own < 0.8 * with_photo
 
 
 def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,12 +364,13 @@ def name_options(message: str, prompts: dict[str, Any]) -> str:
             option = "--point" if labels[number] else "--negative-point"
             values = [prompts["input_points"][0][number]]
         else:
-            option, values = {"text": "--text", "input_boxes": "--box"}[argument], [prompts[argument][index]]
+            option = {"text": "--text", "input_boxes": "--box", "input_masks": "--mask"}[argument]
+            values = [prompts[argument][index]]
         shown = " ".join(f"{each:g}" if isinstance(each, float) else repr(each) for each in flatten(values))
         return f"{option} {shown}"
 
     return re.sub(
-        r"(?P<argument>text|input_(?:points|labels|boxes))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
+        r"(?P<argument>text|input_(?:points|labels|boxes|masks))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
         r"(?:, point (?P<point>\d+),)?",
         name_option,
         message,

@@ -522,4 +522,6 @@ def test_masks_reach_the_pipeline(photo: Path, tmp_path: Path) -> None:
     assert (alpha[trimap != 128] == trimap[trimap != 128]).all()
     trimap = trimap[:20]
     Image.fromarray(trimap).save(tmp_path / "small.png")
-    assert "input_masks" in run(photo, "--mask", tmp_path / "small.png", "-o", tmp_path / "out.png", code=1)
+    output = run(photo, "--mask", tmp_path / "small.png", "-o", tmp_path / "out.png", code=1)
+    assert f"--mask '{tmp_path / 'small.png'}' must have the shape" in output
+    assert "input_masks" not in output
