@@ -368,14 +368,25 @@ def _refine(layers: np.ndarray, image: Any, alpha: np.ndarray, is_planes: bool =
                 tile = (tile @ columns[1].T).reshape(len(layers), stop - start, -1)
             if has_trust:
                 opacity = _correct_opacity(pixels, opacity, tile, tile[6])
-            if ((opacity > _INVISIBLE) & (opacity < 1)).any():
-                tile[:6] = _explain(pixels, opacity, tile[:6])
+            if near := _find_partial(opacity):
+                colors = (slice(6), *near)
+                tile[colors] = _explain(pixels[(slice(None), *near)], opacity[near], tile[colors])
             inner = slice(top - start, bottom - start), slice(left - first, right - first)
             yield (
                 slice(top, bottom),
                 slice(left, right),
                 *(each[..., inner[0], inner[1]] for each in (tile, pixels, opacity)),
             )
+
+
+def _find_partial(opacity: np.ndarray) -> tuple[slice, slice] | None:
+    """Return the rows and columns of partly transparent pixels and of what reaches them; None if there are none."""
+    partial = (opacity > _INVISIBLE) & (opacity < 1)
+    places = [np.flatnonzero(partial.any(axis)) for axis in (1, 0)]
+    if not len(places[0]):
+        return None
+    rows, columns = (slice(max(each[0] - _HALO, 0), each[-1] + _HALO + 1) for each in places)
+    return rows, columns
 
 
 def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, opacity: np.ndarray) -> None:

@@ -385,7 +385,8 @@ def flatten(value: Any) -> list[Any]:
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
     """Print errors in red on standard error, then the files that were written or, for many images, their number."""
     for name, problem in failures.items():
-        typer.secho(problem if name in problem else f"{name}: {problem}", fg="red", err=True)
+        is_named = name in problem or repr(name)[1:-1] in problem  # the latter has backslashes and quotes escaped
+        typer.secho(problem if is_named else f"{name}: {problem}", fg="red", err=True)
     done = [job for job in waiting if job.name not in failures]
     if len(jobs) == 1:
         for path in (path for job in done for path in job.targets if path is not None):

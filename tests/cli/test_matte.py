@@ -354,6 +354,8 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         ([tmp_path / "same.png", "-o", tmp_path], "would be overwritten"),
         ([tmp_path / "same.png", "-o", tmp_path / "same.png"], "would be overwritten"),
         ([tmp_path / "empty", "-o", tmp_path / "out"], "No image found in"),
+        ([photo, "", "-o", tmp_path / "out"], "IMAGE must not be empty."),
+        ([photo, "-o", ""], "-o must not be empty."),
         ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         (["--box", 1, 2, 3, photo, "-o", "o"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         ([photo, "-o", "o", "--box", "1,2,3"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1,2,3."),
@@ -391,6 +393,11 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         output = run(name, "-o", tmp_path / "o.png", code=1)
         assert f"The image file '{name}' does not exist." in output
         assert output.count(str(name)) == 1
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("photos\\cat.jpg", 'it\'s "it".jpg', tmp_path / "loop"):
+        output = run(name, "-o", tmp_path / "o.png", code=1)
+        assert output == f"fclm-lite on cpu The image file {str(name)!r} does not exist."
+    (tmp_path / "loop").unlink()
     assert list_files(tmp_path) == before
 
 
