@@ -219,7 +219,7 @@ def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[
         return _read_path(text, max_bytes)
     scheme = text[:5].lower()
     if scheme == "file:":
-        return _read_path(_find_local_path(text, name), max_bytes)
+        return _read_path(find_local_path(text, name), max_bytes)
     payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
     if scheme == "data:":
         header, separator, payload = text.partition(",")
@@ -235,7 +235,7 @@ def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[
     return BytesIO(data), f"{name} (not a file, but base64 text: {shown!r})"
 
 
-def _find_local_path(url: str, name: str) -> str:
+def find_local_path(url: str, name: str) -> str:
     """Return the path of a file:// URL; raise ValueError if it is on another machine."""
     parts = urlsplit(url)
     if parts.netloc.lower() not in ("", "localhost"):

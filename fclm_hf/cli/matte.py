@@ -140,7 +140,11 @@ def matte(
         raise typer.BadParameter("--alpha and --background are mutually exclusive.")
     prompts, objects = collect_prompts(text, box, point, negative_point, mask)
     formats = OPAQUE_FORMATS if alpha or background is not None else TRANSPARENT_FORMATS
-    jobs = plan_jobs(images, out, objects, formats)
+    try:
+        jobs = plan_jobs(images, out, objects, formats)
+    except OSError as error:  # of a name that is too long, or in a folder that must not be read
+        name = str(error.filename)
+        raise typer.BadParameter(f"{name if len(name) < 80 else f'{name[:77]}...'}: {error.strerror}.") from error
     render = make_renderer(alpha, background)
     waiting = [job for job in jobs if not (skip_existing and job.is_done())]
     waiting = [replace(job, data=read_standard_input()) if job.source == STANDARD_STREAM else job for job in waiting]

@@ -137,7 +137,14 @@ def is_url(image: str) -> bool:
 
 
 def expand_pattern(image: str) -> list[str]:
-    """Return the matches of a pattern that no shell has expanded, or else `image` itself."""
+    """Return the matches of a pattern that no shell has expanded, the path of a file URL, or else `image` itself."""
+    if image[:5].lower() == "file:" and not Path(image).exists():
+        from ..image_loading_fclm import find_local_path
+
+        try:
+            return [find_local_path(image, "IMAGE")]
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
     if is_url(image) or not glob.has_magic(image) or Path(image).exists():
         return [image]
     return sorted(glob.glob(image, recursive=True)) or [image]  # noqa: PTH207 - Path.glob takes no absolute patterns

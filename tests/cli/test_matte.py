@@ -289,6 +289,12 @@ def test_matte_and_background(photo: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(Image.open(tmp_path / name)), expected, atol=1.5)
 
 
+def test_file_urls(tmp_path: Path) -> None:
+    make_photo().save(tmp_path / "a photo.jpg")
+    run((tmp_path / "a photo.jpg").as_uri(), "-o", tmp_path / "out")
+    assert list_files(tmp_path) == ["a photo.jpg", "out/a photo.png"]
+
+
 def test_patterns_that_no_shell_expanded(tmp_path: Path) -> None:
     for name in ("in/a.png", "in/deep/b.png", "in/c.jpg", "in/[d].png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -356,6 +362,9 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         ([tmp_path / "empty", "-o", tmp_path / "out"], "No image found in"),
         ([photo, "", "-o", tmp_path / "out"], "IMAGE must not be empty."),
         ([photo, "-o", ""], "-o must not be empty."),
+        ([photo, "-o", "x" * 300 + ".png"], "xxx...: File name too long."),
+        (["x" * 300 + ".jpg", "-o", "o"], "xxx...: File name too long."),
+        (["file://elsewhere/x.jpg", "-o", "o"], "IMAGE: a file URL must be that of a local file"),
         ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         (["--box", 1, 2, 3, photo, "-o", "o"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         ([photo, "-o", "o", "--box", "1,2,3"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1,2,3."),
