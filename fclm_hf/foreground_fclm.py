@@ -8,6 +8,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from .image_loading_fclm import open_image
+from .image_utils_fclm import convert_to_image, split_transparency
+
 
 try:  # twice as fast as torch, but not installed for everyone who loads this file from the Hub
     import cv2
@@ -15,6 +18,7 @@ except ImportError:
     cv2 = None
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
+_PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV")
 FOREGROUND_METHODS = ("multiscale", "pymatting")
 ALPHA_TOLERANCE = 0.05
 _REGULARIZATION = 0.1
@@ -55,8 +59,10 @@ def estimate_foreground(
     tells more than alpha does and replaces it in the estimate.
 
     Args:
-        image: PIL image, or array of shape `(height, width, 3)`; uint8 in [0, 255] or float in [0, 1].
-        alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
+        image: PIL image of any mode, whose EXIF rotation is applied, or array of shape `(height, width, 3)`; uint8 in
+            [0, 255] or float in [0, 1].
+        alpha: PIL image, array or tensor of the shape of the upright image, `(height, width)`; uint8 in [0, 255] or
+            float in [0, 1].
         method: "multiscale" for the estimator of this package, "pymatting" for `estimate_foreground_ml` of pymatting,
             which must be installed, and which takes alpha as exact. Importing pymatting compiles code, writes it to a
             cache and changes the number of threads.
@@ -79,7 +85,7 @@ def estimate_foreground(
         >>> bool(estimate_foreground(image, alpha)[4, 4].min() > 0.9)
         True
     """
-    image = image if isinstance(image, Image.Image) else np.asarray(image)
+    image = _open(image)
     opacity = _as_array(alpha)
     _check(image, opacity)
     size = opacity.shape
@@ -99,7 +105,7 @@ def make_cutout(
     """Return the foreground of an image as an RGBA image without colors of the background.
 
     Args:
-        image: See [`estimate_foreground`]. The color profile of a PIL image is kept, and where it is transparent, the
+        image: See [`estimate_foreground`]. The profile of an RGB image is kept, and where it is transparent, the
             cutout is at least as transparent, with the colors of the visible part.
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
         method: See [`estimate_foreground`].
@@ -112,7 +118,7 @@ def make_cutout(
         ValueError: If the shapes do not match, or values are out of range.
         ImportError: If the method is "pymatting" and pymatting is not installed.
     """
-    image = image if isinstance(image, Image.Image) else np.asarray(image)
+    image = _open(image)
     opacity = _as_array(alpha)
     _check(image, opacity)
     colors, levels, visible_alpha = image, _as_bytes(opacity), opacity
@@ -124,9 +130,18 @@ def make_cutout(
     refined = pixels[..., 3] if refine_alpha else None
     _write_foreground(pixels[..., :3], colors, _as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
-    if isinstance(image, Image.Image) and image.info.get("icc_profile"):
-        cutout.info["icc_profile"] = image.info["icc_profile"]
+    profile = image.info.get("icc_profile") if isinstance(image, Image.Image) else None
+    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
+        cutout.info["icc_profile"] = profile
     return cutout
+
+
+def _open(image: Any) -> Image.Image | np.ndarray:
+    """Return an image upright and decoded, of a mode of which strips convert to RGB; or an array."""
+    if not isinstance(image, Image.Image):
+        return np.asarray(image)
+    image = open_image(image)
+    return image if image.mode in _PLAIN_MODES else convert_to_image(*split_transparency(image))
 
 
 def _read_visible_part(image: Image.Image, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

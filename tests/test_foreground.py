@@ -4,16 +4,18 @@ import importlib.util
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from paths import PHOTOS
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageCms, ImageDraw, ImageFilter
 
 from fclm_hf import foreground_fclm
 from fclm_hf.foreground_fclm import estimate_foreground, make_cutout
+from fclm_hf.image_utils_fclm import load_image
 
 
 needs_pymatting = pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there")
@@ -190,6 +192,53 @@ def test_refined_alpha_is_nearer_to_the_truth(size: int, error: float) -> None:
         for each in (given, refined)
     )
     assert after < before / 2
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_rotated_photos_are_turned_upright(orientation: int, tmp_path: Path) -> None:
+    """As by the pipeline, which the alpha comes from; one that is upside down would not even have another size."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    rng = np.random.default_rng(0)
+    stored = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    stored.save(tmp_path / "photo.png", exif=exif)
+    upright = stored.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation])
+    cutout = np.asarray(make_cutout(Image.open(tmp_path / "photo.png"), np.ones((upright.height, upright.width))))
+    np.testing.assert_array_equal(cutout[..., :3], np.asarray(upright))
+
+
+MODES = ["1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F", "La", "RGBa", "LAB"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_colors_of_every_mode(mode: str) -> None:
+    """Where the alpha is 1, they are those of the image as the model sees it."""
+    levels = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (4, 1))
+    gray = Image.fromarray(levels)
+    if mode in ("I", "I;16", "F"):
+        image = Image.fromarray(
+            {"I": levels * np.int32(257), "I;16": levels * np.uint16(257), "F": levels / np.float32(255)}[mode]
+        )
+    elif mode == "LAB":
+        image = ImageCms.profileToProfile(
+            gray.convert("RGB"), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
+    else:
+        image = {"PA": gray.convert("P"), "La": gray.convert("LA"), "RGBa": gray.convert("RGBA")}.get(
+            mode, gray
+        ).convert(mode)
+    assert image.mode == mode
+    cutout = np.asarray(make_cutout(image, np.ones(levels.shape)))
+    np.testing.assert_array_equal(cutout[..., 3], 255)
+    np.testing.assert_array_equal(cutout[..., :3], np.asarray(load_image(image)))
+
+
+def test_only_profiles_of_rgb_images_are_kept() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for mode, kept in (("RGB", True), ("CMYK", False)):
+        image = Image.new(mode, (4, 3))
+        image.info["icc_profile"] = profile if kept else profile.replace(b"RGB ", b"CMYK")
+        assert ("icc_profile" in make_cutout(image, np.ones((3, 4))).info) == kept
 
 
 def make_photo_pair(object_name: str, background_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
