@@ -188,7 +188,7 @@ class OnnxFCLMForImageMatting:
         from ..configuration_fclm import FCLMConfig
 
         config = FCLMConfig.from_pretrained(self._find_config().parent)
-        config.refinement_size = None  # a second look needs another encoder size, which is fixed in the graphs
+        config.refinement_size = config.tile_size = None  # they need other encoder sizes, which are fixed in the graphs
         return config
 
     @property
