@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,9 @@ def matte(
         str | None, typer.Option(help="cpu, cuda:0, mps, ... Defaults to the first GPU, or else the CPU.")
     ] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the model.")] = DType.float32,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pixels of an image. Defaults to 256 * 1024 * 1024.")
+    ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Skip images whose output files exist.")
     ] = False,
@@ -154,7 +158,7 @@ def matte(
         check_device(device)
         pipe = load_pipeline(model, device, dtype.value)
         typer.echo(f"{model or 'fclm-lite'} on {pipe.device}", err=True)
-        failures = run_jobs(waiting, pipe, prompts, render, batch_size, not alpha)
+        failures = run_jobs(waiting, partial(pipe, max_pixels=max_pixels), prompts, render, batch_size, not alpha)
     report(jobs, waiting, failures)
     if failures:
         raise typer.Exit(1)
@@ -373,6 +377,7 @@ def name_options(message: str, prompts: dict[str, Any]) -> str:
         shown = " ".join(f"{each:g}" if isinstance(each, float) else repr(each) for each in flatten(values))
         return f"{option} {shown}"
 
+    message = message.replace("max_pixels, or PIL.Image.MAX_IMAGE_PIXELS,", "--max-pixels")
     return re.sub(
         r"(?P<argument>text|input_(?:points|labels|boxes|masks))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
         r"(?:, point (?P<point>\d+),)?",

@@ -398,6 +398,8 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         assert problem in output
         assert "input_" not in output
         assert output.count(name) == 1
+    output = run(photo, "-o", tmp_path / "o.png", "--max-pixels", 1999, code=1)
+    assert output.endswith("50 x 40 exceeds the limit of 1999. Raise --max-pixels if you trust its source.")
     for name in (tmp_path / "none.jpg", "catt"):  # the latter would be base64
         output = run(name, "-o", tmp_path / "o.png", code=1)
         assert f"The image file '{name}' does not exist." in output
