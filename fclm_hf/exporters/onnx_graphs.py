@@ -31,9 +31,10 @@ DIMENSIONS = {  # names of dynamic dimensions; those of the maps follow from the
     "detail_basis": {0: "batch_size", 2: "padded_height_2", 3: "padded_width_2"},
     "detail_map_4": {0: "batch_size", 2: "padded_height_4", 3: "padded_width_4"},
     "detail_map_8": {0: "batch_size", 2: "padded_height_8", 3: "padded_width_8"},
-    "coarse_map": {0: "batch_size"},
-    "fine_map": {0: "batch_size"},
-    "semantic_map": {0: "batch_size"},
+    "coarse_map": {0: "batch_size", 2: "coarse_height", 3: "coarse_width"},
+    "fine_map": {0: "batch_size", 2: "fine_height", 3: "fine_width"},
+    "semantic_map": {0: "batch_size", 2: "map_height", 3: "map_width"},
+    "encoder_size": {},
 }
 
 
@@ -82,7 +83,8 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def name_dimensions(graph: onnx.GraphProto) -> None:
     """Name the dynamic dimensions of inputs and outputs; those of the exporter are symbols such as s12."""
     for value in (*graph.input, *graph.output):
-        names = DIMENSIONS[value.name.removeprefix("masked_")]
+        name = value.name.removeprefix("masked_")
+        names = DIMENSIONS["detail_basis" if name.startswith("detail_basis") else name]
         for index, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.HasField("dim_param") and index in names:
                 dimension.dim_param = names[index]

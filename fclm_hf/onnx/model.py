@@ -188,7 +188,8 @@ class OnnxFCLMForImageMatting:
         from ..configuration_fclm import FCLMConfig
 
         config = FCLMConfig.from_pretrained(self._find_config().parent)
-        config.refinement_size = None  # a second look needs another encoder size, which is fixed in the graphs
+        if not self._takes_encoder_size:  # of an older export
+            config.refinement_size = None
         return config
 
     @property
@@ -216,7 +217,7 @@ class OnnxFCLMForImageMatting:
         return False
 
     def get_image_embeddings(
-        self, pixel_values: np.ndarray, pixel_mask: np.ndarray | None = None
+        self, pixel_values: np.ndarray, pixel_mask: np.ndarray | None = None, encoder_size: int | None = None
     ) -> OnnxImageEmbeddings:
         """Encode images once; pass the result as `image_embeddings` for any number of prompts.
 
@@ -224,19 +225,26 @@ class OnnxFCLMForImageMatting:
             pixel_values: Normalized images of shape (batch_size, 3, height, width), padded at the bottom and right.
             pixel_mask: Mask of shape (batch_size, height, width), 1 on the image and 0 on padding; None for images
                 without padding.
+            encoder_size: Side of the encoder input. Defaults to `config.encoder_size`; others are for models with
+                `config.refinement_size`.
 
         Returns:
             The embeddings.
 
         Raises:
-            ValueError: If an argument has the wrong shape.
+            ValueError: If an argument has the wrong shape, or the encoder input another size than the graphs take.
         """
         is_tensor = _is_tensor(pixel_values)
         pixels = np.ascontiguousarray(_to_array(pixel_values), np.float32)
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixel_values must have shape (batch_size, 3, height, width), got {pixels.shape}.")
         image_sizes = _find_image_sizes(pixels.shape, _to_array(pixel_mask))
-        outputs = self._run(IMAGE_ENCODER, {"pixel_values": pixels, "image_sizes": image_sizes})
+        feeds = {"pixel_values": pixels, "image_sizes": image_sizes}
+        default = self._fields["encoder_size"]
+        if encoder_size not in (None, default) and not self._takes_encoder_size:
+            raise ValueError(f"encoder_size must be {default}, which is fixed in these graphs, got {encoder_size}.")
+        feeds["encoder_size"] = np.array(encoder_size or default)
+        outputs = self._run(IMAGE_ENCODER, feeds)
         outputs["image_sizes"] = image_sizes
         return OnnxImageEmbeddings(**(_to_tensors(outputs) if is_tensor else outputs))
 
@@ -374,6 +382,11 @@ class OnnxFCLMForImageMatting:
         return text_embeds.reshape(*lead, -1), mask.reshape(*lead, -1)
 
     @cached_property
+    def _takes_encoder_size(self) -> bool:
+        """Whether the size of the encoder input is dynamic, for a second look."""
+        return any(each.name == "encoder_size" for each in self._get_session(IMAGE_ENCODER).get_inputs())
+
+    @cached_property
     def _projection_dim(self) -> int:
         """Width of the text embedding space."""
         return self._fields["text_config"]["projection_dim"]
@@ -405,9 +418,13 @@ class OnnxFCLMForImageMatting:
 
             if name == MASK_ENCODER and not (self.folder / name).is_file():
                 raise ValueError("input_masks requires config.dense_prompts, got dense_prompts=False.")
-            self._sessions[name] = onnxruntime.InferenceSession(
-                str(self.folder / name), self._options, providers=self.providers
-            )
+            options, levels = self._options, onnxruntime.GraphOptimizationLevel
+            level = options.graph_optimization_level
+            if name == PROMPT_DECODER and level == levels.ORT_ENABLE_ALL:
+                # blocks of 16 channels fit the few channels of its large maps badly
+                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+            self._sessions[name] = onnxruntime.InferenceSession(str(self.folder / name), options, self.providers)
+            options.graph_optimization_level = level
         return self._sessions[name]
 
 
