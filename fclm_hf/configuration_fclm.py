@@ -206,6 +206,9 @@ class FCLMConfig(PreTrainedConfig):
         refinement_size (`int`, *optional*):
             Side of the encoder input for the second look that pipeline and evaluation take at each object, see
             [`~fclm_hf.refinement_fclm.refine_alphas`]. `None` takes none. Must be a multiple as that of `encoder_size`.
+        tile_size (`int`, *optional*):
+            Side of the square tiles in which the second look sees wide soft edges, such as hair, at full size. `None`
+            leaves them as they are, as a `refinement_size` of `None` does. Must be a multiple as that of `encoder_size`.
         coarse_level (`int`, defaults to 0):
             Index of the backbone's feature map that gives the coarse encoder grid, on which prompts and image attend to
             each other. Later maps are merged into it from the top down. With 1, the map before it refines the result.
@@ -276,6 +279,7 @@ class FCLMConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     encoder_size: int | None = 518
     refinement_size: int | None = None
+    tile_size: int | None = None
     coarse_level: int = 0
     hidden_size: int = 256
     fine_hidden_size: int = 64
@@ -347,8 +351,11 @@ class FCLMConfig(PreTrainedConfig):
             raise ValueError(
                 f"detail_hidden_sizes must hold 4 widths (strides 1, 2, 4, 8), got {list(self.detail_hidden_sizes)}."
             )
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
         multiple = self.encoder_multiple
-        for name in ("encoder_size", "refinement_size"):
+        for name in ("encoder_size", "refinement_size", "tile_size"):
             size = getattr(self, name)
             if size is not None and (size <= 0 or size % multiple != 0):
                 raise ValueError(

@@ -98,6 +98,33 @@ class FCLMImageEmbeddings(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
+    def crop_details(self, left: int, top: int, right: int, bottom: int) -> tuple[torch.FloatTensor, ...]:
+        """Return the detail basis and the detail maps at strides 4 and 8 of a part of the images.
+
+        They are what the detail path computes of that part alone, except close to its borders inside the images.
+
+        Args:
+            left (`int`): Left border in pixels, a multiple of 8.
+            top (`int`): Upper border in pixels, a multiple of 8.
+            right (`int`): Right border in pixels, inside the images.
+            bottom (`int`): Lower border in pixels, inside the images.
+
+        Returns:
+            Three maps, of shapes as here for images of `bottom - top` times `right - left` pixels.
+        """
+        cropped = []
+        for maps, stride in zip((self.detail_basis, *self.detail_maps), (BASIS_STRIDE, 4, OUTPUT_STRIDE), strict=True):
+            rows, columns = (
+                OUTPUT_STRIDE // stride * (-(-size // OUTPUT_STRIDE) + 1) for size in (bottom - top, right - left)
+            )
+            part = maps[..., top // stride : top // stride + rows, left // stride : left // stride + columns]
+            if stride != BASIS_STRIDE:
+                sizes = torch.tensor([[bottom - top, right - left]], device=maps.device)
+                outside = ~make_valid_mask(sizes, rows, columns, stride)
+                part = part.masked_fill(outside, torch.finfo(maps.dtype).min)
+            cropped.append(part)
+        return tuple(cropped)
+
 
 @dataclass
 class FCLMModelOutput(ModelOutput):
@@ -1511,6 +1538,7 @@ class FCLMModel(FCLMPreTrainedModel):
         pixel_mask: torch.LongTensor | None = None,
         feature_maps: tuple[torch.FloatTensor, ...] | None = None,
         encoder_size: int | None = None,
+        detail_maps: tuple[torch.FloatTensor, torch.FloatTensor, torch.FloatTensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> FCLMImageEmbeddings:
         """Encode images once; pass the result as `image_embeddings` for any number of prompts.
@@ -1524,6 +1552,9 @@ class FCLMModel(FCLMPreTrainedModel):
                 Feature maps of [`~FCLMModel.get_feature_maps`]; the backbone then does not run.
             encoder_size (`int`, *optional*):
                 Side of the encoder input. Defaults to `config.encoder_size`.
+            detail_maps (`tuple(torch.FloatTensor)` of 3 elements, *optional*):
+                Detail basis and detail maps of these images, see [`~FCLMImageEmbeddings.crop_details`]; the detail path
+                then does not run.
             kwargs:
                 See [`~FCLMModel.encode`].
 
@@ -1555,7 +1586,9 @@ class FCLMModel(FCLMPreTrainedModel):
         coarse_map, fine_map = self.pixel_decoder(outputs.feature_maps)
         semantic_map = None if self.semantic_head is None else self.semantic_head(outputs.feature_maps[-1])
         valid_mask = make_valid_mask(image_sizes, height, width)
-        detail_basis, detail4, detail8 = self.detail_path(self._pad(pixel_values * valid_mask), image_sizes)
+        if detail_maps is None:
+            detail_maps = self.detail_path(self._pad(pixel_values * valid_mask), image_sizes)
+        detail_basis, detail4, detail8 = detail_maps
         return FCLMImageEmbeddings(
             coarse_map=coarse_map,
             fine_map=fine_map,

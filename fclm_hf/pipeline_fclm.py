@@ -335,15 +335,12 @@ class ReferringMattingPipeline(Pipeline):
     ) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
         samples = [features] if isinstance(features, dict) else features
-        alphas = self._predict(samples, objects_per_pass)
-        if refine is not False:
-            alphas = [
-                refine_alphas(self.model, sample["pixel_values"], each, sample)
-                for sample, each in zip(samples, alphas, strict=True)
-            ]
+        alphas = self._predict(samples, objects_per_pass, refine is not False)
         return {"alphas": alphas[0][None] if isinstance(features, dict) else alphas, "image": image}
 
-    def _predict(self, samples: list[dict[str, torch.Tensor]], objects_per_pass: int | None) -> list[torch.Tensor]:
+    def _predict(
+        self, samples: list[dict[str, torch.Tensor]], objects_per_pass: int | None, refine: bool
+    ) -> list[torch.Tensor]:
         """Return the alphas `(num_objects, height, width)` of each sample; images of one size are encoded together."""
         groups = defaultdict(list)
         for index, sample in enumerate(samples):
@@ -355,7 +352,12 @@ class ReferringMattingPipeline(Pipeline):
                 torch.cat([samples[index]["pixel_mask"] for index in indices]),
             )
             for place, index in enumerate(indices):
-                alphas[index] = decode_alphas(self.model, _select(embeddings, place), samples[index], objects_per_pass)
+                sample, own = samples[index], _select(embeddings, place)
+                alphas[index] = decode_alphas(self.model, own, sample, objects_per_pass)
+                if refine:
+                    alphas[index] = refine_alphas(
+                        self.model, sample["pixel_values"], alphas[index], sample, image_embeddings=own
+                    )
         return alphas
 
     def postprocess(

@@ -1,16 +1,24 @@
-"""A second look at each object: the photo around it at full size, with the first matte as a prompt."""
+"""Closer looks at each object: the photo around it again, then its soft edges at full size."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from .configuration_fclm import PROMPT_PADDING
+from .modeling_fclm import find_trimaps
 
 
 MARGIN = 0.25  # of the longer side of an object, on each side of it
 WHOLE = 0.8  # an object that takes this share of the longer side of the photo is seen in the whole photo
 FEWEST_PIXELS = 30  # with fewer, the first matte has found nothing
+GRID = 8  # parts of a photo start at multiples of this, so that the detail path need not run again
+SOFT = 0.02  # alphas within (SOFT, 1 - SOFT) are an edge
+WIDE_EDGE = 3  # edges wider than twice this, in pixels, are seen at full size
+FEWEST_IN_TILE = 0.002  # share of pixels of wide edges from which on a tile is looked at
+OVERLAP = 64  # of neighboring tiles, in pixels
+TILES_PER_PASS = 4
 
 _PROMPTS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 
@@ -18,14 +26,20 @@ Region = tuple[int, int, int, int]
 
 
 def refine_alphas(
-    model: Any, pixel_values: torch.Tensor, alphas: torch.Tensor, inputs: Mapping[str, Any], size: int | None = None
+    model: Any,
+    pixel_values: torch.Tensor,
+    alphas: torch.Tensor,
+    inputs: Mapping[str, Any],
+    size: int | None = None,
+    image_embeddings: Any = None,
 ) -> torch.Tensor:
     """Look at each object of an image again, closer, and return better alphas.
 
     A small encoder input shows the model what belongs to an object, a large one where its edge is. So the first look
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
-    the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. Objects
-    without a matte stay as they are, and so do all in an image that the first look has seen at full size.
+    the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. With
+    `config.tile_size`, wide soft edges, such as hair, are then seen at full size, tile by tile. Objects without a matte
+    stay as they are, and so do all in an image that the first look has seen at full size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.
@@ -34,6 +48,8 @@ def refine_alphas(
         inputs: Outputs of the processor for this image, or of [`FCLMProcessor.encode_prompts`]; only prompts are used.
         size (`int`, *optional*): Side of the encoder input of the second look. Defaults to `config.refinement_size`;
             without that, too, there is no second look.
+        image_embeddings ([`FCLMImageEmbeddings`], *optional*): Embeddings of `pixel_values`, whose detail maps then
+            serve all looks.
 
     Returns:
         `torch.FloatTensor` of shape `(num_objects, height, width)` in [0, 1], on the device of `alphas`.
@@ -54,32 +70,119 @@ def refine_alphas(
     size = size or model.config.refinement_size
     if size is None or max(height, width) <= (model.config.encoder_size or 0):
         return alphas
-    image = pixel_values[..., :height, :width]
+    photo = _Photo(model, pixel_values[..., :height, :width], image_embeddings)
     refined = alphas.clone()
-    whole, whole_embeddings = (0, 0, width, height), None
     for index, alpha in enumerate(alphas):
         prompts = {
             name: inputs[name][:, min(index, inputs[name].shape[1] - 1), None] for name in _PROMPTS if name in inputs
         }
         given = _find_mask(prompts, height, width)
-        box = _find_box(alpha if given is None else given, prompts)
+        mask = alpha if given is None else given.to(alpha)
+        box = _find_box(mask, prompts)
         if box is None:
             continue
         region = _find_region(box, height, width)
-        if region != whole:
-            embeddings = _encode(model, image, region, size)
-        else:  # most objects of a portrait or product photo: one encoding serves all
-            embeddings = whole_embeddings = whole_embeddings or _encode(model, image, whole, size)
-        x0, y0, x1, y1 = region
-        crop = alpha[y0:y1, x0:x1]
-        prompts = _move_prompts(prompts, box, region)
-        mask = alpha if given is None else given
-        prompts["input_masks"] = mask[None, None, y0:y1, x0:x1]
-        prompts = {name: values.to(model.device) for name, values in prompts.items()}
-        closer = model(image_embeddings=embeddings, **prompts).alphas[0, 0].to(alpha)
-        weight = _make_feather(region, height, width).to(alpha)
-        refined[index, y0:y1, x0:x1] = crop + weight * (closer - crop)
+        refined[index] = _look_at_object(photo, alpha, mask, _move_prompts(prompts, box, region), region, size)
+        tile_size = model.config.tile_size
+        if tile_size is not None and size < max(region[2] - region[0], region[3] - region[1]):
+            is_trimap = given is not None and bool(find_trimaps(mask))
+            refined[index] = _look_at_edges(photo, refined[index], mask if is_trimap else None, tile_size)
     return refined
+
+
+class _Photo:
+    """An image whose parts are encoded again, each at a size of its own."""
+
+    def __init__(self, model: Any, pixels: torch.Tensor, embeddings: Any):
+        self.model, self.pixels, self.embeddings = model, pixels, embeddings
+        self.height, self.width = pixels.shape[-2:]
+        self._whole: dict[int, Any] = {}
+
+    def encode(self, regions: list[Region], size: int) -> Any:
+        """Encode parts of the same height and width."""
+        is_whole = regions == [(0, 0, self.width, self.height)]
+        if is_whole and size in self._whole:  # most objects of a portrait or product photo: one encoding serves all
+            return self._whole[size]
+        parts = torch.cat([self.pixels[..., y0:y1, x0:x1] for x0, y0, x1, y1 in regions])
+        details = None
+        if self.embeddings is not None:
+            details = zip(*(self.embeddings.crop_details(*region) for region in regions), strict=True)
+            details = tuple(torch.cat(maps) for maps in details)
+        encoded = self.model.get_image_embeddings(
+            parts.to(self.model.device, self.model.dtype), encoder_size=size, detail_maps=details
+        )
+        if is_whole:
+            self._whole[size] = encoded
+        return encoded
+
+    def decode(self, embeddings: Any, prompts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the alphas (num_regions, height, width) of an object in parts of the image."""
+        prompts = {name: values.to(self.model.device) for name, values in prompts.items()}
+        return self.model(image_embeddings=embeddings, **prompts).alphas[:, 0]
+
+
+def _look_at_object(
+    photo: _Photo,
+    alpha: torch.Tensor,
+    mask: torch.Tensor,
+    prompts: dict[str, torch.Tensor],
+    region: Region,
+    size: int,
+) -> torch.Tensor:
+    """Return the alpha (height, width) of a look at the surroundings of an object."""
+    x0, y0, x1, y1 = region
+    prompts = {**prompts, "input_masks": mask[None, None, y0:y1, x0:x1]}
+    closer = photo.decode(photo.encode([region], size), prompts)[0].to(alpha)
+    weights = _make_feather(region, photo.height, photo.width, 0.25 * MARGIN * (y1 - y0), 0.25 * MARGIN * (x1 - x0))
+    refined, crop = alpha.clone(), alpha[y0:y1, x0:x1]
+    refined[y0:y1, x0:x1] = crop + weights.to(alpha) * (closer - crop)
+    return refined
+
+
+def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | None, size: int) -> torch.Tensor:
+    """Return the alpha (height, width) of looks at wide soft edges at full size, by their trimap or earlier alpha."""
+    mask = alpha if trimap is None else trimap
+    total, weights = torch.zeros_like(alpha), torch.zeros_like(alpha)
+    regions = list(_find_tiles(mask, size))
+    for start in range(0, len(regions), TILES_PER_PASS):
+        tiles = regions[start : start + TILES_PER_PASS]
+        masks = torch.stack([mask[None, y0:y1, x0:x1] for x0, y0, x1, y1 in tiles])
+        closer = photo.decode(photo.encode(tiles, size), {"input_masks": masks})
+        for region, part in zip(tiles, closer.to(alpha), strict=True):
+            x0, y0, x1, y1 = region
+            feather = _make_feather(region, photo.height, photo.width, OVERLAP / 2, OVERLAP / 2).to(alpha)
+            total[y0:y1, x0:x1] += feather * part
+            weights[y0:y1, x0:x1] += feather
+    return (total + (1 - weights).clamp(min=0) * alpha) / weights.clamp(min=1)
+
+
+def _find_tiles(mask: torch.Tensor, size: int) -> Iterator[Region]:
+    """Yield the parts (x0, y0, x1, y1) of an image, of one height and width, where an alpha or trimap is unsure."""
+    height, width = mask.shape
+    hard = ((mask <= SOFT) | (mask >= 1 - SOFT)).float()[None, None]
+    wide = nn.functional.max_pool2d(hard, 2 * WIDE_EDGE + 1, stride=1, padding=WIDE_EDGE)[0, 0] == 0
+    if not wide.any():
+        return
+    fewest = FEWEST_IN_TILE * min(size, height) * min(size, width)
+    rows, columns = (_find_starts(wide.any(axis), size) for axis in (1, 0))
+    for y0 in rows:
+        for x0 in columns:
+            region = x0, y0, min(x0 + size, width), min(y0 + size, height)
+            if wide[y0 : region[3], x0 : region[2]].sum() >= fewest:
+                yield region
+
+
+def _find_starts(occupied: torch.Tensor, size: int) -> list[int]:
+    """Return where tiles start along an axis so that they cover what is occupied."""
+    length, places = len(occupied), occupied.nonzero()
+    if length <= size:
+        return [0]
+    last_start = (length - size) // GRID * GRID
+    first = max(0, int(places[0]) - OVERLAP // 2)
+    span = max(0, int(places[-1]) + 1 + OVERLAP // 2 - first)
+    count = max(1, -(-(span - OVERLAP) // (size - OVERLAP)))
+    first = max(0, first - (count * (size - OVERLAP) + OVERLAP - span) // 2)
+    return sorted({min(last_start, (first + number * (size - OVERLAP)) // GRID * GRID) for number in range(count)})
 
 
 def _find_mask(prompts: Mapping[str, torch.Tensor], height: int, width: int) -> torch.Tensor | None:
@@ -108,16 +211,9 @@ def _find_region(box: torch.Tensor, height: int, width: int) -> Region:
     if max(x1 - x0, y1 - y0) * (1 + 2 * MARGIN) >= WHOLE * max(height, width):
         return 0, 0, width, height
     margin = MARGIN * max(x1 - x0, y1 - y0)
-    left, top = max(0, round(x0 - margin)), max(0, round(y0 - margin))
+    left, top = (GRID * (max(0, round(corner - margin)) // GRID) for corner in (x0, y0))
     right, bottom = min(width, round(x1 + margin)), min(height, round(y1 + margin))
     return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def _encode(model: Any, image: torch.Tensor, region: Region, size: int) -> Any:
-    """Encode a part of an image."""
-    x0, y0, x1, y1 = region
-    pixels = image[..., y0:y1, x0:x1].to(model.device, model.dtype)
-    return model.get_image_embeddings(pixels, encoder_size=size)
 
 
 def _move_prompts(prompts: Mapping[str, torch.Tensor], box: torch.Tensor, region: Region) -> dict[str, torch.Tensor]:
@@ -135,14 +231,16 @@ def _move_prompts(prompts: Mapping[str, torch.Tensor], box: torch.Tensor, region
     return moved
 
 
-def _make_feather(region: Region, height: int, width: int) -> torch.Tensor:
+def _make_feather(region: Region, height: int, width: int, row_ramp: float, column_ramp: float) -> torch.Tensor:
     """Return weights (region_height, region_width) that fade out at the borders of a region inside the image."""
     weights = []
-    for start, end, length in ((region[1], region[3], height), (region[0], region[2], width)):
-        steps = torch.arange(end - start, dtype=torch.float32) + 0.5
-        ramp = max(1.0, 0.25 * MARGIN * (end - start))
-        rise = steps / ramp if start > 0 else torch.ones_like(steps)
-        fall = steps.flip(0) / ramp if end < length else torch.ones_like(steps)
+    for start, end, length, ramp in (
+        (region[1], region[3], height, row_ramp),
+        (region[0], region[2], width, column_ramp),
+    ):
+        steps = (torch.arange(end - start, dtype=torch.float32) + 0.5) / max(1.0, ramp)
+        rise = steps if start > 0 else torch.ones_like(steps)
+        fall = steps.flip(0) if end < length else torch.ones_like(steps)
         weights.append(torch.minimum(rise, fall).clamp(max=1))
     return weights[0][:, None] * weights[1]
 

@@ -174,12 +174,14 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for mattes of the README's photos")
     parser.add_argument("--encoder-size", type=int)
     parser.add_argument("--refinement-size", type=int, help="encoder input of the second look; 0 for none")
+    parser.add_argument("--tile-size", type=int, help="side of the tiles of soft edges; 0 for none")
     parser.add_argument("--clicks", type=int, default=1)
     parser.add_argument("--only", choices=("coco", "alphamatting", "hair"), nargs="+")
     args = parser.parse_args()
     overrides = {} if args.encoder_size is None else {"encoder_size": args.encoder_size}
-    if args.refinement_size is not None:
-        overrides["refinement_size"] = args.refinement_size or None
+    for name in ("refinement_size", "tile_size"):
+        if getattr(args, name) is not None:
+            overrides[name] = getattr(args, name) or None
     predictor = CheckpointPredictor(args.model, overrides=overrides)
     wanted = args.only or ("coco", "alphamatting", "hair")
     results: dict[str, Any] = {}
@@ -192,7 +194,7 @@ def main() -> None:
         results |= measure_hair(predictor, args.cutouts)
     if args.pictures:
         save_pictures(predictor, args.pictures)
-    sizes = {name: getattr(predictor.model.config, name) for name in ("encoder_size", "refinement_size")}
+    sizes = {name: getattr(predictor.model.config, name) for name in ("encoder_size", "refinement_size", "tile_size")}
     print(json.dumps({"model": args.model, **sizes, **results}))
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from fclm_hf.data import Composition, CompositionSettings, Foreground, PromptSettings, collate_prompts, sample_prompt
 from fclm_hf.data.synthesis.augmentation import degrade_image, jitter_colors
 from fclm_hf.data.synthesis.procedural import grow_plant
-from fclm_hf.data.synthesis.spoiled_masks import spoil_mask
+from fclm_hf.data.synthesis.spoiled_masks import make_random_trimap, spoil_mask
 
 
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
@@ -57,15 +57,15 @@ def pick_absent(known: list[str], present: set[str], rng: np.random.Generator) -
 
 def read_small(path: Path, side: int) -> np.ndarray:
     """As `read_rgba`, shrunk to a longest side of `side`; kept in memory."""
-    if path not in _KEPT:
+    if (path, side) not in _KEPT:
         pixels = read_rgba(path)
         if (zoom := side / max(pixels.shape[:2])) < 1:
             pixels = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-        _KEPT[path] = pixels
-    return _KEPT[path]
+        _KEPT[path, side] = pixels
+    return _KEPT[path, side]
 
 
-_KEPT: dict[Path, np.ndarray] = {}
+_KEPT: dict[tuple[Path, int], np.ndarray] = {}
 
 
 def dress(colors: np.ndarray, rng: np.random.Generator, texture: np.ndarray | None) -> np.ndarray:
@@ -114,12 +114,12 @@ class Cutouts:
         """List the names of all foregrounds."""
         return [name for entry in self.set + self.people + self.boss for name in entry["names"]]
 
-    def sample(self, rng: np.random.Generator) -> Foreground:
+    def sample(self, rng: np.random.Generator, side: int = 640) -> Foreground:
         """Draw an item at random."""
         kind = int(rng.choice(3, p=self.shares))
         entries, weights = ((self.set, self.weights), (self.people, None), (self.boss, None))[kind]
         entry = entries[int(rng.choice(len(entries), p=weights))]
-        pixels = read_small(entry["path"], 640)
+        pixels = read_small(entry["path"], side)
         colors, alpha = pixels[..., :3], pixels[..., 3].astype(np.float32) / 255
         sides = tuple(entry.get("truncated_LTRB", (False,) * 4))
         if kind == 1:
@@ -383,6 +383,57 @@ def add_masks(sample: dict, rng: np.random.Generator, share: float, trimaps: flo
         prompt["mask"] = np.pad(mask, ((0, len(target) - height), (0, len(target) - width)), constant_values=-1)
 
 
+class ZoomSampler:
+    """Windows of composites at full size around a soft edge, with a blurred alpha or a trimap as the only prompt."""
+
+    def __init__(self, cutouts: Cutouts, backgrounds: "MixedBackgrounds", settings: CompositionSettings, count: int):
+        self.cutouts, self.backgrounds, self.settings, self.count = cutouts, backgrounds, settings, count
+
+    def __call__(self, rng: np.random.Generator) -> dict:
+        """Draw a sample: image, targets, masks of what is known, prompts."""
+        settings = self.settings
+        while True:
+            if rng.random() < settings.plant_prob:
+                plant = grow_plant(rng, 2 * settings.size)
+                foreground = Foreground(plant.colors, plant.alpha, ("plant",), plant.cut_sides)
+            else:
+                foreground = self.cutouts.sample(rng, 1000)
+            texture = self.cutouts.textures[int(rng.integers(len(self.cutouts.textures)))]
+            sample = Composition([], [texture], settings).compose([foreground], self.backgrounds.sample(rng), rng)
+            if sample is None:
+                continue
+            alpha = sample.alphas[0]
+            soft = ((alpha > 0.05) & (alpha < 0.95)).mean()
+            if soft > 0.01 and (soft > 0.04 or rng.random() < 0.4):
+                break
+        masks = [self.blur(alpha, rng) for _ in range(self.count)]
+        return {
+            "image": sample.image,
+            "labels": np.stack([alpha] * self.count).astype(np.float32),
+            "valid": np.ones((self.count, *alpha.shape), bool),
+            "size": sample.valid,
+            "prompts": [{"mask": mask} for mask in masks],
+            "regions": [],
+        }
+
+    def blur(self, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return a trimap, or the alpha as an earlier look at less than full size gives it."""
+        if rng.random() < 0.4:
+            return make_random_trimap(alpha, rng)
+        size = alpha.shape[0]
+        small = max(8, round(size / np.exp(rng.uniform(np.log(2), np.log(12)))))
+        low = cv2.resize(alpha, (small, small), interpolation=cv2.INTER_AREA)
+        if rng.random() < 0.5:  # wrong by up to a few cells of it, differently in each place
+            shift = cv2.resize(
+                rng.normal(size=(5, 5)).astype(np.float32), (small, small), interpolation=cv2.INTER_CUBIC
+            )
+            low = np.clip(low + 0.25 * shift * (cv2.GaussianBlur(low, (0, 0), 1.5) * 4 * (1 - low)).clip(0, 1), 0, 1)
+        low = cv2.resize(low, (size, size), interpolation=cv2.INTER_LINEAR)
+        if rng.random() < 0.5:  # firmer or softer
+            low = np.clip(0.5 + (low - 0.5) * float(np.exp(rng.uniform(-0.3, 1.2))), 0, 1)
+        return low.astype(np.float32)
+
+
 def stack_masks(samples: list[dict]) -> dict[str, torch.Tensor]:
     """Stack the mask prompts of samples, if there are any."""
     if not any("mask" in prompt for s in samples for prompt in s["prompts"]):
@@ -422,9 +473,10 @@ class MixedBatches(IterableDataset):
     """Endless (step, {"photos": batch, "cutouts": batch}); the same seed and step give the same batch."""
 
     def __init__(
-        self, photos: PhotoSampler, cutouts: TrueSampler, tokenizer, counts: tuple[int, int], seed: int, start: int,
-        masks: float = 0.0, trimaps: float = 0.3,
+        self, photos: PhotoSampler, cutouts: TrueSampler, tokenizer, counts: tuple[int, int, int], seed: int,
+        start: int, masks: float = 0.0, trimaps: float = 0.3, zooms: ZoomSampler | None = None,
     ):  # fmt: skip
+        self.zooms = zooms
         self.masks, self.trimaps = masks, trimaps
         self.photos, self.cutouts, self.tokenizer = photos, cutouts, tokenizer
         self.counts, self.seed, self.start = counts, seed, start
@@ -433,10 +485,13 @@ class MixedBatches(IterableDataset):
         """Make the batches of a step."""
         rng = np.random.default_rng([self.seed, step])
         batch = {}
-        for kind, draw, count in (("photos", self.photos, self.counts[0]), ("cutouts", self.cutouts, self.counts[1])):
+        for kind, draw, count in (
+            ("photos", self.photos, self.counts[0]), ("cutouts", self.cutouts, self.counts[1]),
+            ("zooms", self.zooms, self.counts[2]),
+        ):  # fmt: skip
             if count:
                 samples = [draw(rng) for _ in range(count)]
-                if self.masks:
+                if self.masks and kind != "zooms":
                     for sample in samples:
                         add_masks(sample, rng, self.masks, self.trimaps)
                 batch[kind] = collate(samples, self.tokenizer)
@@ -475,6 +530,13 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
     composites = TrueSampler(
         cutouts, backgrounds, settings, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos
     )
-    return MixedBatches(
-        photos, composites, tokenizer, (args.photos, args.cutouts), args.seed, start, args.masks, args.trimaps
-    )
+    close = CompositionSettings(
+        size=args.zoom_size, plant_prob=0.15, single_scale=(1.0, 3.2), soft_edge_prob=0.1, hair_prob=0.3,
+        cluster_prob=0.05, lattice_prob=0.05, shadow_prob=0.15, letterbox_prob=0.0, min_visible=0.02, min_area=0.02,
+        photo_texture_prob=0.1, translucency_prob=0.04,
+    )  # fmt: skip
+    people = Cutouts(args.data / "train", args.data / "cutouts", general_names, (0.2, 0.55, 0.25))
+    people.textures = cutouts.textures
+    zooms = ZoomSampler(people, backgrounds, close, 1)
+    counts = (args.photos, args.cutouts, args.zooms)
+    return MixedBatches(photos, composites, tokenizer, counts, args.seed, start, args.masks, args.trimaps, zooms)

@@ -27,10 +27,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
+from fclm_hf.modeling_fclm import find_trimaps
 from fclm_hf.training import (
     SemanticTeacher,
     coarse_mask_loss,
-    gradient_loss,
     matting_loss,
     name_contrast_loss,
     segmentation_loss,
@@ -61,6 +61,16 @@ def coarse_truth_loss(outputs, labels: torch.Tensor, valid: torch.Tensor) -> dic
     }
 
 
+def edge_loss(alphas: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the l1 distance of the differences of neighbors, where either the matte or the true one is not flat."""
+    total = torch.zeros(())
+    for axis in (-1, -2):
+        given, wanted = alphas.diff(dim=axis), labels.diff(dim=axis)
+        active = ((wanted.abs() > 0.01) | (given.detach().abs() > 0.02)).float()
+        total = total + ((given - wanted).abs() * active).sum() / active.sum().clamp(min=1)
+    return total
+
+
 def true_alpha_loss(
     outputs, labels: torch.Tensor, valid: torch.Tensor, gradient_weight: float
 ) -> dict[str, torch.Tensor]:
@@ -68,7 +78,7 @@ def true_alpha_loss(
     small, weight = shrink_to(outputs.coarse_logits, labels, valid)
     extra = {}
     if gradient_weight:
-        extra["gradient"] = gradient_weight * gradient_loss(outputs.alphas, labels, valid)
+        extra["gradient"] = gradient_weight * edge_loss(outputs.alphas * valid, labels * valid)
     return {
         **extra,
         "cutout_fine": matting_loss(outputs.alphas, labels, valid),
@@ -234,16 +244,30 @@ class Trainer:
         inputs["attention_mask"][dropped] = 0
         return inputs
 
+    @torch.no_grad()
+    def zoom_in(self, pixel_values, pixel_mask, inputs: dict, rng: np.random.Generator) -> dict:
+        """Return the prompts of a close look; half of the blurred alphas become mattes of a smaller encoder input."""
+        if rng.random() < 0.5:
+            return inputs
+        size = 32 * int(rng.integers(4, 9))
+        embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask, encoder_size=size)
+        alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
+        masks = inputs["input_masks"]
+        return {**inputs, "input_masks": torch.where(find_trimaps(masks), masks, alphas)}
+
     def group_losses(self, kind: str, batch: dict, hold: bool) -> dict[str, torch.Tensor]:
         """Return the losses of the photos or of the composites of a step."""
         args, model = self.args, self.model
         inputs = dict(batch["inputs"])
         pixel_values, pixel_mask = inputs.pop("pixel_values"), inputs.pop("pixel_mask")
-        self.edges_learn(kind == "cutouts")
+        self.edges_learn(kind != "photos")
         with torch.autocast("cpu", torch.bfloat16):
             rng = np.random.default_rng([args.seed, self.step, len(kind)])
             look = rng.random() < args.looks
-            if look:
+            if kind == "zooms":
+                inputs = self.zoom_in(pixel_values, pixel_mask, inputs, rng)
+                model.config.encoder_size, look = args.zoom_size, True
+            elif look:
                 inputs = self.look_again(pixel_values, pixel_mask, inputs, rng)
                 model.config.encoder_size = int(rng.choice(args.look_sizes))
             embeddings = model.get_image_embeddings(pixel_values, pixel_mask)
@@ -260,7 +284,9 @@ class Trainer:
             losses |= coarse_truth_loss(outputs, labels, valid)
         else:
             losses |= true_alpha_loss(outputs, labels, valid, args.gradient_weight)
-        if args.name_weight:
+        if kind == "zooms":
+            losses = {f"zooms_{name}": value for name, value in losses.items()}
+        elif args.name_weight:
             losses[f"names_{kind}"] = args.name_weight * self.names.loss(embeddings.semantic_map, batch)
         return losses
 
@@ -273,8 +299,9 @@ class Trainer:
         rng = np.random.default_rng([self.args.seed, self.step])
         self.model.config.encoder_size = int(rng.choice(self.args.encoder_sizes))
         for kind, batch in batches.items():
-            weight = self.args.photo_weight if kind == "photos" else self.args.cutout_weight
-            losses = self.group_losses(kind, batch, hold=(self.step % 2 == 0) == (kind == "photos"))
+            weight = getattr(self.args, f"{kind.removesuffix('s')}_weight")
+            holds = kind == ("photos" if self.step % 2 == 0 else "cutouts")
+            losses = self.group_losses(kind, batch, holds)
             (weight * sum(losses.values())).backward()
             seen |= {name: loss.item() for name, loss in losses.items()}
         norm = nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
@@ -329,6 +356,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--photos", type=int, default=4, help="photos in a batch")
     parser.add_argument("--cutouts", type=int, default=2, help="composites in a batch")
+    parser.add_argument("--zooms", type=int, default=0, help="windows of composites at full size in a batch")
+    parser.add_argument("--zoom-size", type=int, default=384)
+    parser.add_argument("--zoom-weight", type=float, default=1.0)
     parser.add_argument("--photo-prompts", type=int, default=3)
     parser.add_argument("--cutout-prompts", type=int, default=2)
     parser.add_argument("--photo-size", type=int, default=384)

@@ -243,7 +243,7 @@ class Engine:
             )
             alphas = decode_alphas(pipe.model, embeddings, inputs)
             if encoded.pixel_values is not None:
-                alphas = refine_alphas(pipe.model, encoded.pixel_values, alphas, inputs)
+                alphas = refine_alphas(pipe.model, encoded.pixel_values, alphas, inputs, image_embeddings=embeddings)
         return MattingResults(image, alphas[None], foreground)
 
     def drop_idle(self) -> None:

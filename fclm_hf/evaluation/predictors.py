@@ -86,7 +86,7 @@ class CheckpointPredictor:
         def matte(**prompts: Any) -> np.ndarray:
             inputs = self.processor.encode_prompts([size], [resized_size], **prompts)
             alphas = decode_alphas(self.model, embeddings, inputs)
-            alphas = refine_alphas(self.model, pixels, alphas, inputs)
+            alphas = refine_alphas(self.model, pixels, alphas, inputs, image_embeddings=embeddings)
             result = self.processor.post_process_image_matting({"alphas": alphas[None]}, target_sizes=[size])[0]
             return result["alpha"].numpy()
 

@@ -12,6 +12,7 @@ from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.cli.main import app
 
 
+@pytest.mark.slow  # as tests/hub/test_remote_code.py does with a tiny checkpoint
 @pytest.mark.usefixtures("online")
 def test_lite(hub: LocalHub, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["push", LITE_CHECKPOINT, "cats"])

@@ -49,6 +49,7 @@ def checkpoint(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_rows_differ_and_finished_runs_are_kept(ablation, training_set, checkpoint, tmp_path, capsys):
     pytest.importorskip("timm")
     arguments = ["--train", str(training_set), "--real", str(write_dev(tmp_path)), "--output", str(tmp_path / "runs")]

