@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dtype", choices=("float32", "bfloat16"), default="float32")
     add("--side", type=int, default=SIDE, help=f"side of the square images (default: {SIDE}); others give no verdict")
     add("--graph", action="append", default=[], metavar="FILE", help="ONNX network without prompts, beside section onnx")
+    add("--exports", metavar="FOLDER", help="folder of section onnx for its exports, which are used again")
     add("--photo", type=parse_photo, default=PHOTO, metavar="WxH", help="photo of the memory section")
     return parser
 
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     with torch.inference_mode():
         for section in args.sections:
             print(f"section {section}", file=sys.stderr)
-            options = {"memory": (args.photo,), "onnx": (args.graph,)}.get(section, ())
+            options = {"memory": (args.photo,), "onnx": (args.graph, args.exports)}.get(section, ())
             MEASURES[section](bench, *options)
     print_rows(bench.rows, args.side, args.photo)
     summary = {**machine, "side": args.side, "photo": list(args.photo), "rows": bench.rows}

@@ -25,12 +25,14 @@ def make_options() -> Any:
 
 
 def load_graphs(folder: Path, quantize: str | None) -> Any:
-    """Return the exported embedded checkpoint."""
+    """Return the embedded checkpoint exported into a folder, if it is not there."""
     from fclm_hf import LITE_CHECKPOINT
     from fclm_hf.exporters import export_onnx
     from fclm_hf.onnx import OnnxFCLMForImageMatting
 
-    graphs = export_onnx(LITE_CHECKPOINT, folder / f"lite-{quantize}", quantize)
+    graphs = folder / f"lite-{quantize or 'fp32'}"
+    if not graphs.exists():
+        export_onnx(LITE_CHECKPOINT, graphs, quantize)
     return OnnxFCLMForImageMatting(graphs, PROVIDERS, make_options())
 
 
@@ -45,22 +47,24 @@ def open_peer(path: str, side: int) -> Callable[[], Any]:
     return lambda: session.run(None, {given.name: pixels})
 
 
-def measure_onnx(bench: Bench, peers: Sequence[str] = ()) -> None:
+def measure_onnx(bench: Bench, peers: Sequence[str] = (), exports: str | None = None) -> None:
     """Compare the first prompt of PyTorch and ONNX, and measure a further prompt as a share of the first.
 
     Args:
         bench: The benchmark.
         peers: ONNX files of networks without prompts.
+        exports: Folder for exports, which are used again; by default a temporary one.
     """
     from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting
 
     side = fit_side(bench.side, 32)
     image, boxes = bench.image(side).float(), bench.boxes(side)
     with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(exports or temporary)
         models = {
             "pytorch": FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval(),
-            "onnx fp32": load_graphs(Path(temporary), None),
-            "onnx int8": load_graphs(Path(temporary), "int8"),
+            "onnx fp32": load_graphs(folder, None),
+            "onnx int8": load_graphs(folder, "int8"),
         }
         runs: dict[str, Callable[[], None]] = {}
         for name, model in models.items():

@@ -1874,9 +1874,8 @@ class FCLMModel(FCLMPreTrainedModel):
         """Return the matrices that resample rows and columns of the fine grid to the output grid, one per prompt."""
         weights = []
         for output, fine, encoder_input in zip(grids.output, grids.fine, grids.encoder_input, strict=True):
-            # fine cells per output cell: pixels of `pixel_values` -> encoder input pixels -> fine cells, whose side is
-            # the same number of pixels for every size of the encoder input
-            step = OUTPUT_STRIDE / (encoder_input // fine) * grids.scale
+            # fine cells per output cell: pixels of `pixel_values` -> encoder input pixels -> fine cells
+            step = OUTPUT_STRIDE * fine / encoder_input * grids.scale
             axis_weights = compute_interpolation_weights(output, fine, step, torch.full_like(grids.scale, fine))
             weights.append(axis_weights[:, None].expand(-1, num_objects, -1, -1).flatten(0, 1))
         return weights[0], weights[1]

@@ -6,9 +6,11 @@ exporter of torch is called directly.
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from onnxscript import opset20
 
 from .parts import Part, trace_part
 from .quantization import quantize_weights
@@ -63,12 +65,18 @@ def make_graph(part: Part) -> onnx.ModelProto:
             input_names=list(part.inputs),
             output_names=list(part.outputs),
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.mul.Scalar: _multiply},
             verbose=False,
         )
     model = program.model_proto
     strip_metadata(model)
     name_dimensions(model.graph)
     return model
+
+
+def _multiply(maps: Any, factor: Any) -> Any:
+    """Translate the product of a tensor and a number, which is computed from sizes: torch expects a constant."""
+    return opset20.Mul(maps, opset20.CastLike(factor, maps))
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:

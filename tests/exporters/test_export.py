@@ -47,24 +47,8 @@ def test_folder_holds_all_files(onnx_folder: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [("int8", 0.27), ("uint8", 0.27), ("fp16", 0.51)])
 def test_fewer_bits(dtype: str, size: float) -> None:
-    from fclm_hf.exporters.quantization import quantize_weights
-
-    weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)) * np.arange(1, 65)[:, None, None, None]
-    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"])]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "conv",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64, 8, 8])],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64, 6, 6])],
-        [onnx.numpy_helper.from_array(weight.astype(np.float32), "w")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    before = model.SerializeToString()
-    smaller = quantize_weights(model, dtype)
-    onnx.checker.check_model(smaller)
-    smaller.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, weight.shape))
-    session = onnxruntime.InferenceSession(smaller.SerializeToString(), providers=["CPUExecutionProvider"])
-    restored = session.run(["w"], {"x": np.zeros((1, 64, 8, 8), np.float32)})[0]
+    weight = np.random.default_rng(0).normal(size=(64, 160, 3, 3)) * np.arange(1, 65)[:, None, None, None]
+    restored, share = quantize_convolution(weight.astype(np.float32), dtype)
     channels, rounding = weight.reshape(64, -1), np.abs(restored - weight).reshape(64, -1).max(1)
     bounds = {  # half a step of each channel, though their weights differ 64-fold
         "int8": np.abs(channels).max(1) / 127 / 2,
@@ -73,7 +57,36 @@ def test_fewer_bits(dtype: str, size: float) -> None:
     }
     assert (rounding > 0).all()
     assert (rounding <= 1.001 * bounds[dtype]).all()
-    assert len(smaller.SerializeToString()) < size * len(before)
+    assert share < size
+
+
+def test_small_convolutions_keep_half_floats() -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)).astype(np.float32)
+    restored, share = quantize_convolution(weight, "int8")
+    np.testing.assert_array_equal(restored, weight.astype(np.float16))
+    assert share < 0.51
+
+
+def quantize_convolution(weight: np.ndarray, dtype: str) -> tuple[np.ndarray, float]:
+    """Return the weight that a quantized convolution computes with, and the share of its bytes in those of before."""
+    from fclm_hf.exporters.quantization import quantize_weights
+
+    outputs, inputs = weight.shape[:2]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "w"], ["y"])],
+        "conv",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, inputs, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, outputs, 6, 6])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    before = len(model.SerializeToString())
+    smaller = quantize_weights(model, dtype)
+    onnx.checker.check_model(smaller)
+    share = len(smaller.SerializeToString()) / before
+    smaller.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, weight.shape))
+    session = onnxruntime.InferenceSession(smaller.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["w"], {"x": np.zeros((1, inputs, 8, 8), np.float32)})[0], share
 
 
 @pytest.mark.slow

@@ -41,7 +41,11 @@ export class Model {
       pixel_values: new this.ort.Tensor("float32", normalize(image, padded), [1, 3, ...padded]),
       image_sizes: this.makeIntegers([height, width], [1, 2]),
     };
-    const outputs = await this.sessions.image_encoder.run(inputs);
+    const { image_encoder: encoder } = this.sessions;
+    if (encoder.inputNames.includes("encoder_size")) {
+      inputs.encoder_size = this.makeIntegers([this.config.encoder_size], []);
+    }
+    const outputs = await encoder.run(inputs);
     inputs.pixel_values.dispose();
     return new Embeddings({ ...outputs, image_sizes: inputs.image_sizes }, image, padded[1]);
   }
