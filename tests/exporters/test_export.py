@@ -1,5 +1,6 @@
 """Exported folders: their files, weights with fewer bits, programs of torch.export, and what cannot be exported."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hub_files import read_files
 from local_hub import LocalHub
 from matting_inputs import draw_inputs
-from tiny_model import tiny_model, tiny_processor
+from tiny_model import tiny_masked_model, tiny_model, tiny_processor
 from typer.testing import CliRunner
 
 from fclm_hf import FCLMForImageMatting
@@ -144,6 +145,34 @@ def test_programs_equal_the_modules(tmp_path: Path, name: str) -> None:
     with torch.inference_mode():
         expected, outputs = (each(*part.inputs.values()) for each in (part.module, program))
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
+def test_compiled_folder(tmp_path: Path) -> None:
+    """The packages of `--format pt2 --compile` give the alphas of the model, for other sizes than those of the trace."""
+    model: FCLMForImageMatting = tiny_masked_model()
+    model.save_pretrained(tmp_path / "tiny")
+    tiny_processor().save_pretrained(tmp_path / "tiny")
+    folder = tmp_path / "compiled"
+    words = ["export-onnx", str(tmp_path / "tiny"), str(folder), "--format", "pt2", "--compile"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    packages = {name: torch._inductor.aoti_load_package(str(folder / f"{name}.pt2")) for name in NAMES}
+    ids = torch.tensor([[3, 4, 5, 56], [7, 8, 56, 56]])
+    with torch.inference_mode():
+        text_embeds = packages["text_encoder"](ids)
+        torch.testing.assert_close(text_embeds, model.model.get_text_features(ids).text_embeds, rtol=0, atol=1e-4)
+        for batch, objects, height, width in ((1, 2, 91, 75), (2, 3, 64, 130)):
+            pixels, sizes = torch.rand(batch, 3, height, width), torch.tensor([[height, width]]).expand(batch, 2)
+            boxes = torch.tensor([10.0, 8.0, 60.0, 50.0]).repeat(batch, objects, 1)
+            points = torch.rand(batch, objects, 2, 2) * 60
+            labels = torch.tensor([1, 0]).repeat(batch, objects, 1)
+            texts, mask = torch.zeros(batch, objects, 24), torch.zeros(batch, objects).long()
+            embeddings = packages["image_encoder"](pixels, sizes.contiguous())
+            alphas, _ = packages["prompt_decoder"](*embeddings, sizes.contiguous(), points, labels, boxes, texts, mask)
+            expected = model(pixels, input_boxes=boxes, input_points=points, input_labels=labels).alphas
+            torch.testing.assert_close(alphas, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow
