@@ -68,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--threads", type=int, help="threads of torch (default: torch's own choice)")
     add("--dtype", choices=("float32", "bfloat16"), default="float32")
     add("--side", type=int, default=SIDE, help=f"side of the square images (default: {SIDE}); others give no verdict")
-    add("--graph", action="append", default=[], metavar="FILE", help="ONNX network without prompts, beside section onnx")
+    add(
+        "--graph", action="append", default=[], metavar="FILE", help="ONNX network without prompts, beside section onnx"
+    )
     add("--exports", metavar="FOLDER", help="folder of section onnx for its exports, which are used again")
     add("--photo", type=parse_photo, default=PHOTO, metavar="WxH", help="photo of the memory section")
     return parser

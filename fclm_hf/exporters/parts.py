@@ -276,7 +276,13 @@ def make_parts(model: FCLMForImageMatting) -> list[Part]:
     dynamic = {name: _find_dynamic(config, name) for name in embeddings} | dict.fromkeys(prompts, (0, 1))
     dynamic["input_points"] = dynamic["input_labels"] = (0, 1, 2)
     parts = [
-        Part("image_encoder", encoder, images, names, {"pixel_values": (0, 2, 3), "image_sizes": (0,), "encoder_size": ()}),
+        Part(
+            "image_encoder",
+            encoder,
+            images,
+            names,
+            {"pixel_values": (0, 2, 3), "image_sizes": (0,), "encoder_size": ()},
+        ),
         _make_text_part(model),
         Part("prompt_decoder", PromptDecoder(model, tuple(inputs), stride), inputs, outputs, dynamic, is_variadic=True),
     ]

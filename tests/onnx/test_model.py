@@ -83,8 +83,8 @@ def test_closer_looks_are_those_of_lite(lite: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(one["predicted_alpha"], other["predicted_alpha"], rtol=0, atol=TOLERANCE)
         first = expected(PHOTOS / "coffee.jpg", cutout=False, refine=False, **prompts)
         assert not other["predicted_alpha"].any() or (other["alpha"] != first["alpha"])
-    words = ["matte", str(PHOTOS / "coffee.jpg"), "-o", str(tmp_path / "alpha.png"), "--alpha", "--box", "150,20,470,330"]
-    result = CliRunner().invoke(cli.app, [*words, "--model", str(lite)])
+    words = ["matte", str(PHOTOS / "coffee.jpg"), "-o", str(tmp_path / "alpha.png"), "--alpha"]
+    result = CliRunner().invoke(cli.app, [*words, "--box", "150,20,470,330", "--model", str(lite)])
     assert result.exit_code == 0, result.output
     alpha = expected(PHOTOS / "coffee.jpg", input_boxes=[150, 20, 470, 330])["alpha"]
     difference = np.asarray(alpha, int) - np.asarray(Image.open(tmp_path / "alpha.png"), int)
@@ -120,8 +120,8 @@ def test_presets(tmp_path: Path, preset: str) -> None:
     model = FCLMForImageMatting(FCLMConfig.from_preset(preset, text_config=text_config)).eval()
     model.save_pretrained(tmp_path / "checkpoint")
     tiny_processor().save_pretrained(tmp_path / "checkpoint")
-    graphs = OnnxFCLMForImageMatting(export_onnx(tmp_path / "checkpoint", tmp_path / "graphs"), ["CPUExecutionProvider"])
-    compare(model, graphs, rounds=2, longest=700)
+    folder = export_onnx(tmp_path / "checkpoint", tmp_path / "graphs")
+    compare(model, OnnxFCLMForImageMatting(folder, ["CPUExecutionProvider"]), rounds=2, longest=700)
 
 
 def test_masks(model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting) -> None:
