@@ -150,7 +150,7 @@ def test_programs_equal_the_modules(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_compiled_folder(tmp_path: Path) -> None:
-    """The packages of `--format pt2 --compile` give the alphas of the model, for other sizes than those of the trace."""
+    """The packages of `--format pt2 --compile` give the alphas of the model, for other sizes than the traced ones."""
     model: FCLMForImageMatting = tiny_masked_model()
     model.save_pretrained(tmp_path / "tiny")
     tiny_processor().save_pretrained(tmp_path / "tiny")
@@ -161,8 +161,8 @@ def test_compiled_folder(tmp_path: Path) -> None:
     packages = {name: torch._inductor.aoti_load_package(str(folder / f"{name}.pt2")) for name in NAMES}
     ids = torch.tensor([[3, 4, 5, 56], [7, 8, 56, 56]])
     with torch.inference_mode():
-        text_embeds = packages["text_encoder"](ids)
-        torch.testing.assert_close(text_embeds, model.model.get_text_features(ids).text_embeds, rtol=0, atol=1e-4)
+        expected = model.model.get_text_features(ids).text_embeds
+        torch.testing.assert_close(packages["text_encoder"](ids), expected, rtol=0, atol=1e-4)
         for batch, objects, height, width in ((1, 2, 91, 75), (2, 3, 64, 130)):
             pixels, sizes = torch.rand(batch, 3, height, width), torch.tensor([[height, width]]).expand(batch, 2)
             boxes = torch.tensor([10.0, 8.0, 60.0, 50.0]).repeat(batch, objects, 1)
