@@ -1499,7 +1499,9 @@ class FCLMModel(FCLMPreTrainedModel):
         """
         if self.config.backbone_config.model_type == "timm_backbone":  # it records neither, and accepts nothing else
             kwargs = {"output_hidden_states": False, "output_attentions": False}
-        return self.backbone(encoder_input.to(self._pixel_dtype), return_dict=True, **kwargs)
+        # convolutions on a CPU are a third faster with channels last; a ViT does not care
+        encoder_input = encoder_input.to(self._pixel_dtype).contiguous(memory_format=torch.channels_last)
+        return self.backbone(encoder_input, return_dict=True, **kwargs)
 
     @in_own_precision
     def get_feature_maps(
