@@ -247,10 +247,9 @@ def test_two_models_side_by_side(visit: Callable[[], Page], tuned: Path) -> None
     page.wait_for_selector(".stage.photo")
     alone = read_alpha(page, wait_for_result(page, lambda: click(page, 0.5, 0.35)))
     page.get_by_role("tab", name="Compare models").click()
-    assert [box.input_value() for box in page.get_by_role("listbox").all() if box.is_visible()] == [
-        "fclm-lite",
-        str(tuned),
-    ]
+    choices = page.get_by_role("combobox").filter(visible=True)  # of the app, left and right
+    choices.nth(2).wait_for()
+    assert [each.input_value() for each in choices.all()] == ["fclm-lite", "fclm-lite", str(tuned)]
     page.get_by_role("button", name="Compare", exact=True).click()
     sides = page.locator(".frame img:visible")
     sides.nth(1).wait_for()
