@@ -307,6 +307,9 @@ def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torc
         row_weights: Matrices of shape (batch_size, H, h), see [`compute_interpolation_weights`].
         column_weights: Matrices of shape (batch_size, W, w).
     """
+    if torch.compiler.is_exporting():  # runtimes copy what they transpose
+        row_weights, column_weights = row_weights.to(maps.dtype)[:, None], column_weights.to(maps.dtype)[:, None]
+        return row_weights @ (maps @ column_weights.transpose(2, 3))
     batch_size, num_channels, height, width = maps.shape
     maps = maps.reshape(batch_size, num_channels * height, width) @ column_weights.transpose(1, 2).to(maps.dtype)
     maps = maps.view(batch_size, num_channels, height, -1).transpose(1, 2).reshape(batch_size, height, -1)
@@ -805,7 +808,7 @@ class FCLMPromptEncoder(nn.Module):
 
     def _draw_boxes(self, boxes: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
         """Return the four maps (num_prompts, height, width) of boxes on a grid with these cell centers."""
-        height, width, limit = len(rows), len(columns), self.box_position_limit
+        height, width, limit = rows.shape[0], columns.shape[0], self.box_position_limit
         low, high = boxes[:, :2], boxes[:, 2:]
         has_box = (high > low).all(-1).float().view(-1, 1, 1)
         center, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
@@ -1191,15 +1194,21 @@ class FCLMMatteHead(nn.Module):
         self.coefficients = FCLMCoefficientConv(size4, num_features + 1, kernel_size=1)
 
     def forward(
-        self, object_features: torch.Tensor, detail_basis: torch.Tensor, coarse_logits: torch.Tensor
+        self,
+        object_features: torch.Tensor,
+        detail_basis: torch.Tensor | tuple[torch.Tensor, ...],
+        coarse_logits: torch.Tensor,
     ) -> torch.Tensor:
         """Compute the logits (batch_size, num_objects, padded_height, padded_width).
 
         Args:
             object_features: See [`FCLMModelOutput`].
-            detail_basis: See [`FCLMModelOutput`].
+            detail_basis: See [`FCLMModelOutput`]; an exported decoder takes a tuple with the 4 channels of each
+                feature, as runtimes copy what they split.
             coarse_logits: See [`FCLMModelOutput`].
         """
+        if not isinstance(detail_basis, tuple):
+            detail_basis = detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unbind(1)
         batch_size, num_objects = object_features.shape[:2]
         coefficients = self.coefficients(object_features.flatten(0, 1))
         coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)
@@ -1208,9 +1217,9 @@ class FCLMMatteHead(nn.Module):
         slopes = (
             upsample(slope, 2).unflatten(0, (batch_size, num_objects)) for slope in coefficients[:, :-1].split(1, dim=1)
         )
-        features = detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unsqueeze(1).unbind(2)
-        logits = next(slopes) * features[0]
-        for slope, feature in zip(slopes, features[1:], strict=True):
+        features = (each.unsqueeze(1) for each in detail_basis)
+        logits = next(slopes) * next(features)
+        for slope, feature in zip(slopes, features, strict=True):
             logits = logits.addcmul_(slope, feature)
         logits = interleave_cells(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
         return logits.view(batch_size, num_objects, *logits.shape[-2:])
