@@ -167,6 +167,7 @@ def test_output_dir_is_required(config, tmp_path, capsys):
 def test_names_are_those_of_transformers():
     """Only what transformers does not have is named here."""
     own = {"mixed_precision", "ema_decay", "threads", "save_dtype", "push_steps", "backbone_lr_multiplier"}
+    own |= {"sync_batch_norm"}
     assert {each.name for each in fields(RunArguments)} - {each.name for each in fields(TrainingArguments)} == own
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import cv2
 import fsspec.asyn
 import numpy as np
+import pyarrow
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -150,7 +151,7 @@ class TrainingStream(IterableDataset):
         info = get_worker_info()
         workers, worker = (info.num_workers, info.id) if info else (1, 0)
         if info:
-            cv2.setNumThreads(1)
+            _stop_thread_pools()
             fsspec.asyn.reset_lock()  # the thread behind it does not survive a fork
         shards: dict[int, PairStream] = {}
         size, start = self.batches.batch_size, self.consumed  # which the loader changes, here too without workers
@@ -237,6 +238,13 @@ class TrainingStream(IterableDataset):
                 matches[index, number, [places[name] for name in fitting]] = True
         tokens = self.tokenizer(list(places) or [""], padding=True, truncation=True, return_tensors="pt")
         return {"region_alphas": alphas, "region_names": matches, "name_ids": tokens["input_ids"]}
+
+
+def _stop_thread_pools() -> None:
+    """Let libraries compute in the thread of this worker; Arrow needs one that reads and one that decompresses."""
+    cv2.setNumThreads(1)
+    pyarrow.set_cpu_count(1)
+    pyarrow.set_io_thread_count(1)
 
 
 def _choose_num_shards(sources: Sequence[Source]) -> int:
