@@ -9,7 +9,7 @@ from ..data.sources.layouts import SOURCE_LAYOUTS, find_missing
 from ..evaluation.layouts import open_folder
 from ..evaluation.protocols import PROTOCOLS
 from ..training.arguments import Arguments
-from ..training.checkpointing import CheckpointFolder, choose_checkpoint
+from ..training.checkpointing import CheckpointFolder, choose_checkpoint, read_checkpoint
 from .options import ReproductionOptions
 from .tables import BENCHMARKS, PROTOCOL_METRICS, TABLES, Benchmark
 
@@ -57,7 +57,15 @@ def check_everything(options: ReproductionOptions, runs: Iterable[Arguments], te
             f'Figure 6 needs {" and ".join(missing)}: pip install "fclm-hf[figures]", or add --no-figures.'
         )
     for run in runs:
-        choose_checkpoint(CheckpointFolder(Path(run.run.output_dir) / "checkpoints", 1), run)
+        _check_run(run)
+
+
+def _check_run(run: Arguments) -> None:
+    """Raise a ValueError if a run has begun with other arguments, in whatever number of processes."""
+    checkpoints = CheckpointFolder(Path(run.run.output_dir) / "checkpoints", 1)
+    path = checkpoints.find("latest")
+    if path is not None:
+        choose_checkpoint(checkpoints, run, num_processes=len(read_checkpoint(path, mmap=True)["processes"]))
 
 
 def _check_source(source: SourceConfig) -> Iterator[str]:
