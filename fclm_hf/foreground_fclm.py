@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import nn
 
 from .image_loading_fclm import open_image
@@ -19,6 +19,7 @@ except ImportError:
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
 _PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV")
+_EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where PIL looks for a rotation
 FOREGROUND_METHODS = ("multiscale", "pymatting")
 ALPHA_TOLERANCE = 0.05
 _REGULARIZATION = 0.1
@@ -140,7 +141,8 @@ def _open(image: Any) -> Image.Image | np.ndarray:
     """Return an image upright and decoded, of a mode of which strips convert to RGB; or an array."""
     if not isinstance(image, Image.Image):
         return np.asarray(image)
-    image = open_image(image)
+    if isinstance(image, ImageFile.ImageFile) or image.info.keys() & _EXIF:  # others are in memory, as they are meant
+        image = open_image(image)
     return image if image.mode in _PLAIN_MODES else convert_to_image(*split_transparency(image))
 
 

@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
+from .masks_fclm import TRIMAP_TOLERANCE, find_trimaps
 
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
@@ -36,7 +37,6 @@ MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
     "input_points": "(batch_size, num_objects, num_points, 2)",
@@ -600,20 +600,6 @@ def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
             f"input_masks must not be larger than pixel_values, {(height, width)}, got {tuple(masks.shape[-2:])}."
         )
     return nn.functional.pad(masks, (0, missing[1], 0, missing[0]), value=-1.0) if any(missing) else masks
-
-
-def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
-    """Tell trimaps from other masks: they hold 0, 0.5 and 1 only, with some 0.5.
-
-    Args:
-        masks: Masks of shape (..., height, width) in [0, 1]; negative on padding.
-
-    Returns:
-        Bool of shape (..., 1, 1).
-    """
-    unknown = (masks - 0.5).abs() < TRIMAP_TOLERANCE
-    has_three_values = (unknown | (masks <= 0) | (masks >= 1)).flatten(-2).all(-1)
-    return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
 
 
 def match_texts(

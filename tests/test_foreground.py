@@ -203,8 +203,10 @@ def test_rotated_photos_are_turned_upright(orientation: int, tmp_path: Path) -> 
     stored = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
     stored.save(tmp_path / "photo.png", exif=exif)
     upright = stored.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation])
-    cutout = np.asarray(make_cutout(Image.open(tmp_path / "photo.png"), np.ones((upright.height, upright.width))))
-    np.testing.assert_array_equal(cutout[..., :3], np.asarray(upright))
+    photo = Image.open(tmp_path / "photo.png")
+    for image in (photo, photo.convert("RGB"), photo.copy(), load_image(photo), upright):
+        cutout = np.asarray(make_cutout(image, np.ones((upright.height, upright.width))))
+        np.testing.assert_array_equal(cutout[..., :3], np.asarray(upright))
 
 
 MODES = ["1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F", "La", "RGBa", "LAB"]
