@@ -162,7 +162,8 @@ def _check_outputs(fields: dict[str, Any], name: str) -> None:
         if not isinstance(fields.get(key), (bool, type(None))):
             raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")
     for key, value in fields.items():
-        if key.endswith("_token_id") and not _is_token(value):
+        is_needed = (name, key) == ("text_config", "eos_token_id")  # the place of the embedding of a text
+        if key.endswith("_token_id") and (not _is_token(value) or (value is None and is_needed)):
             raise ValueError(f"{name}.{key} must be an integer of at most {MAX_SIZE}, got {value!r}.")
         if key.endswith(("dropout", "_prob")) and not _is_share(value):
             raise ValueError(f"{name}.{key} must be in [0, 1], got {value!r}.")

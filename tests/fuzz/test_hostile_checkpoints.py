@@ -49,6 +49,7 @@ def test_a_checkpoint_is_whole_before_it_is_broken(checkpoint: HostileCheckpoint
         ("config.json", 2553),
         ("config.json", 3026),
         ("config.json", 3189),
+        ("config.json", 102234),
         ("processor_config.json", 7),
         ("processor_config.json", 680),
         ("processor_config.json", 1292),
