@@ -72,7 +72,7 @@ class Bench:
         section: str,
         label: str,
         value: float | None,
-        bound: float,
+        bound: float | None,
         unit: str,
         note: str,
         at_most: bool = True,
@@ -83,12 +83,14 @@ class Bench:
             section: Section of benchmark.py.
             label: Description of the measurement.
             value: The result; None if the measurement failed.
-            bound: The documented bound.
+            bound: The documented bound; None for a figure that stands beside others.
             unit: Unit of the result and the bound.
             note: Details.
             at_most: Whether the bound is an upper one.
         """
-        holds = value is not None and (value <= bound if at_most else value >= bound)
+        holds = None
+        if bound is not None:
+            holds = value is not None and (value <= bound if at_most else value >= bound)
         self.rows.append(
             {
                 "section": section,

@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
+from .masks_fclm import TRIMAP_TOLERANCE, find_trimaps
 
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
@@ -36,7 +37,6 @@ MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
     "input_points": "(batch_size, num_objects, num_points, 2)",
@@ -307,6 +307,9 @@ def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torc
         row_weights: Matrices of shape (batch_size, H, h), see [`compute_interpolation_weights`].
         column_weights: Matrices of shape (batch_size, W, w).
     """
+    if torch.compiler.is_exporting():  # runtimes copy what they transpose
+        row_weights, column_weights = row_weights.to(maps.dtype)[:, None], column_weights.to(maps.dtype)[:, None]
+        return row_weights @ (maps @ column_weights.transpose(2, 3))
     batch_size, num_channels, height, width = maps.shape
     maps = maps.reshape(batch_size, num_channels * height, width) @ column_weights.transpose(1, 2).to(maps.dtype)
     maps = maps.view(batch_size, num_channels, height, -1).transpose(1, 2).reshape(batch_size, height, -1)
@@ -599,20 +602,6 @@ def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return nn.functional.pad(masks, (0, missing[1], 0, missing[0]), value=-1.0) if any(missing) else masks
 
 
-def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
-    """Tell trimaps from other masks: they hold 0, 0.5 and 1 only, with some 0.5.
-
-    Args:
-        masks: Masks of shape (..., height, width) in [0, 1]; negative on padding.
-
-    Returns:
-        Bool of shape (..., 1, 1).
-    """
-    unknown = (masks - 0.5).abs() < TRIMAP_TOLERANCE
-    has_three_values = (unknown | (masks <= 0) | (masks >= 1)).flatten(-2).all(-1)
-    return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
-
-
 def match_texts(
     semantic_map: torch.Tensor, valid_mask: torch.Tensor, text_embeds: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -805,7 +794,7 @@ class FCLMPromptEncoder(nn.Module):
 
     def _draw_boxes(self, boxes: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
         """Return the four maps (num_prompts, height, width) of boxes on a grid with these cell centers."""
-        height, width, limit = len(rows), len(columns), self.box_position_limit
+        height, width, limit = rows.shape[0], columns.shape[0], self.box_position_limit
         low, high = boxes[:, :2], boxes[:, 2:]
         has_box = (high > low).all(-1).float().view(-1, 1, 1)
         center, half = (low + high) / 2, ((high - low) / 2).clamp(min=1e-3)
@@ -1191,15 +1180,21 @@ class FCLMMatteHead(nn.Module):
         self.coefficients = FCLMCoefficientConv(size4, num_features + 1, kernel_size=1)
 
     def forward(
-        self, object_features: torch.Tensor, detail_basis: torch.Tensor, coarse_logits: torch.Tensor
+        self,
+        object_features: torch.Tensor,
+        detail_basis: torch.Tensor | tuple[torch.Tensor, ...],
+        coarse_logits: torch.Tensor,
     ) -> torch.Tensor:
         """Compute the logits (batch_size, num_objects, padded_height, padded_width).
 
         Args:
             object_features: See [`FCLMModelOutput`].
-            detail_basis: See [`FCLMModelOutput`].
+            detail_basis: See [`FCLMModelOutput`]; an exported decoder takes a tuple with the 4 channels of each
+                feature, as runtimes copy what they split.
             coarse_logits: See [`FCLMModelOutput`].
         """
+        if not isinstance(detail_basis, tuple):
+            detail_basis = detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unbind(1)
         batch_size, num_objects = object_features.shape[:2]
         coefficients = self.coefficients(object_features.flatten(0, 1))
         coarse_logits = upsample(coarse_logits.flatten(0, 1)[:, None], 2)
@@ -1208,9 +1203,9 @@ class FCLMMatteHead(nn.Module):
         slopes = (
             upsample(slope, 2).unflatten(0, (batch_size, num_objects)) for slope in coefficients[:, :-1].split(1, dim=1)
         )
-        features = detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unsqueeze(1).unbind(2)
-        logits = next(slopes) * features[0]
-        for slope, feature in zip(slopes, features[1:], strict=True):
+        features = (each.unsqueeze(1) for each in detail_basis)
+        logits = next(slopes) * next(features)
+        for slope, feature in zip(slopes, features, strict=True):
             logits = logits.addcmul_(slope, feature)
         logits = interleave_cells(logits.flatten(0, 1), BASIS_STRIDE).add_(offset)
         return logits.view(batch_size, num_objects, *logits.shape[-2:])

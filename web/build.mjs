@@ -25,7 +25,7 @@ const RUNTIMES = { wasm: "ort-wasm-simd-threaded", webgpu: "ort-wasm-simd-thread
 const STATIC = ["index.html", "style.css", "icon.svg", "arrows.svg", "support.js"];
 const PHOTOS = ["coffee.jpg", "cat.jpg", "astronaut.jpg", "LICENSE.md"];
 const GRAPHS = ["image_encoder.onnx", "text_encoder.onnx", "prompt_decoder.onnx"];
-const TOKENIZER = ["tokenizer.json", "tokenizer_config.json"];
+const SETTINGS = ["config.json", "tokenizer.json", "tokenizer_config.json"];
 const MAX_MODEL_BYTES = 8e6;
 
 const { values } = parseArgs({ options: { model: { type: "string" } } });
@@ -58,13 +58,13 @@ for (const name of Object.values(RUNTIMES)) {
 }
 
 const model = values.model ?? exportModel();
-for (const name of [...GRAPHS, ...TOKENIZER]) cpSync(join(model, name), join(DIST, "model", name));
+for (const name of [...GRAPHS, ...SETTINGS]) cpSync(join(model, name), join(DIST, "model", name));
 if (!values.model) rmSync(model, { recursive: true });
 
 const graphBytes = sum(GRAPHS.map((name) => statSync(join(DIST, "model", name)).size));
 if (graphBytes > MAX_MODEL_BYTES) throw new Error(`The model must have at most ${MAX_MODEL_BYTES} bytes, got ${graphBytes}.`);
 
-const modelFiles = Object.fromEntries([...GRAPHS, ...TOKENIZER].map((name) => [basename(name).split(".")[0], `model/${name}`]));
+const modelFiles = Object.fromEntries([...GRAPHS, ...SETTINGS].map((name) => [basename(name).split(".")[0], `model/${name}`]));
 const runtimes = Object.fromEntries(
   Object.entries(RUNTIMES).map(([key, name]) => [key, { mjs: `${name}.mjs`, wasm: `${name}.wasm.deflate` }]),
 );
@@ -78,7 +78,7 @@ function exportModel() {
   const folder = mkdtempSync(join(tmpdir(), "fclm-onnx-"));
   const python = process.env.PYTHON ?? "python";
   const checkpoint = join(ROOT, "fclm_hf/checkpoints/fclm-lite");
-  const args = ["-m", "fclm_hf.cli", "export-onnx", checkpoint, folder, "--quantize", "uint8"];
+  const args = ["-m", "fclm_hf.cli", "export-onnx", checkpoint, folder, "--quantize", "int8"];
   execFileSync(python, args, { cwd: ROOT, stdio: "inherit" });
   if (!existsSync(join(folder, GRAPHS[0]))) throw new Error(`fclm export-onnx wrote no ${GRAPHS[0]}.`);
   return folder;

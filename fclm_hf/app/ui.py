@@ -154,12 +154,12 @@ def _add_batch_page(handlers: Handlers, model: gr.Dropdown) -> None:
     """Add the page for many photos; its event is an endpoint of the API, too."""
     with gr.Row():
         with gr.Column():
-            files = gr.File(label="Photos", file_count="multiple", file_types=UPLOADS, height=260)
+            files = gr.File(label="Photos", file_count="multiple", file_types=UPLOADS, height=260, elem_id="fclm-batch")
             text = gr.Textbox(label="Object", placeholder="Leave empty for what stands out", max_length=200)
             output, color, picture = _add_outputs()
             start = gr.Button("Cut out all", variant="primary")
         with gr.Column():
-            archive = gr.File(label="Results, one zip archive", interactive=False)
+            archive = gr.File(label="Results, one zip archive", interactive=False, elem_id="fclm-archive")
             report = gr.Markdown()
     start.click(
         handlers.run_batch, [files, text, output, color, picture, model], [archive, report], api_name="batch", **_QUEUE

@@ -61,7 +61,8 @@ def export_onnx(checkpoint: str | os.PathLike, folder: str | os.PathLike, quanti
 def export_programs(checkpoint: str | os.PathLike, folder: str | os.PathLike, compiled: bool = False) -> Path:
     """Export a checkpoint to programs of `torch.export`, with all sizes dynamic.
 
-    The folder holds the same parts as that of [`export_onnx`], as `.pt2` files for `torch.export.load`.
+    The folder holds the same parts as that of [`export_onnx`], as `.pt2` files for `torch.export.load`. The size of the
+    encoder input is fixed, so they take one look only.
 
     Args:
         checkpoint: Folder, or id of a Hub repository.
@@ -119,6 +120,8 @@ def _export(
     model, processor = load_checkpoint(source)
     # who runs the graphs compares the scores: only they know of mask prompts
     model.config.text_score_threshold = None
+    if suffix == ".pt2":
+        model.config.refinement_size = None  # compiled programs take no numbers, such as another encoder size
     model.requires_grad_(False)
     with write_folder(folder) as inside:
         for part in make_parts(model):

@@ -6,9 +6,11 @@ exporter of torch is called directly.
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
+from onnxscript import opset20
 
 from .parts import Part, trace_part
 from .quantization import quantize_weights
@@ -31,9 +33,10 @@ DIMENSIONS = {  # names of dynamic dimensions; those of the maps follow from the
     "detail_basis": {0: "batch_size", 2: "padded_height_2", 3: "padded_width_2"},
     "detail_map_4": {0: "batch_size", 2: "padded_height_4", 3: "padded_width_4"},
     "detail_map_8": {0: "batch_size", 2: "padded_height_8", 3: "padded_width_8"},
-    "coarse_map": {0: "batch_size"},
-    "fine_map": {0: "batch_size"},
-    "semantic_map": {0: "batch_size"},
+    "coarse_map": {0: "batch_size", 2: "coarse_height", 3: "coarse_width"},
+    "fine_map": {0: "batch_size", 2: "fine_height", 3: "fine_width"},
+    "semantic_map": {0: "batch_size", 2: "map_height", 3: "map_width"},
+    "encoder_size": {},
 }
 
 
@@ -62,12 +65,18 @@ def make_graph(part: Part) -> onnx.ModelProto:
             input_names=list(part.inputs),
             output_names=list(part.outputs),
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.mul.Scalar: _multiply},
             verbose=False,
         )
     model = program.model_proto
     strip_metadata(model)
     name_dimensions(model.graph)
     return model
+
+
+def _multiply(maps: Any, factor: Any) -> Any:
+    """Translate the product of a tensor and a number, which is computed from sizes: torch expects a constant."""
+    return opset20.Mul(maps, opset20.CastLike(factor, maps))
 
 
 def strip_metadata(model: onnx.ModelProto) -> None:
@@ -82,7 +91,8 @@ def strip_metadata(model: onnx.ModelProto) -> None:
 def name_dimensions(graph: onnx.GraphProto) -> None:
     """Name the dynamic dimensions of inputs and outputs; those of the exporter are symbols such as s12."""
     for value in (*graph.input, *graph.output):
-        names = DIMENSIONS[value.name.removeprefix("masked_")]
+        name = value.name.removeprefix("masked_")
+        names = DIMENSIONS["detail_basis" if name.startswith("detail_basis") else name]
         for index, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.HasField("dim_param") and index in names:
                 dimension.dim_param = names[index]

@@ -1,5 +1,7 @@
 """The parts of the model that are exported, each a module from tensors to tensors."""
 
+import copy
+import functools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..modeling_fclm import FINE_GRID_SCALE, FCLMForImageMatting, FCLMImageEmbeddings
+from ..configuration_fclm import FCLMConfig
+from ..modeling_fclm import BASIS_STRIDE, FINE_GRID_SCALE, FCLMForImageMatting, FCLMImageEmbeddings
 
 
 DYNAMIC = torch.export.Dim.DYNAMIC  # an error where AUTO would quietly fix a size
-IMAGE_NAMES = (
-    "coarse_map",
-    "fine_map",
-    "semantic_map",
-    "detail_map_4",
-    "detail_map_8",
-    "detail_basis",
-    "pixel_mask",
-)
+BASIS_NAME = "detail_basis_{}"  # a map for each feature, as a runtime copies what it splits, for every prompt
 MASKED_NAMES = ("masked_coarse_map", "masked_fine_map", "masked_detail_map_4")  # outputs of the mask encoder
 
 
@@ -28,23 +23,32 @@ class ImageEncoder(nn.Module):
     """Images to everything that the decoder needs of them.
 
     Args:
-        model: The model.
+        model: The model. If it takes a second look, the exported encoder has another input for its size.
     """
 
     def __init__(self, model: FCLMForImageMatting) -> None:
         super().__init__()
         self.model = model.model
+        if takes_encoder_size(model.config):
+            self.model = copy.deepcopy(self.model)
+            fix_padding(self.model.backbone)
 
-    def forward(self, pixel_values: torch.Tensor, image_sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the embeddings that this model has, in the order of `IMAGE_NAMES`.
+    def forward(
+        self, pixel_values: torch.Tensor, image_sizes: torch.Tensor, encoder_size: int | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return the embeddings that this model has, in the order of [`list_image_names`].
 
         Args:
             pixel_values: Images of shape (batch_size, 3, height, width), padded at the bottom and right.
             image_sizes: Heights and widths of the images, int64 of shape (batch_size, 2).
+            encoder_size: Side of the encoder input.
         """
+        if encoder_size is not None:  # so that a symbolic size is known to be a multiple
+            multiple = self.model.config.encoder_multiple
+            encoder_size = encoder_size // multiple * multiple
         rows, columns = (torch.arange(size, device=pixel_values.device) for size in pixel_values.shape[-2:])
         pixel_mask = (rows[:, None] < image_sizes[:, :1, None]) & (columns < image_sizes[:, 1:, None])
-        embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask)
+        embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask, encoder_size=encoder_size)
         if embeddings.fine_map is None and self.model.config.dense_prompts:  # mask prompts are added to it
             embeddings.fine_map = self._make_fine_map(embeddings.coarse_map)
         return flatten_embeddings(embeddings)
@@ -77,11 +81,12 @@ class MaskEncoder(nn.Module):
 
     Args:
         model: The model, with `config.dense_prompts`.
+        stride: See [`PromptDecoder`].
     """
 
-    def __init__(self, model: FCLMForImageMatting) -> None:
+    def __init__(self, model: FCLMForImageMatting, stride: int | None = None) -> None:
         super().__init__()
-        self.model = model.model
+        self.model, self.stride = model.model, stride
 
     def forward(
         self,
@@ -107,6 +112,7 @@ class MaskEncoder(nn.Module):
             detail_maps=(detail_map_4, detail_map_4),  # only the size of the first counts here
             pixel_mask=pixel_mask,
             image_sizes=image_sizes,
+            encoder_size=None if self.stride is None else self.stride * coarse_map.shape[-1],
         )
         coarse, fine, detail = self.model._embed_masks(embeddings, self.model._get_grids(embeddings), input_masks)
         return coarse_map + coarse, fine_map + fine, detail_map_4 + detail
@@ -118,11 +124,12 @@ class PromptDecoder(nn.Module):
     Args:
         model: The model.
         names: Names of the inputs, in their order.
+        stride: Pixels of the encoder input along a side of a coarse cell, if the size of the encoder input is dynamic.
     """
 
-    def __init__(self, model: FCLMForImageMatting, names: Sequence[str]) -> None:
+    def __init__(self, model: FCLMForImageMatting, names: Sequence[str], stride: int | None = None) -> None:
         super().__init__()
-        self.model, self.names = model, tuple(names)
+        self.model, self.names, self.stride = model, tuple(names), stride
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Return the alphas (batch_size, num_objects, height, width), and scores (batch_size, num_objects).
@@ -134,7 +141,7 @@ class PromptDecoder(nn.Module):
         given = dict(zip(self.names, inputs, strict=True))
         tokens = given["text_mask"][..., None]  # the embeddings are given, so only the shape of the tokens counts
         outputs = self.model(
-            image_embeddings=unflatten_embeddings(given),
+            image_embeddings=unflatten_embeddings(self.model.config, given, self.stride),
             input_points=given["input_points"],
             input_labels=given["input_labels"],
             input_boxes=given["input_boxes"],
@@ -145,31 +152,69 @@ class PromptDecoder(nn.Module):
         return outputs.alphas if outputs.text_scores is None else (outputs.alphas, outputs.text_scores)
 
 
+def takes_encoder_size(config: FCLMConfig) -> bool:
+    """Return whether the size of the encoder input is dynamic: for the second look of those models that take one."""
+    return config.refinement_size is not None
+
+
+def fix_padding(backbone: nn.Module) -> None:
+    """Let the "same" convolutions of timm pad as they do for even sizes, which all are that a stride halves.
+
+    Their own computation of the padding from a symbolic size takes hours to trace.
+    """
+    for module in backbone.modules():
+        if type(module).__name__ == "Conv2dSame":
+            module.forward = functools.partial(_convolve, module)
+
+
+def _convolve(layer: nn.Conv2d, maps: torch.Tensor) -> torch.Tensor:
+    """Apply a "same" convolution to maps whose sizes are multiples of its stride."""
+    missing = [size - stride for size, stride in zip(layer.kernel_size, layer.stride, strict=True)]
+    padding = [each for size in reversed(missing) for each in (size // 2, size - size // 2)]
+    maps = nn.functional.pad(maps, padding)
+    return nn.functional.conv2d(
+        maps, layer.weight, layer.bias, layer.stride, dilation=layer.dilation, groups=layer.groups
+    )
+
+
+def list_image_names(config: FCLMConfig) -> tuple[str, ...]:
+    """Return the names of the embeddings of images that the model of a config has."""
+    names = ["coarse_map"]
+    if config.coarse_level > 0 or config.dense_prompts:
+        names.append("fine_map")
+    if config.semantic_head_size is not None:
+        names.append("semantic_map")
+    basis = (BASIS_NAME.format(index) for index in range(config.detail_hidden_sizes[0]))
+    return (*names, "detail_map_4", "detail_map_8", *basis, "pixel_mask")
+
+
 def flatten_embeddings(embeddings: FCLMImageEmbeddings) -> tuple[torch.Tensor, ...]:
-    """Return the tensors of embeddings that are there, in the order of `IMAGE_NAMES`."""
-    detail4, detail8 = embeddings.detail_maps
+    """Return the tensors of embeddings that are there, in the order of [`list_image_names`]."""
+    basis = embeddings.detail_basis.unflatten(1, (-1, BASIS_STRIDE**2)).unbind(1)
     tensors = (
         embeddings.coarse_map,
         embeddings.fine_map,
         embeddings.semantic_map,
-        detail4,
-        detail8,
-        embeddings.detail_basis,
-        embeddings.pixel_mask,
+        *embeddings.detail_maps,
+        *basis,
+        embeddings.pixel_mask.float(),  # alphas are multiplied with it for every prompt
     )
     return tuple(each for each in tensors if each is not None)
 
 
-def unflatten_embeddings(tensors: dict[str, torch.Tensor]) -> FCLMImageEmbeddings:
-    """Return the embeddings made of tensors by name."""
+def unflatten_embeddings(
+    config: FCLMConfig, tensors: dict[str, torch.Tensor], stride: int | None = None
+) -> FCLMImageEmbeddings:
+    """Return the embeddings made of tensors by name; for `stride` see [`PromptDecoder`]."""
     return FCLMImageEmbeddings(
         coarse_map=tensors["coarse_map"],
         fine_map=tensors.get("fine_map"),
         semantic_map=tensors.get("semantic_map"),
         detail_maps=(tensors["detail_map_4"], tensors["detail_map_8"]),
-        detail_basis=tensors["detail_basis"],
+        detail_basis=tuple(tensors[BASIS_NAME.format(index)] for index in range(config.detail_hidden_sizes[0])),
         pixel_mask=tensors["pixel_mask"],
         image_sizes=tensors["image_sizes"],
+        encoder_size=None if stride is None else stride * tensors["coarse_map"].shape[-1],
     )
 
 
@@ -182,13 +227,13 @@ class Part:
         module: The module.
         inputs: Sample inputs by name; no dynamic dimension is 1, and those that differ have different sizes.
         outputs: Names of the outputs.
-        dynamic: Dynamic dimensions of each input.
+        dynamic: Dynamic dimensions of each input; an integer is dynamic as a whole.
         is_variadic: Whether the module takes its inputs as `*inputs`.
     """
 
     name: str
     module: nn.Module
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, torch.Tensor | int]
     outputs: tuple[str, ...]
     dynamic: dict[str, tuple[int, ...]]
     is_variadic: bool = False
@@ -196,7 +241,10 @@ class Part:
     @property
     def dynamic_shapes(self) -> tuple[Any, ...]:
         """The dynamic dimensions in the order of the inputs, as `torch.export.export` takes them."""
-        shapes = tuple(dict.fromkeys(self.dynamic[name], DYNAMIC) for name in self.inputs)
+        shapes = tuple(
+            DYNAMIC if isinstance(value, int) else dict.fromkeys(self.dynamic[name], DYNAMIC)
+            for name, value in self.inputs.items()
+        )
         return (shapes,) if self.is_variadic else shapes
 
 
@@ -217,30 +265,36 @@ def make_parts(model: FCLMForImageMatting) -> list[Part]:
         "image_sizes": torch.tensor([[150, 203], [140, 181]]),
     }
     encoder, config = ImageEncoder(model), model.config
-    is_there = {
-        "fine_map": config.coarse_level > 0 or config.dense_prompts,
-        "semantic_map": config.semantic_head_size is not None,
-    }
-    names = tuple(name for name in IMAGE_NAMES if is_there.get(name, True))
+    if takes_encoder_size(config):
+        images["encoder_size"] = config.refinement_size
+    names = list_image_names(config)
     embeddings = {**dict(zip(names, encoder(**images), strict=True)), "image_sizes": images["image_sizes"]}
+    stride = config.refinement_size // embeddings["coarse_map"].shape[-1] if takes_encoder_size(config) else None
     prompts = _make_prompts(model)
     inputs = {**embeddings, **prompts}
-    outputs = ("alphas", "text_scores") if is_there["semantic_map"] else ("alphas",)
-    dynamic = {name: _find_dynamic(name) for name in embeddings} | dict.fromkeys(prompts, (0, 1))
+    outputs = ("alphas", "text_scores") if config.semantic_head_size is not None else ("alphas",)
+    dynamic = {name: _find_dynamic(config, name) for name in embeddings} | dict.fromkeys(prompts, (0, 1))
     dynamic["input_points"] = dynamic["input_labels"] = (0, 1, 2)
     parts = [
-        Part("image_encoder", encoder, images, names, {"pixel_values": (0, 2, 3), "image_sizes": (0,)}),
+        Part(
+            "image_encoder",
+            encoder,
+            images,
+            names,
+            {"pixel_values": (0, 2, 3), "image_sizes": (0,), "encoder_size": ()},
+        ),
         _make_text_part(model),
-        Part("prompt_decoder", PromptDecoder(model, tuple(inputs)), inputs, outputs, dynamic, is_variadic=True),
+        Part("prompt_decoder", PromptDecoder(model, tuple(inputs), stride), inputs, outputs, dynamic, is_variadic=True),
     ]
     if config.dense_prompts:
-        parts.append(_make_mask_part(model, embeddings))
+        parts.append(_make_mask_part(model, embeddings, stride))
     return parts
 
 
-def _find_dynamic(name: str) -> tuple[int, ...]:
+def _find_dynamic(config: FCLMConfig, name: str) -> tuple[int, ...]:
     """Return the dynamic dimensions of an embedding: the batch, and those that follow the size of the images."""
-    return (0, 2, 3) if name.startswith(("detail", "pixel")) else (0,)
+    has_dynamic_size = name.startswith(("detail", "pixel")) or (takes_encoder_size(config) and name.endswith("_map"))
+    return (0, 2, 3) if has_dynamic_size else (0,)
 
 
 def _make_text_part(model: FCLMForImageMatting) -> Part:
@@ -263,13 +317,13 @@ def _make_prompts(model: FCLMForImageMatting) -> dict[str, torch.Tensor]:
     }
 
 
-def _make_mask_part(model: FCLMForImageMatting, embeddings: dict[str, torch.Tensor]) -> Part:
+def _make_mask_part(model: FCLMForImageMatting, embeddings: dict[str, torch.Tensor], stride: int | None) -> Part:
     """Return the mask encoder."""
     names = ("image_sizes", "coarse_map", "fine_map", "detail_map_4", "pixel_mask")
     masks = torch.linspace(0, 1, 2 * 150 * 203).view(2, 1, 150, 203)
     inputs = {"input_masks": masks, **{name: embeddings[name] for name in names}}
-    dynamic = {"input_masks": (0, 2, 3)} | {name: _find_dynamic(name) for name in names}
-    return Part("mask_encoder", MaskEncoder(model), inputs, MASKED_NAMES, dynamic)
+    dynamic = {"input_masks": (0, 2, 3)} | {name: _find_dynamic(model.config, name) for name in names}
+    return Part("mask_encoder", MaskEncoder(model, stride), inputs, MASKED_NAMES, dynamic)
 
 
 def trace_part(part: Part) -> torch.export.ExportedProgram:

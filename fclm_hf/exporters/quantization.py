@@ -2,7 +2,9 @@
 
 A weight becomes `(cast(integers) - zero_points) * scales`, in operators that every runtime evaluates once, when it
 loads the graph. So a graph is a quarter or half as large, runs as fast as before, and its activations are not rounded,
-to which the depthwise convolutions of EfficientNet are sensitive.
+to which the depthwise convolutions of EfficientNet are sensitive. So are its narrow layers to the rounding of weights:
+small convolutions keep half floats, which costs the embedded checkpoint a sixth more bytes and leaves an eighth of the
+error.
 """
 
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 MIN_WEIGHTS = 1024  # smaller tensors, such as biases, stay as they are
+MIN_INTEGERS = 80_000  # convolutions with fewer weights keep half floats
 _OUTPUT_AXES = {"Conv": 0, "ConvTranspose": 1, "Gather": 0}  # of a weight; MatMul has it last
 
 
@@ -21,20 +24,23 @@ def quantize_weights(model: onnx.ModelProto, dtype: str) -> onnx.ModelProto:
 
     Args:
         model: The model; it is changed.
-        dtype: "int8" (symmetric, one scale per output channel), "uint8" (the same with a zero point) or "fp16".
+        dtype: "int8" (symmetric, one scale per output channel), "uint8" (the same with a zero point) or "fp16". Of
+            convolutions with fewer than `MIN_INTEGERS` weights, it is "fp16" always.
 
     Returns:
         The model.
     """
     graph = model.graph
     axes = dict(_find_weights(graph))
+    convolutions = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     restoring, initializers = [], []
     for tensor in graph.initializer:
         weight = numpy_helper.to_array(tensor)
         if tensor.name not in axes or weight.size < MIN_WEIGHTS or weight.dtype != np.float32:
             initializers.append(tensor)
             continue
-        parts = _quantize(weight, axes[tensor.name], dtype)
+        is_small = tensor.name in convolutions and weight.size < MIN_INTEGERS
+        parts = _quantize(weight, axes[tensor.name], "fp16" if is_small else dtype)
         initializers += [numpy_helper.from_array(part, f"{tensor.name}.{name}") for name, part in parts.items()]
         restoring += _restore(tensor.name, parts)
     nodes = [*restoring, *graph.node]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .details import BASIS, MAPS, crop_details
 from .prompts import (
     count_objects,
     find_absent,
@@ -88,6 +89,22 @@ class OnnxImageEmbeddings(_Fields):
         >>> OnnxImageEmbeddings(image_sizes=np.array([[64, 96]])).image_sizes.tolist()
         [[64, 96]]
     """
+
+    def crop_details(self, left: int, top: int, right: int, bottom: int) -> tuple[Any, ...]:
+        """Return the maps of the detail path of a part of the images, as [`FCLMImageEmbeddings.crop_details`] does.
+
+        Args:
+            left: Left border in pixels, a multiple of 8.
+            top: Upper border in pixels, a multiple of 8.
+            right: Right border in pixels, inside the images.
+            bottom: Lower border in pixels, inside the images.
+
+        Returns:
+            The maps in the order of the outputs of the image encoder, of the type of the embeddings.
+        """
+        arrays = {name: _to_array(value) for name, value in self.items()}
+        cropped = crop_details(arrays, left, top, right, bottom)
+        return tuple((_to_tensors(cropped) if any(map(_is_tensor, self.values())) else cropped).values())
 
 
 class OnnxImageMattingOutput(_Fields):
@@ -188,7 +205,8 @@ class OnnxFCLMForImageMatting:
         from ..configuration_fclm import FCLMConfig
 
         config = FCLMConfig.from_pretrained(self._find_config().parent)
-        config.refinement_size = config.tile_size = None  # they need other encoder sizes, which are fixed in the graphs
+        if not self._takes_encoder_size:  # of an older export
+            config.refinement_size = config.tile_size = None
         return config
 
     @property
@@ -216,7 +234,11 @@ class OnnxFCLMForImageMatting:
         return False
 
     def get_image_embeddings(
-        self, pixel_values: np.ndarray, pixel_mask: np.ndarray | None = None
+        self,
+        pixel_values: np.ndarray,
+        pixel_mask: np.ndarray | None = None,
+        encoder_size: int | None = None,
+        detail_maps: Sequence[np.ndarray] | None = None,
     ) -> OnnxImageEmbeddings:
         """Encode images once; pass the result as `image_embeddings` for any number of prompts.
 
@@ -224,20 +246,34 @@ class OnnxFCLMForImageMatting:
             pixel_values: Normalized images of shape (batch_size, 3, height, width), padded at the bottom and right.
             pixel_mask: Mask of shape (batch_size, height, width), 1 on the image and 0 on padding; None for images
                 without padding.
+            encoder_size: Side of the encoder input. Defaults to `config.encoder_size`; others are for models with
+                `config.refinement_size`.
+            detail_maps: Maps of these images, see [`OnnxImageEmbeddings.crop_details`]; the detail path then does not
+                run.
 
         Returns:
             The embeddings.
 
         Raises:
-            ValueError: If an argument has the wrong shape.
+            ValueError: If an argument has the wrong shape, or the encoder input another size than the graphs take.
         """
         is_tensor = _is_tensor(pixel_values)
         pixels = np.ascontiguousarray(_to_array(pixel_values), np.float32)
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixel_values must have shape (batch_size, 3, height, width), got {pixels.shape}.")
         image_sizes = _find_image_sizes(pixels.shape, _to_array(pixel_mask))
-        outputs = self._run(IMAGE_ENCODER, {"pixel_values": pixels, "image_sizes": image_sizes})
-        outputs["image_sizes"] = image_sizes
+        feeds = {"pixel_values": pixels, "image_sizes": image_sizes}
+        default = self._fields["encoder_size"]
+        if encoder_size not in (None, default) and not self._takes_encoder_size:
+            raise ValueError(f"encoder_size must be {default}, which is fixed in these graphs, got {encoder_size}.")
+        feeds["encoder_size"] = np.array(encoder_size or default)
+        names = [each.name for each in self._get_session(IMAGE_ENCODER).get_outputs()]
+        given: dict[str, np.ndarray] = {}
+        if detail_maps is not None:
+            details = [name for name in names if name.startswith((BASIS, MAPS))]
+            given = {name: _to_array(maps) for name, maps in zip(details, detail_maps, strict=True)}
+        computed = self._run(IMAGE_ENCODER, feeds, [name for name in names if name not in given])
+        outputs = {**{name: (computed | given)[name] for name in names}, "image_sizes": image_sizes}
         return OnnxImageEmbeddings(**(_to_tensors(outputs) if is_tensor else outputs))
 
     def get_text_features(self, input_ids: np.ndarray) -> np.ndarray:
@@ -374,6 +410,11 @@ class OnnxFCLMForImageMatting:
         return text_embeds.reshape(*lead, -1), mask.reshape(*lead, -1)
 
     @cached_property
+    def _takes_encoder_size(self) -> bool:
+        """Whether the size of the encoder input is dynamic, for a second look."""
+        return any(each.name == "encoder_size" for each in self._get_session(IMAGE_ENCODER).get_inputs())
+
+    @cached_property
     def _projection_dim(self) -> int:
         """Width of the text embedding space."""
         return self._fields["text_config"]["projection_dim"]
@@ -390,12 +431,18 @@ class OnnxFCLMForImageMatting:
                 return folder / "config.json"
         raise OSError(f"{self.name_or_path} must contain config.json.")
 
-    def _run(self, name: str, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run a graph on those feeds that it takes and return its outputs by name."""
+    def _run(
+        self, name: str, feeds: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run a graph on those feeds that it takes and return its outputs, or some of them, by name."""
+        import onnxruntime
+
         session = self._get_session(name)
         accepted = {each.name for each in session.get_inputs()}
-        names = [each.name for each in session.get_outputs()]
-        values = session.run(names, {name: value for name, value in feeds.items() if name in accepted})
+        names = [each.name for each in session.get_outputs()] if outputs is None else list(outputs)
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = outputs is not None
+        values = session.run(names, {name: value for name, value in feeds.items() if name in accepted}, options)
         return dict(zip(names, values, strict=True))
 
     def _get_session(self, name: str) -> Any:
@@ -405,9 +452,13 @@ class OnnxFCLMForImageMatting:
 
             if name == MASK_ENCODER and not (self.folder / name).is_file():
                 raise ValueError("input_masks requires config.dense_prompts, got dense_prompts=False.")
-            self._sessions[name] = onnxruntime.InferenceSession(
-                str(self.folder / name), self._options, providers=self.providers
-            )
+            options, levels = self._options, onnxruntime.GraphOptimizationLevel
+            level = options.graph_optimization_level
+            if name == PROMPT_DECODER and level == levels.ORT_ENABLE_ALL:
+                # blocks of 16 channels fit the few channels of its large maps badly
+                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
+            self._sessions[name] = onnxruntime.InferenceSession(str(self.folder / name), options, self.providers)
+            options.graph_optimization_level = level
         return self._sessions[name]
 
 

@@ -20,19 +20,6 @@ def agree(accelerator: Accelerator, code: int) -> int:
     return int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
 
 
-def share_choice(choice: int) -> int:
-    """Return the random choice of the first process, so that all take equally many passes. Every process must call it.
-
-    Args:
-        choice: Number that this process has drawn.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return choice
-    choices = [choice]
-    torch.distributed.broadcast_object_list(choices, src=0)
-    return choices[0]
-
-
 def make_count_reduction(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function that returns the mean of a scalar over the processes, for [`reduce_counts`]."""
 
@@ -48,4 +35,4 @@ def broadcast_buffers(model: nn.Module) -> None:
         buffer.copy_(broadcast(buffer.clone()))
 
 
-__all__ = ["agree", "broadcast_buffers", "make_count_reduction", "share_choice"]
+__all__ = ["agree", "broadcast_buffers", "make_count_reduction"]

@@ -1,6 +1,7 @@
 """The app in Chromium, as a visitor uses it."""
 
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -8,10 +9,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 from paths import PHOTOS
 from PIL import Image
 
-from fclm_hf import LITE_CHECKPOINT
+from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, ReferringMattingPipeline
 
 
 pytest.importorskip("gradio")
@@ -31,12 +33,25 @@ RESULT = ".frame img:visible"
 
 
 @pytest.fixture(scope="module")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as `fclm train` writes it, whose mattes are clearly narrower than those of the embedded one."""
+    folder = tmp_path_factory.mktemp("runs") / "best"
+    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    with torch.no_grad():
+        model.head.coefficients.bias[-1] -= 4
+    model.save_pretrained(folder)
+    FCLMProcessor.from_pretrained(LITE_CHECKPOINT).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def app_url(tuned: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from running_app import run_app
 
-    from fclm_hf.app.engine import Engine
+    from fclm_hf.app.engine import EMBEDDED, Engine
 
-    with run_app(Engine(device="cpu", max_bytes=MAX_BYTES), tmp_path_factory.mktemp("gradio")) as url:
+    engine = Engine([EMBEDDED, str(tuned)], device="cpu", max_bytes=MAX_BYTES)
+    with run_app(engine, tmp_path_factory.mktemp("gradio")) as url:
         yield url
 
 
@@ -187,3 +202,62 @@ def test_bad_uploads_are_explained_and_leave_the_photo(visit: Callable[[], Page]
         assert "gradio" not in page.locator(".toast-body").last.inner_text()  # the folder of the upload
         page.locator(".toast-close").last.click()
     wait_for_result(page, lambda: click(page, 0.5, 0.35))
+
+
+def upload_batch(page: Page, files: list[Path | dict]) -> None:
+    page.get_by_role("tab", name="Many photos").click()
+    page.set_input_files("#fclm-batch input[type=file]", files)
+
+
+def test_many_photos_give_one_archive(visit: Callable[[], Page]) -> None:
+    page = visit()
+    broken = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"}
+    names = ("coffee", "cat")
+    written = [{"name": f"{name}.jpg", "mimeType": "image/jpeg", "buffer": read_photo(name)} for name in names]
+    upload_batch(page, [*written, broken])
+    page.get_by_label("Object", exact=True).fill("cup")
+    page.click("text=Cut out all")
+    page.wait_for_selector("text=2 of 3 photos done.")
+    page.wait_for_selector("text=broken.jpg is not an image that PIL can read")
+    with page.expect_download() as started:
+        page.locator("#fclm-archive a[download]").first.click()
+    with zipfile.ZipFile(started.value.path()) as archive:
+        assert archive.namelist() == [f"{name}_cutout.png" for name in names]
+        cutouts = [Image.open(BytesIO(archive.read(name))) for name in archive.namelist()]
+    matting = ReferringMattingPipeline(
+        FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT), processor=FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+    )
+    for name, cutout in zip(names, cutouts, strict=True):
+        expected = matting(PHOTOS / f"{name}.jpg", text="cup")["cutout"]
+        assert (cutout.mode, cutout.size) == ("RGBA", expected.size)
+        assert np.abs(np.asarray(cutout, int) - np.asarray(expected)).max() <= 1
+
+
+def read_photo(name: str) -> bytes:
+    return (PHOTOS / f"{name}.jpg").read_bytes()
+
+
+def test_two_models_side_by_side(visit: Callable[[], Page], tuned: Path) -> None:
+    page = visit()
+    page.get_by_role("tab", name="Compare models").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector("text=Choose a photo first.")
+    page.get_by_role("tab", name="Photo", exact=True).click()
+    upload(page, PHOTOS / "coffee.jpg")
+    page.wait_for_selector(".stage.photo")
+    alone = read_alpha(page, wait_for_result(page, lambda: click(page, 0.5, 0.35)))
+    page.get_by_role("tab", name="Compare models").click()
+    choices = page.get_by_role("combobox").filter(visible=True)  # of the app, left and right
+    choices.nth(2).wait_for()
+    assert [each.input_value() for each in choices.all()] == ["fclm-lite", "fclm-lite", str(tuned)]
+    page.get_by_role("button", name="Compare", exact=True).click()
+    sides = page.locator(".frame img:visible")
+    sides.nth(1).wait_for()
+    embedded, fine_tuned = (read_alpha(page, sides.nth(index).get_attribute("src")) for index in range(2))
+    np.testing.assert_array_equal(embedded, alone)
+    matting = ReferringMattingPipeline(
+        FCLMForImageMatting.from_pretrained(tuned), processor=FCLMProcessor.from_pretrained(tuned)
+    )
+    expected = np.asarray(matting(PHOTOS / "coffee.jpg", input_points=[[300, 140]])["alpha"], int)
+    assert np.abs(fine_tuned - expected).mean() < 1
+    assert fine_tuned.mean() < 0.9 * embedded.mean()

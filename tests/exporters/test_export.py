@@ -1,5 +1,6 @@
 """Exported folders: their files, weights with fewer bits, programs of torch.export, and what cannot be exported."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hub_files import read_files
 from local_hub import LocalHub
 from matting_inputs import draw_inputs
-from tiny_model import tiny_model, tiny_processor
+from tiny_model import tiny_masked_model, tiny_model, tiny_processor
 from typer.testing import CliRunner
 
 from fclm_hf import FCLMForImageMatting
@@ -47,24 +48,8 @@ def test_folder_holds_all_files(onnx_folder: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "size"), [("int8", 0.27), ("uint8", 0.27), ("fp16", 0.51)])
 def test_fewer_bits(dtype: str, size: float) -> None:
-    from fclm_hf.exporters.quantization import quantize_weights
-
-    weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)) * np.arange(1, 65)[:, None, None, None]
-    nodes = [onnx.helper.make_node("Conv", ["x", "w"], ["y"])]
-    graph = onnx.helper.make_graph(
-        nodes,
-        "conv",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 64, 8, 8])],
-        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 64, 6, 6])],
-        [onnx.numpy_helper.from_array(weight.astype(np.float32), "w")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    before = model.SerializeToString()
-    smaller = quantize_weights(model, dtype)
-    onnx.checker.check_model(smaller)
-    smaller.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, weight.shape))
-    session = onnxruntime.InferenceSession(smaller.SerializeToString(), providers=["CPUExecutionProvider"])
-    restored = session.run(["w"], {"x": np.zeros((1, 64, 8, 8), np.float32)})[0]
+    weight = np.random.default_rng(0).normal(size=(64, 160, 3, 3)) * np.arange(1, 65)[:, None, None, None]
+    restored, share = quantize_convolution(weight.astype(np.float32), dtype)
     channels, rounding = weight.reshape(64, -1), np.abs(restored - weight).reshape(64, -1).max(1)
     bounds = {  # half a step of each channel, though their weights differ 64-fold
         "int8": np.abs(channels).max(1) / 127 / 2,
@@ -73,7 +58,36 @@ def test_fewer_bits(dtype: str, size: float) -> None:
     }
     assert (rounding > 0).all()
     assert (rounding <= 1.001 * bounds[dtype]).all()
-    assert len(smaller.SerializeToString()) < size * len(before)
+    assert share < size
+
+
+def test_small_convolutions_keep_half_floats() -> None:
+    weight = np.random.default_rng(0).normal(size=(64, 64, 3, 3)).astype(np.float32)
+    restored, share = quantize_convolution(weight, "int8")
+    np.testing.assert_array_equal(restored, weight.astype(np.float16))
+    assert share < 0.51
+
+
+def quantize_convolution(weight: np.ndarray, dtype: str) -> tuple[np.ndarray, float]:
+    """Return the weight that a quantized convolution computes with, and the share of its bytes in those of before."""
+    from fclm_hf.exporters.quantization import quantize_weights
+
+    outputs, inputs = weight.shape[:2]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "w"], ["y"])],
+        "conv",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, inputs, 8, 8])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, outputs, 6, 6])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    before = len(model.SerializeToString())
+    smaller = quantize_weights(model, dtype)
+    onnx.checker.check_model(smaller)
+    share = len(smaller.SerializeToString()) / before
+    smaller.graph.output.append(onnx.helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, weight.shape))
+    session = onnxruntime.InferenceSession(smaller.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(["w"], {"x": np.zeros((1, inputs, 8, 8), np.float32)})[0], share
 
 
 @pytest.mark.slow
@@ -131,6 +145,34 @@ def test_programs_equal_the_modules(tmp_path: Path, name: str) -> None:
     with torch.inference_mode():
         expected, outputs = (each(*part.inputs.values()) for each in (part.module, program))
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
+def test_compiled_folder(tmp_path: Path) -> None:
+    """The packages of `--format pt2 --compile` give the alphas of the model, for other sizes than the traced ones."""
+    model: FCLMForImageMatting = tiny_masked_model()
+    model.save_pretrained(tmp_path / "tiny")
+    tiny_processor().save_pretrained(tmp_path / "tiny")
+    folder = tmp_path / "compiled"
+    words = ["export-onnx", str(tmp_path / "tiny"), str(folder), "--format", "pt2", "--compile"]
+    result = CliRunner().invoke(cli.app, words)
+    assert result.exit_code == 0, result.output
+    packages = {name: torch._inductor.aoti_load_package(str(folder / f"{name}.pt2")) for name in NAMES}
+    ids = torch.tensor([[3, 4, 5, 56], [7, 8, 56, 56]])
+    with torch.inference_mode():
+        expected = model.model.get_text_features(ids).text_embeds
+        torch.testing.assert_close(packages["text_encoder"](ids), expected, rtol=0, atol=1e-4)
+        for batch, objects, height, width in ((1, 2, 91, 75), (2, 3, 64, 130)):
+            pixels, sizes = torch.rand(batch, 3, height, width), torch.tensor([[height, width]]).expand(batch, 2)
+            boxes = torch.tensor([10.0, 8.0, 60.0, 50.0]).repeat(batch, objects, 1)
+            points = torch.rand(batch, objects, 2, 2) * 60
+            labels = torch.tensor([1, 0]).repeat(batch, objects, 1)
+            texts, mask = torch.zeros(batch, objects, 24), torch.zeros(batch, objects).long()
+            embeddings = packages["image_encoder"](pixels, sizes.contiguous())
+            alphas, _ = packages["prompt_decoder"](*embeddings, sizes.contiguous(), points, labels, boxes, texts, mask)
+            expected = model(pixels, input_boxes=boxes, input_points=points, input_labels=labels).alphas
+            torch.testing.assert_close(alphas, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from paths import ROOT
 from PIL import Image
 
@@ -53,39 +52,6 @@ def _skip(reason: str) -> None:
     if IS_REQUIRED:
         pytest.fail(f"The page cannot be tested: {reason}.")
     pytest.skip(reason)
-
-
-class ExportedModel:
-    """The graphs of the page in ONNX Runtime, called as the PyTorch model is: with what the processor returns."""
-
-    def __init__(self, folder: Path) -> None:
-        onnxruntime = pytest.importorskip("onnxruntime")
-        names = ("image_encoder", "text_encoder", "prompt_decoder")
-        self.encoder, self.text_encoder, self.decoder = (
-            onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"]) for name in names
-        )
-
-    def __call__(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, **prompts: torch.Tensor) -> dict[str, Any]:
-        """Return alphas and image sizes of one image and one object."""
-        sizes = np.array([[pixel_mask[0, :, 0].sum(), pixel_mask[0, 0].sum()]])
-        given = {"pixel_values": pixel_values.numpy(), "image_sizes": sizes}
-        outputs = self.encoder.run(None, given)
-        feeds = dict(zip([each.name for each in self.encoder.get_outputs()], outputs, strict=True))
-        feeds |= {
-            "image_sizes": sizes,
-            "input_points": np.zeros((1, 1, 1, 2), np.float32),
-            "input_labels": np.full((1, 1, 1), -10),
-            "input_boxes": np.zeros((1, 1, 4), np.float32),
-            "text_embeds": np.zeros((1, 1, 128), np.float32),
-            "text_mask": np.zeros((1, 1), np.int64),
-        }
-        feeds |= {name: prompts[name].numpy() for name in feeds if name in prompts}
-        if "input_ids" in prompts:
-            (embeds,) = self.text_encoder.run(["text_embeds"], {"input_ids": prompts["input_ids"][0].numpy()})
-            feeds |= {"text_embeds": embeds[None], "text_mask": np.ones((1, 1), np.int64)}
-        names = [each.name for each in self.decoder.get_inputs()]
-        (alphas,) = self.decoder.run(["alphas"], {name: feeds[name] for name in names})
-        return {"alphas": torch.from_numpy(alphas), "image_sizes": torch.from_numpy(sizes)}
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 from matting_inputs import draw_inputs
+from paths import PHOTOS
 from PIL import Image
 from tiny_model import tiny_masked_model, tiny_processor
 from transformers import pipeline
 from typer.testing import CliRunner
 
-from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor, ReferringMattingPipeline
+from fclm_hf import LITE_CHECKPOINT, FCLMConfig, FCLMForImageMatting, FCLMProcessor, ReferringMattingPipeline
 from fclm_hf.cli import main as cli
 from fclm_hf.exporters import export_onnx
 from fclm_hf.onnx import OnnxFCLMForImageMatting, find_graphs, has_only_graphs
 
 
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -58,9 +60,68 @@ def test_alphas_are_those_of_the_model(model: FCLMForImageMatting, graphs: OnnxF
     compare(model, graphs, rounds=3, longest=200)
 
 
-def test_alphas_are_those_of_lite_at_fifty_sizes(tmp_path: Path) -> None:
-    graphs = OnnxFCLMForImageMatting(export_onnx(LITE_CHECKPOINT, tmp_path / "lite"))
-    compare(FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval(), graphs, rounds=50, longest=2000)
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of the embedded checkpoint."""
+    return export_onnx(LITE_CHECKPOINT, tmp_path_factory.mktemp("lite") / "graphs")
+
+
+def test_alphas_are_those_of_lite_at_fifty_sizes(lite: Path) -> None:
+    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT).eval()
+    compare(model, OnnxFCLMForImageMatting(lite, ["CPUExecutionProvider"]), rounds=50, longest=2000)
+
+
+def test_closer_looks_are_those_of_lite(lite: Path, tmp_path: Path) -> None:
+    """The pipeline and `fclm matte` look closer with graphs, too, which changes the mattes."""
+    graphs = OnnxFCLMForImageMatting(lite, ["CPUExecutionProvider"])
+    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    assert graphs.config.refinement_size == model.config.refinement_size is not None
+    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+    matting, expected = (ReferringMattingPipeline(each, processor=processor) for each in (graphs, model))
+    for prompts in ({"input_boxes": [150, 20, 470, 330]}, {"text": "cup"}, {"input_points": [300, 200]}, {}):
+        one, other = (each(PHOTOS / "coffee.jpg", cutout=False, **prompts) for each in (matting, expected))
+        torch.testing.assert_close(one["predicted_alpha"], other["predicted_alpha"], rtol=0, atol=TOLERANCE)
+        first = expected(PHOTOS / "coffee.jpg", cutout=False, refine=False, **prompts)
+        assert not other["predicted_alpha"].any() or (other["alpha"] != first["alpha"])
+    words = ["matte", str(PHOTOS / "coffee.jpg"), "-o", str(tmp_path / "alpha.png"), "--alpha"]
+    result = CliRunner().invoke(cli.app, [*words, "--box", "150,20,470,330", "--model", str(lite)])
+    assert result.exit_code == 0, result.output
+    alpha = expected(PHOTOS / "coffee.jpg", input_boxes=[150, 20, 470, 330])["alpha"]
+    difference = np.asarray(alpha, int) - np.asarray(Image.open(tmp_path / "alpha.png"), int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_quantized_lite_is_close(lite: Path, tmp_path: Path) -> None:
+    """Mattes of int8 and uint8 graphs differ by less than 0.01 on average, and the graphs take at most 8 MB."""
+    from fclm_hf.exporters.quantization import quantize_weights
+
+    expected = OnnxFCLMForImageMatting(lite, ["CPUExecutionProvider"])
+    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+    boxes = {"coffee": [150, 20, 470, 330], "cat": [20, 10, 430, 298], "astronaut": [20, 4, 436, 512]}
+    for dtype in ("int8", "uint8"):
+        folder = tmp_path / dtype
+        folder.mkdir()
+        for path in lite.glob("*.onnx"):
+            onnx.save(quantize_weights(onnx.load(path), dtype), folder / path.name)
+        (folder / "config.json").write_bytes((lite / "config.json").read_bytes())
+        assert sum(path.stat().st_size for path in folder.glob("*.onnx")) <= 8e6
+        graphs = OnnxFCLMForImageMatting(folder, ["CPUExecutionProvider"])
+        for name, box in boxes.items():
+            inputs = processor(Image.open(PHOTOS / f"{name}.jpg"), input_boxes=[[box, [0, 0, 0, 0]]])
+            few, many = (each(**inputs).alphas for each in (graphs, expected))
+            assert 0 < (few - many).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("preset", ["matting-small", "dis-base"])
+def test_presets(tmp_path: Path, preset: str) -> None:
+    """DINOv2-Small and DINOv2-Base with random weights, at their own size, with a tiny text tower."""
+    torch.manual_seed(0)
+    text_config = tiny_masked_model().config.text_config.to_dict()
+    model = FCLMForImageMatting(FCLMConfig.from_preset(preset, text_config=text_config)).eval()
+    model.save_pretrained(tmp_path / "checkpoint")
+    tiny_processor().save_pretrained(tmp_path / "checkpoint")
+    folder = export_onnx(tmp_path / "checkpoint", tmp_path / "graphs")
+    compare(model, OnnxFCLMForImageMatting(folder, ["CPUExecutionProvider"]), rounds=2, longest=700)
 
 
 def test_masks(model: FCLMForImageMatting, graphs: OnnxFCLMForImageMatting) -> None:
@@ -122,6 +183,8 @@ def test_errors(graphs: OnnxFCLMForImageMatting, tmp_path: Path) -> None:
         graphs(pixels, input_labels=np.ones((1, 1, 1)))
     with pytest.raises(ValueError, match="got text_embeds alone"):
         graphs(pixels, text_embeds=np.zeros((1, 1, 24)))
+    with pytest.raises(ValueError, match="encoder_size must be 56, which is fixed in these graphs, got 84"):
+        graphs.get_image_embeddings(pixels, encoder_size=84)
     with pytest.raises(OSError, match=r"must contain image_encoder\.onnx"):
         OnnxFCLMForImageMatting.from_pretrained(tmp_path)
 

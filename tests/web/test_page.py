@@ -1,6 +1,7 @@
 """The built page in Chromium, offline. `npm ci && npm run build` in web/ makes it; see docs/guides/browser.md."""
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from paths import PHOTOS
 from PIL import Image
-from web_page import CUTOUT, DIST, MATTE, READY, ExportedModel, Visitor, WebSite, require_dist
+from web_page import CUTOUT, DIST, MATTE, READY, Visitor, WebSite, require_dist
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
 from fclm_hf.foreground_fclm import make_cutout
+from fclm_hf.onnx import OnnxFCLMForImageMatting
 from fclm_hf.pipeline_results_fclm import quantize_alpha
 
 
@@ -40,7 +42,8 @@ def make_predictor(model: Any) -> Predict:
 @pytest.fixture(scope="module")
 def exported() -> Predict:
     """The graphs of the page in Python."""
-    return make_predictor(ExportedModel(require_dist() / "model"))
+    pytest.importorskip("onnxruntime")
+    return make_predictor(OnnxFCLMForImageMatting(require_dist() / "model", ["CPUExecutionProvider"]))
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,22 @@ def test_text(page: Visitor, coffee: Image.Image, exported: Predict) -> None:
     page.name("cup")
     assert_close(page.save(), exported(coffee, text=[["cup"]]))
     assert "cup" in page.page.inner_text("#objects")
+
+
+def test_a_name_that_fits_nothing(visitor: Visitor, coffee: Image.Image) -> None:
+    """A matte by a name alone is empty where no score reaches the threshold of the model."""
+    data = (DIST / "model/config.json").read_bytes()
+    config = json.dumps({**json.loads(data), "text_score_threshold": 1e6}, separators=(",", ":"))
+    with Visitor(visitor.site, visitor.browser) as other:
+        other.context.route("**/model/config.json", lambda route: route.fulfill(body=config.ljust(len(data))))
+        other.visit()
+        other.open(coffee)
+        other.name("cup")
+        assert "does not seem to be in the photo" in other.page.inner_text("#toast")
+        assert not other.save().any()
+        other.click(*CUP)
+        assert other.save().any()
+        assert other.problems == []
 
 
 def test_what_stands_out(page: Visitor, coffee: Image.Image, exported: Predict) -> None:

@@ -243,7 +243,8 @@ class App {
       this.decodeTime = ms;
       this.showTiming();
       this.draw();
-      this.say(`The matte covers ${Math.round(100 * measureCoverage(matte))} % of the photo.`);
+      if (prompts.text && !matte.some(Boolean)) this.showError(`“${prompts.text}” does not seem to be in the photo.`);
+      else this.say(`The matte covers ${Math.round(100 * measureCoverage(matte))} % of the photo.`);
     }
   }
 

@@ -252,7 +252,7 @@ class PairStream:
         composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo_prob)
         first = samples[0].content
         if isinstance(first, Photo):
-            return composition.compose_photo(first, photos[0], rng)
+            return composition.compose_photo(first, photos[0], rng, photos[-1])
         return composition.compose_cutouts([each.content for each in samples], photos, rng, copies)
 
 

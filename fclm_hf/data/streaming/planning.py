@@ -25,7 +25,7 @@ class PairPlan:
 
     Args:
         samples: The photo, or the objects, the rearmost first.
-        backgrounds: One background for a photo, two for objects.
+        backgrounds: One background for a photo, two for objects and for photos whose backgrounds are all replaced.
         rng: Source of randomness for everything else about the pair.
         copies: Number of times that the object is shown.
     """
@@ -110,7 +110,8 @@ class PairPlanner:
         self._planned += 1
         first = self._foregrounds.choose().take()
         if first.kind != "rgba":
-            return PairPlan([first], [self._backgrounds.choose().take()], rng)
+            count = 2 if self._composition.photo_backgrounds == "replaced" else 1
+            return PairPlan([first], [self._backgrounds.choose().take() for _ in range(count)], rng)
         plan = PairPlan([first], [], rng)
         count = 1 + int(rng.choice(3, p=self._composition.object_counts))
         if count > 1 and rng.random() < self._composition.duplicate_prob:

@@ -8,7 +8,6 @@ from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
 from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
-from ..distributed import share_choice
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .clicks import add_clicks
 from .distillation import DepthAwareDistillation
@@ -370,6 +369,19 @@ class ForegroundConsistentLearner(nn.Module):
         tokens = gradient_reversal(tokens, dann_lambda(self.progress))
         logits = self.discriminator(tokens).chunk(2)
         return adversarial_loss(*logits, mask), domain_accuracy(*logits, mask)
+
+
+def share_choice(choice: int) -> int:
+    """Return the random choice of the first process, so that all take equally many passes. Every process must call it.
+
+    Args:
+        choice: Number that this process has drawn.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return choice
+    choices = [choice]
+    torch.distributed.broadcast_object_list(choices, src=0)
+    return choices[0]
 
 
 __all__ = ["ForegroundConsistentLearner"]

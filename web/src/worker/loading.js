@@ -34,10 +34,11 @@ export async function loadModel({ backend, maxThreads }, onProgress) {
   const hasGpu = backend !== "wasm" && (await findGpu(backend === "webgpu"));
   const runtime = hasGpu ? manifest.runtimes.webgpu : manifest.runtimes.wasm;
   const download = new Download([runtime.wasm, ...Object.values(manifest.model)], manifest.sizes, onProgress);
-  const [wasm, files, tokenizer] = await Promise.all([
+  const [wasm, files, tokenizer, config] = await Promise.all([
     download.read(runtime.wasm).then(inflate),
     Promise.all(GRAPHS.map((name) => download.read(manifest.model[name]))),
     loadTokenizer(download, manifest.model),
+    download.readJson(manifest.model.config),
   ]);
   const ort = await (hasGpu ? import("onnxruntime-web/jspi") : import("onnxruntime-web/wasm"));
   const threads = self.crossOriginIsolated ? maxThreads : 1;
@@ -46,9 +47,10 @@ export async function loadModel({ backend, maxThreads }, onProgress) {
     wasmBinary: wasm,
     wasmPaths: { mjs: new URL(runtime.mjs, self.location.href).href },
   });
-  const onCpu = await openModel(ort, files, tokenizer, "wasm", threads);
+  const openModel = (name) => createModel(ort, files, tokenizer, { backend: name, threads, config, countMemory });
+  const onCpu = await openModel("wasm");
   if (!hasGpu) return onCpu;
-  return (await tryGpu(ort, files, tokenizer, onCpu, backend === "webgpu")) ?? onCpu;
+  return (await tryGpu(() => openModel("webgpu"), onCpu, backend === "webgpu")) ?? onCpu;
 }
 
 /** Return whether there is a GPU, and the runtime for it works here. */
@@ -61,20 +63,20 @@ async function findGpu(takeAny) {
   }
 }
 
-async function openModel(ort, files, tokenizer, backend, threads) {
+async function createModel(ort, files, tokenizer, options) {
   const sessions = {};
   for (const [i, name] of GRAPHS.entries()) {
-    const executionProviders = [name === "text_encoder" ? "wasm" : backend];
+    const executionProviders = [name === "text_encoder" ? "wasm" : options.backend];
     sessions[name] = await ort.InferenceSession.create(files[i].slice(), { executionProviders });
   }
-  return new Model(ort, sessions, tokenizer, { backend, threads, countMemory });
+  return new Model(ort, sessions, tokenizer, options);
 }
 
 /** Return the model on the GPU, or null if it fails, gives other mattes than on the CPU, or is no faster. */
-async function tryGpu(ort, files, tokenizer, onCpu, takeSlow) {
+async function tryGpu(openOnGpu, onCpu, takeSlow) {
   let onGpu = null;
   try {
-    onGpu = await openModel(ort, files, tokenizer, "webgpu", onCpu.threads);
+    onGpu = await openOnGpu();
     const expected = await runProbe(onCpu);
     const probe = await runProbe(onGpu);
     const isSame = expected.alpha.every((value, i) => Math.abs(value - probe.alpha[i]) < TOLERANCE);
@@ -97,9 +99,8 @@ async function runProbe(model) {
 }
 
 async function loadTokenizer(download, model) {
-  const [files, config] = await Promise.all([download.read(model.tokenizer), download.read(model.tokenizer_config)]);
-  const parse = (bytes) => JSON.parse(new TextDecoder().decode(bytes));
-  return new TextTokenizer(parse(files), parse(config));
+  const names = [model.tokenizer, model.tokenizer_config];
+  return new TextTokenizer(...(await Promise.all(names.map((name) => download.readJson(name)))));
 }
 
 async function inflate(bytes) {
@@ -114,6 +115,11 @@ class Download {
     this.total = names.reduce((sum, name) => sum + sizes[name], 0);
     this.done = 0;
     this.onProgress = onProgress;
+  }
+
+  /** Return what a JSON file holds. */
+  async readJson(name) {
+    return JSON.parse(new TextDecoder().decode(await this.read(name)));
   }
 
   /** Return the bytes of a file. */

@@ -19,8 +19,8 @@ class Embeddings {
 
 /** The model: encodes an image once, then decodes any number of objects in it. */
 export class Model {
-  constructor(ort, sessions, tokenizer, { backend, threads, countMemory }) {
-    Object.assign(this, { ort, sessions, tokenizer, backend, threads, countMemory });
+  constructor(ort, sessions, tokenizer, { backend, threads, config, countMemory }) {
+    Object.assign(this, { ort, sessions, tokenizer, backend, threads, config, countMemory });
   }
 
   /** Return how the model runs. */
@@ -41,7 +41,11 @@ export class Model {
       pixel_values: new this.ort.Tensor("float32", normalize(image, padded), [1, 3, ...padded]),
       image_sizes: this.makeIntegers([height, width], [1, 2]),
     };
-    const outputs = await this.sessions.image_encoder.run(inputs);
+    const { image_encoder: encoder } = this.sessions;
+    if (encoder.inputNames.includes("encoder_size")) {
+      inputs.encoder_size = this.makeIntegers([this.config.encoder_size], []);
+    }
+    const outputs = await encoder.run(inputs);
     inputs.pixel_values.dispose();
     return new Embeddings({ ...outputs, image_sizes: inputs.image_sizes }, image, padded[1]);
   }
@@ -60,7 +64,8 @@ export class Model {
    * @param {Embeddings} embeddings Encoded image.
    * @param {Prompts} prompts Prompts in pixels of the encoded image.
    * @param {Float32Array | null} textEmbeds Embedding of the name.
-   * @returns {Promise<Float32Array>} Alpha in [0, 1] of the size of the image.
+   * @returns {Promise<Float32Array>} Alpha in [0, 1] of the size of the image; 0 everywhere if the object has a name
+   *   alone that fits no place of the image, as in Python.
    */
   async decode(embeddings, { points, box }, textEmbeds) {
     const { Tensor } = this.ort;
@@ -76,12 +81,17 @@ export class Model {
     };
     const { prompt_decoder: decoder } = this.sessions;
     const known = Object.fromEntries(decoder.inputNames.map((name) => [name, inputs[name]]));
-    const { alphas } = await decoder.run(known, ["alphas"]);
+    const { alphas, text_scores: scores } = await decoder.run(known);
     const values = await alphas.getData();
     const { height, width, paddedWidth } = embeddings;
     const alpha = new Float32Array(height * width);
-    for (let y = 0; y < height; y++) alpha.set(values.subarray(y * paddedWidth, y * paddedWidth + width), y * width);
+    const score = textEmbeds && scores && !points.length && !box ? (await scores.getData())[0] : Infinity;
+    const isAbsent = score < (this.config.text_score_threshold ?? -Infinity);
+    for (let y = 0; y < height && !isAbsent; y++) {
+      alpha.set(values.subarray(y * paddedWidth, y * paddedWidth + width), y * width);
+    }
     alphas.dispose();
+    scores?.dispose();
     return alpha;
   }
 
