@@ -53,8 +53,12 @@ setup(
     keywords="image matting, segmentation, alpha matte, background removal, transformers",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["fclm_hf", "fclm_hf.*"]),
-    package_data={"fclm_hf": ["app/assets/*", "checkpoints/**/*", "py.typed"]},
+    packages=[*find_packages(include=["fclm_hf", "fclm_hf.*"]), "fclm_hf.reproduction.experiments"],
+    package_dir={"fclm_hf.reproduction.experiments": "examples/paper"},  # `fclm reproduce` needs them when installed
+    package_data={
+        "fclm_hf": ["app/assets/*", "checkpoints/**/*", "py.typed"],
+        "fclm_hf.reproduction.experiments": ["*.yaml"],
+    },
     entry_points={"console_scripts": ["fclm = fclm_hf.cli.main:main"]},
     python_requires=">=3.10",
     install_requires=[

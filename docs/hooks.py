@@ -19,7 +19,9 @@ from mkdocs.structure.pages import Page
 
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = tuple(f"fclm_hf{name}" for name in ("", ".data", ".training", ".bulk", ".evaluation", ".metrics", ".hub"))
+PACKAGES = tuple(
+    f"fclm_hf{name}" for name in ("", ".data", ".training", ".bulk", ".evaluation", ".metrics", ".hub", ".reproduction")
+)
 OUTSIDE = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",

@@ -54,7 +54,7 @@ _SUBMODULES = {
         "image_utils_fclm",
         "loss_fclm",
     ),
-    *("app", "cli", "data", "evaluation", "exporters", "hub", "metrics", "onnx", "training", "utils"),
+    *("app", "cli", "data", "evaluation", "exporters", "hub", "metrics", "onnx", "reproduction", "training", "utils"),
 }
 
 

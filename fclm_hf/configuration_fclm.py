@@ -208,7 +208,7 @@ class FCLMConfig(PreTrainedConfig):
             [`~fclm_hf.refinement_fclm.refine_alphas`]. `None` takes none. Must be a multiple as that of `encoder_size`.
         tile_size (`int`, *optional*):
             Side of the square tiles in which the second look sees wide soft edges, such as hair, at full size. `None`
-            leaves them as they are, as a `refinement_size` of `None` does. Must be a multiple as that of `encoder_size`.
+            leaves them as they are, as does a `refinement_size` of `None`. Must be a multiple as `encoder_size` must.
         coarse_level (`int`, defaults to 0):
             Index of the backbone's feature map that gives the coarse encoder grid, on which prompts and image attend to
             each other. Later maps are merged into it from the top down. With 1, the map before it refines the result.

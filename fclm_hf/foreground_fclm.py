@@ -5,8 +5,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import nn
+
+from .image_loading_fclm import open_image
+from .image_utils_fclm import convert_to_image, split_transparency
 
 
 try:  # twice as fast as torch, but not installed for everyone who loads this file from the Hub
@@ -15,17 +18,22 @@ except ImportError:
     cv2 = None
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
+_PLAIN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV")
+_EXIF = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"}  # where PIL looks for a rotation
 FOREGROUND_METHODS = ("multiscale", "pymatting")
-ALPHA_TOLERANCE = 0.1
-_REGULARIZATION = 1e-3
+ALPHA_TOLERANCE = 0.05
+_REGULARIZATION = 0.1
 _RELIABILITY = 1e-2  # weight of invisible pixels in the local means of a layer, so that colors spread into them
 _NOISE = 2e-4  # variance of three channels that 8-bit images have anyway
 _DEAD_ZONE = 0.05  # smaller differences of alpha are texture, from twice as much they count in full
 _WHOLE_SIZE = 256  # longest side of the scales that are processed at once
 _STORED_SIZE = 2048  # longest side of the finest scale whose layers are kept
-_TILE = 128
-_HALO = 2  # the reach of _ITERATIONS local means
-_ITERATIONS = 2
+_TILE = 96
+_STEP = 16
+_HALO = 3  # the reach of _ITERATIONS local means
+_ITERATIONS = 3
+_COARSE_ITERATIONS = 4  # of the scales that are processed at once, and twice as many of the coarsest ones
+_COARSEST = 32
 _OPAQUE, _INVISIBLE = 1 - 1 / 512, 0.01
 _EDGE = 0.03  # longest distance of the edge of alpha from that of the object, by the longest side
 _OFF_LINE = 20  # how fast trust falls with the squared distance of a pixel from the line of colors
@@ -52,8 +60,10 @@ def estimate_foreground(
     tells more than alpha does and replaces it in the estimate.
 
     Args:
-        image: PIL image, or array of shape `(height, width, 3)`; uint8 in [0, 255] or float in [0, 1].
-        alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
+        image: PIL image of any mode, whose EXIF rotation is applied, or array of shape `(height, width, 3)`; uint8 in
+            [0, 255] or float in [0, 1].
+        alpha: PIL image, array or tensor of the shape of the upright image, `(height, width)`; uint8 in [0, 255] or
+            float in [0, 1].
         method: "multiscale" for the estimator of this package, "pymatting" for `estimate_foreground_ml` of pymatting,
             which must be installed, and which takes alpha as exact. Importing pymatting compiles code, writes it to a
             cache and changes the number of threads.
@@ -76,7 +86,7 @@ def estimate_foreground(
         >>> bool(estimate_foreground(image, alpha)[4, 4].min() > 0.9)
         True
     """
-    image = image if isinstance(image, Image.Image) else np.asarray(image)
+    image = _open(image)
     opacity = _as_array(alpha)
     _check(image, opacity)
     size = opacity.shape
@@ -96,7 +106,7 @@ def make_cutout(
     """Return the foreground of an image as an RGBA image without colors of the background.
 
     Args:
-        image: See [`estimate_foreground`]. The color profile of a PIL image is kept, and where it is transparent, the
+        image: See [`estimate_foreground`]. The profile of an RGB image is kept, and where it is transparent, the
             cutout is at least as transparent, with the colors of the visible part.
         alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
         method: See [`estimate_foreground`].
@@ -109,7 +119,7 @@ def make_cutout(
         ValueError: If the shapes do not match, or values are out of range.
         ImportError: If the method is "pymatting" and pymatting is not installed.
     """
-    image = image if isinstance(image, Image.Image) else np.asarray(image)
+    image = _open(image)
     opacity = _as_array(alpha)
     _check(image, opacity)
     colors, levels, visible_alpha = image, _as_bytes(opacity), opacity
@@ -121,9 +131,19 @@ def make_cutout(
     refined = pixels[..., 3] if refine_alpha else None
     _write_foreground(pixels[..., :3], colors, _as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
-    if isinstance(image, Image.Image) and image.info.get("icc_profile"):
-        cutout.info["icc_profile"] = image.info["icc_profile"]
+    profile = image.info.get("icc_profile") if isinstance(image, Image.Image) else None
+    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
+        cutout.info["icc_profile"] = profile
     return cutout
+
+
+def _open(image: Any) -> Image.Image | np.ndarray:
+    """Return an image upright and decoded, of a mode of which strips convert to RGB; or an array."""
+    if not isinstance(image, Image.Image):
+        return np.asarray(image)
+    if isinstance(image, ImageFile.ImageFile) or image.info.keys() & _EXIF:  # others are in memory, as they are meant
+        image = open_image(image)
+    return image if image.mode in _PLAIN_MODES else convert_to_image(*split_transparency(image))
 
 
 def _read_visible_part(image: Image.Image, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -243,10 +263,12 @@ def _find_sizes(full: tuple[int, int]) -> list[tuple[int, int]]:
     sides = [_WHOLE_SIZE]
     while 4 * sides[-1] <= min(longest - 1, _STORED_SIZE):
         sides.append(4 * sides[-1])
-    return [
-        *((max(1, round(full[0] * side / longest)), max(1, round(full[1] * side / longest))) for side in sides),
-        full,
-    ]
+    return [*(tuple(_scale_side(length, side / longest) for length in full) for side in sides), full]
+
+
+def _scale_side(length: int, scale: float) -> int:
+    """Return a scaled length, rounded to one that can be halved several times, which is fastest to resize."""
+    return max(1, round(length * scale)) if length * scale < _STEP else _STEP * round(length * scale / _STEP)
 
 
 def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -261,20 +283,19 @@ def _estimate_whole(pixels: np.ndarray, opacity: np.ndarray, alpha_tolerance: fl
         Array of shape `(7, height, width)`, the colors of the foreground, those of the background and the trust in the
         line between them; and the corrected opacity.
     """
-    height, width = opacity.shape
     trust = np.zeros_like(opacity)
     if alpha_tolerance > 0:
         sure_layers, trust = _find_sure_layers(pixels, opacity, alpha_tolerance)
         opacity = _correct_opacity(pixels, opacity, sure_layers, trust)
+    levels = [np.concatenate([pixels, opacity[None]])]
+    while max(levels[-1].shape[1:]) > 1:
+        size = tuple(max(1, side // 2) for side in levels[-1].shape[1:])
+        levels.append(_resize(levels[-1], size, "area"))
     layers = np.tile(pixels.mean((1, 2)), 2)[:, None, None]
-    for level in range((max(height, width) - 1).bit_length(), -1, -1):
-        size = max(1, height >> level), max(1, width >> level)
-        layers = _explain(
-            _resize(pixels, size, "area"),
-            _resize(opacity[None], size, "area")[0],
-            _resize(layers, size, "bilinear"),
-            iterations=10 if max(size) <= 32 else _ITERATIONS,
-        )
+    for level in reversed(levels):
+        size = level.shape[1:]
+        iterations = _COARSE_ITERATIONS * (1 + (max(size) <= _COARSEST))
+        layers = _explain(level[:3], level[3], _resize(layers, size, "bilinear"), iterations)
     return np.concatenate([layers, trust[None]]), opacity
 
 
@@ -364,14 +385,25 @@ def _refine(layers: np.ndarray, image: Any, alpha: np.ndarray, is_planes: bool =
                 tile = (tile @ columns[1].T).reshape(len(layers), stop - start, -1)
             if has_trust:
                 opacity = _correct_opacity(pixels, opacity, tile, tile[6])
-            if ((opacity > _INVISIBLE) & (opacity < 1)).any():
-                tile[:6] = _explain(pixels, opacity, tile[:6])
+            if near := _find_partial(opacity):
+                colors = (slice(6), *near)
+                tile[colors] = _explain(pixels[(slice(None), *near)], opacity[near], tile[colors])
             inner = slice(top - start, bottom - start), slice(left - first, right - first)
             yield (
                 slice(top, bottom),
                 slice(left, right),
                 *(each[..., inner[0], inner[1]] for each in (tile, pixels, opacity)),
             )
+
+
+def _find_partial(opacity: np.ndarray) -> tuple[slice, slice] | None:
+    """Return the rows and columns of partly transparent pixels and of what reaches them; None if there are none."""
+    partial = (opacity > _INVISIBLE) & (opacity < 1)
+    places = [np.flatnonzero(partial.any(axis)) for axis in (1, 0)]
+    if not len(places[0]):
+        return None
+    rows, columns = (slice(max(each[0] - _HALO, 0), each[-1] + _HALO + 1) for each in places)
+    return rows, columns
 
 
 def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, opacity: np.ndarray) -> None:
@@ -456,7 +488,10 @@ def _erode(mask: np.ndarray) -> np.ndarray:
 def _blur(planes: np.ndarray) -> np.ndarray:
     """Return the mean over 3 x 3 pixels; how the border counts cancels in a weighted mean."""
     if cv2 is not None:
-        return np.stack([cv2.blur(each, (3, 3)) for each in planes])
+        blurred = np.empty_like(planes)
+        for plane, target in zip(planes, blurred, strict=True):
+            cv2.blur(plane, (3, 3), dst=target)
+        return blurred
     return _apply(nn.functional.avg_pool2d, planes, 3, stride=1, padding=1)
 
 
@@ -475,6 +510,8 @@ def _resize(planes: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
 def _average_axis(planes: np.ndarray, axis: int, length: int) -> np.ndarray:
     """Shrink an axis to a length, each output the mean over its share of the inputs."""
     planes = np.moveaxis(planes, axis, -1)
+    if planes.shape[-1] == 2 * length:
+        return np.ascontiguousarray(np.moveaxis((planes[..., ::2] + planes[..., 1::2]) * 0.5, -1, axis))
     sums = np.zeros((*planes.shape[:-1], planes.shape[-1] + 1))
     np.cumsum(planes, axis=-1, out=sums[..., 1:])
     edges = np.linspace(0, planes.shape[-1], length + 1)

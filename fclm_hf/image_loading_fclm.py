@@ -82,6 +82,8 @@ def open_image(
         TypeError: If `image` is of none of these types, or a file that is read asynchronously.
     """
     if isinstance(image, (np.ndarray, torch.Tensor)):
+        if getattr(image, "is_nested", False):  # it has no shape
+            raise ValueError(f"{name} must be a dense tensor with values, got one that is nested.")
         return image
     if isinstance(image, Image.Image):
         name = str(getattr(image, "filename", "") or name)
@@ -184,6 +186,8 @@ def _read_chunks(file: Any, max_bytes: int, name: str) -> BytesIO:
             if callable(getattr(chunk, "close", None)):
                 chunk.close()  # or Python warns that it was never awaited
             raise TypeError(_explain_asynchronous(file, name))
+        if chunk is None:
+            raise ValueError(f"{name} cannot be read: it is a non-blocking file that has no data yet.")
         if isinstance(chunk, str):
             raise ValueError(f"{name} is not an image: a file must be opened in binary mode, 'rb', got text.")
         if not chunk:
@@ -215,7 +219,7 @@ def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[
         return _read_path(text, max_bytes)
     scheme = text[:5].lower()
     if scheme == "file:":
-        return _read_path(_find_local_path(text, name), max_bytes)
+        return _read_path(find_local_path(text, name), max_bytes)
     payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
     if scheme == "data:":
         header, separator, payload = text.partition(",")
@@ -231,7 +235,7 @@ def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[
     return BytesIO(data), f"{name} (not a file, but base64 text: {shown!r})"
 
 
-def _find_local_path(url: str, name: str) -> str:
+def find_local_path(url: str, name: str) -> str:
     """Return the path of a file:// URL; raise ValueError if it is on another machine."""
     parts = urlsplit(url)
     if parts.netloc.lower() not in ("", "localhost"):

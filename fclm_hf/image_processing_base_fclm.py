@@ -370,8 +370,16 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"resample must be one of PIL.Image.Resampling, got {resample!r}.")
     for name in ("size", "pad_size", "size_divisor"):
         _check_sides(name, settings.get(name))
-    for name in ("rescale_factor", "image_mean", "image_std"):
+    for name in ("image_mean", "image_std"):
         _check_numbers(name, settings.get(name))
+    factor = settings.get("rescale_factor")
+    if factor is not None and not (_is_real(factor) and 1e-6 <= abs(factor) <= 1e6):
+        raise ValueError(f"rescale_factor must be a number from 1e-6 to 1e6, or its negative, got {factor!r}.")
+
+
+def _is_real(value: Any) -> bool:
+    """Return whether a setting is a number, which a bool is not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_numbers(name: str, value: Any) -> None:
@@ -380,8 +388,11 @@ def _check_numbers(name: str, value: Any) -> None:
         return
     numbers = value if isinstance(value, (list, tuple)) else [value]
     least, kind = (1e-6, "a positive, finite number") if name == "image_std" else (-1e6, "a finite number")
-    are_real = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers)
-    if not are_real or len(numbers) not in (1, 3, 4) or not all(least <= each <= 1e6 for each in numbers):
+    if (
+        not all(map(_is_real, numbers))
+        or len(numbers) not in (1, 3, 4)
+        or not all(least <= each <= 1e6 for each in numbers)
+    ):
         raise ValueError(f"{name} must be {kind}, or one for each channel, got {value!r}.")
 
 

@@ -1,7 +1,44 @@
 """Head losses of Eq. 9 of the paper, l1 + Laplacian for matting and BCE + IoU for segmentation; coarse masks."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import nn
+
+
+CountReduction = Callable[[torch.Tensor], torch.Tensor]
+_COUNT_REDUCTION: ContextVar[CountReduction | None] = ContextVar("count_reduction", default=None)
+
+
+@contextmanager
+def reduce_counts(reduction: CountReduction) -> Iterator[None]:
+    """Let losses divide by counts over all processes: the mean of their losses is then that of one large batch.
+
+    Args:
+        reduction: Function that returns the mean of a scalar over the processes.
+
+    Example:
+        >>> import torch
+        >>> from fclm_hf.loss_fclm import mean_over_count, reduce_counts
+        >>> with reduce_counts(lambda count: (count + 1) / 2):  # another process counts 1
+        ...     mean_over_count(torch.tensor(6.0), torch.tensor(3.0))
+        tensor(3.)
+    """
+    token = _COUNT_REDUCTION.set(reduction)
+    try:
+        yield
+    finally:
+        _COUNT_REDUCTION.reset(token)
+
+
+def mean_over_count(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """Return a sum divided by the number of its terms; 0 if there are none. See [`reduce_counts`]."""
+    reduction = _COUNT_REDUCTION.get()
+    if reduction is not None:
+        count = reduction(count.detach())
+    return total / count.clamp(min=1)
 
 
 def _to_planes(maps: torch.Tensor) -> torch.Tensor:
@@ -20,7 +57,7 @@ def _masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tenso
     if mask is None:
         return values.mean()
     mask = mask.expand_as(values)
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    return mean_over_count((values * mask).sum(), mask.sum())
 
 
 @torch.no_grad()
@@ -156,7 +193,7 @@ def matting_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor 
     laplacian = laplacian_loss(alphas, labels)
     if mask is not None:  # the mean over the objects that count
         counts = mask.expand(*labels.shape[:2], *mask.shape[-2:]).amax((-2, -1))
-        laplacian = laplacian * counts.numel() / counts.sum().clamp(min=1)
+        laplacian = mean_over_count(laplacian * counts.numel(), counts.sum())
     return _masked_mean(error, known) + _masked_mean(error, unknown) + laplacian
 
 

@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import _CAN_RECORD_REGISTRY
 
 from .configuration_fclm import PROMPT_PADDING, FCLMConfig
 from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
+from .masks_fclm import TRIMAP_TOLERANCE, find_trimaps
 
 
 if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
@@ -36,7 +37,6 @@ MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
 TENSOR_ALIGNMENT = 64  # bytes
 HALF_DTYPES = (torch.float16, torch.bfloat16)
-TRIMAP_TOLERANCE = 0.01  # distance from 0.5 of what is unknown in a trimap: 128 / 255 is, 0.5 is
 
 PROMPT_SHAPES = {
     "input_points": "(batch_size, num_objects, num_points, 2)",
@@ -602,20 +602,6 @@ def pad_masks(masks: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return nn.functional.pad(masks, (0, missing[1], 0, missing[0]), value=-1.0) if any(missing) else masks
 
 
-def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
-    """Tell trimaps from other masks: they hold 0, 0.5 and 1 only, with some 0.5.
-
-    Args:
-        masks: Masks of shape (..., height, width) in [0, 1]; negative on padding.
-
-    Returns:
-        Bool of shape (..., 1, 1).
-    """
-    unknown = (masks - 0.5).abs() < TRIMAP_TOLERANCE
-    has_three_values = (unknown | (masks <= 0) | (masks >= 1)).flatten(-2).all(-1)
-    return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
-
-
 def match_texts(
     semantic_map: torch.Tensor, valid_mask: torch.Tensor, text_embeds: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -707,9 +693,9 @@ class FCLMPromptEncoder(nn.Module):
             angles = 2 * torch.pi * ((2 * coordinates.float() - 1) @ self.fourier_matrix.float())
             return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
-    def encode_grid(self, height: int, width: int) -> torch.Tensor:
+    def encode_grid(self, height: int, width: int, device: torch.device) -> torch.Tensor:
         """Return the encoded cell centers of a grid, of shape (1, height * width, hidden_size)."""
-        rows, columns = get_cell_centers(height, width, self.fourier_matrix.device)
+        rows, columns = get_cell_centers(height, width, device)
         grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
         return self.encode_positions(grid.view(1, -1, 2))
 
@@ -720,8 +706,9 @@ class FCLMPromptEncoder(nn.Module):
         boxes: torch.Tensor,
         text_embeds: torch.Tensor | None,
         has_text: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encode prompts as tokens [query, text, corner, corner, point, ...].
+        grid: tuple[int, int],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encode prompts as tokens [query, text, corner, corner, point, ...], and the cells that they will attend to.
 
         An absent prompt is a zero embedding, as in the paper.
 
@@ -732,13 +719,16 @@ class FCLMPromptEncoder(nn.Module):
                 `x1 > x0` and `y1 > y0`.
             text_embeds: Text embeddings of shape (num_prompts, projection_dim).
             has_text: Bool of shape (num_prompts,), False for prompts without a text.
+            grid: Height and width of the coarse encoder grid.
 
         Returns:
-            Tokens and their positions, of shape (num_prompts, num_tokens, hidden_size), and the bool mask (num_prompts,
-            num_tokens) of tokens to attend to: all but padding points, of which the first stays.
+            Tokens and their positions, of shape (num_prompts, num_tokens, hidden_size), the bool mask (num_prompts,
+            num_tokens) of tokens to attend to: all but padding points, of which the first stays; and the encoded cell
+            centers of the grid, of shape (1, height * width, hidden_size).
         """
-        dtype = self.kind_embed.weight.dtype
-        query = self.context_query.weight.expand(points.shape[0], 1, -1)
+        # weights of modules are read by calling them, as they are elsewhere while they are offloaded
+        query = self.context_query(torch.zeros(1, dtype=torch.int64, device=points.device))
+        query, dtype = query.expand(points.shape[0], 1, -1), query.dtype
         text = torch.zeros_like(query)
         if text_embeds is not None:
             text = self.text_projection(text_embeds)[:, None] * has_text[:, None, None].to(dtype)
@@ -748,11 +738,12 @@ class FCLMPromptEncoder(nn.Module):
         no_positions = torch.zeros_like(query).expand(-1, 2, -1)
         positions = torch.cat([no_positions, corner_positions, click_positions], dim=1)
         always = torch.ones_like(has_click[:, :1]).expand(-1, 5)
-        return tokens, positions, torch.cat([always, has_click[:, 1:]], dim=1)
+        token_mask = torch.cat([always, has_click[:, 1:]], dim=1)
+        return tokens, positions, token_mask, self.encode_grid(*grid, points.device)
 
     def _embed_boxes(self, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens of two corners and their positions, each (num_prompts, 2, hidden_size)."""
-        corner_embed = self.kind_embed.weight[2:]
+        corner_embed = self.kind_embed(torch.arange(2, 4, device=boxes.device))
         dtype = corner_embed.dtype
         has_box = ((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])).to(dtype)[:, None, None]
         positions = self.encode_positions(boxes.view(-1, 2, 2)).to(dtype) * has_box
@@ -762,11 +753,11 @@ class FCLMPromptEncoder(nn.Module):
         self, points: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the tokens of clicks, their positions and the bool mask of those that are not padding."""
-        point_embed = self.kind_embed.weight
+        point_embed = self.kind_embed(labels.clamp(0, 1))
         has_click = labels >= 0
         weight = has_click[..., None].to(point_embed.dtype)
         positions = self.encode_positions(points).to(point_embed.dtype) * weight
-        tokens = positions + nn.functional.embedding(labels.clamp(0, 1), point_embed) * weight
+        tokens = positions + point_embed * weight
         return tokens, positions, has_click
 
     def embed_dense_maps(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -1697,7 +1688,9 @@ class FCLMModel(FCLMPreTrainedModel):
         text_embeds, has_text = self._prepare_text_prompts(
             batch_size, num_objects, input_ids, attention_mask, text_embeds
         )
-        tokens, token_positions, token_mask = self.prompt_encoder(points, labels, boxes, text_embeds, has_text)
+        tokens, token_positions, token_mask, grid_positions = self.prompt_encoder(
+            points, labels, boxes, text_embeds, has_text, grids.coarse
+        )
         dense_embeddings = self._embed_dense_prompts(
             image_embeddings, grids, points, labels, boxes, text_embeds, has_text
         )
@@ -1715,7 +1708,7 @@ class FCLMModel(FCLMPreTrainedModel):
             tokens.to(dtype),
             token_positions.to(dtype),
             token_mask,
-            self.prompt_encoder.encode_grid(*grids.coarse).to(dtype),
+            grid_positions.to(dtype),
             dense_embeddings,
             mask_embedding,
             self._compute_output_weights(grids, num_objects),

@@ -18,7 +18,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 from .foreground_fclm import FOREGROUND_METHODS
 from .image_loading_fclm import is_undecoded
 from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
-from .pipeline_prompts_fclm import OBJECT_DEPTHS, check_shared, nest_prompts, pair_prompts, split_sample
+from .pipeline_prompts_fclm import OBJECT_DEPTHS, check_shared, nest_prompts, pair_prompts, read_prompts, split_sample
 from .pipeline_results_fclm import MattingResults
 from .refinement_fclm import refine_alphas
 
@@ -244,7 +244,7 @@ class ReferringMattingPipeline(Pipeline):
             "input_boxes": input_boxes,
             "input_masks": input_masks,
         }
-        prompts = {name: value for name, value in prompts.items() if value is not None}
+        prompts = {name: read_prompts(name, value) for name, value in prompts.items() if value is not None}
         if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
             images = list(images)
         if isinstance(images, (list, tuple)):
@@ -410,7 +410,7 @@ def _check_batches(settings: Mapping[str, Any]) -> None:
     """Raise ValueError for an invalid number of images per batch or of processes."""
     for name, least in (("batch_size", 1), ("num_workers", 0)):
         value = settings.get(name)
-        if value is not None and not (isinstance(value, int) and value >= least):
+        if value is not None and not (isinstance(value, int) and not isinstance(value, bool) and value >= least):
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
 
 

@@ -1,12 +1,13 @@
 """How the prompts of a call of the pipeline are shared among its images, and nested as the processor expects them."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from .image_loading_fclm import is_open_file
 from .prompts_fclm import NESTING, to_lists
 
 
@@ -30,6 +31,13 @@ def split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[An
     if sample["image"] is None:
         raise ValueError('The "image" of a dict must be an image, got None.')
     return sample["image"], {**prompts, **{name: sample[name] for name in OBJECT_DEPTHS if name in sample}}
+
+
+def read_prompts(name: str, value: Any) -> Any:
+    """Return the prompts of a call so that they can be read several times, which those of a generator cannot."""
+    if name != "input_masks":
+        return to_lists(value)
+    return list(value) if isinstance(value, Iterator) and not is_open_file(value) else value
 
 
 def pair_prompts(name: str, value: Any, count: int) -> list[Any]:
@@ -97,14 +105,21 @@ def _explain_pairs(name: str, value: list[Any], count: int) -> str:
 def check_shared(prompts: dict[str, Any]) -> dict[str, Any]:
     """Return prompts for all images of a generator or dataset; raise ValueError if they are those of several images."""
     for name, value in prompts.items():
-        value = to_lists(value)
-        nested = isinstance(value, list) and _measure_depth(value) >= OBJECT_DEPTHS[name] + 2
-        if nested and len(value) > 1:
+        if _has_images(name, value) and len(value) > 1:
             raise ValueError(
                 f"{name} must be the prompts of every image, as the number of images in a generator or dataset is"
                 f' unknown, got a list for {len(value)} images: yield {{"image": ..., "{name}": ...}} instead.'
             )
     return prompts
+
+
+def _has_images(name: str, value: Any) -> bool:
+    """Return whether prompts have a level for images."""
+    if name != "input_masks":
+        value = to_lists(value)
+        return isinstance(value, list) and _measure_depth(value) >= OBJECT_DEPTHS[name] + 2
+    is_list = isinstance(value, (list, tuple))
+    return any(isinstance(each, (list, tuple)) for each in value) if is_list else getattr(value, "ndim", 2) == 4
 
 
 def nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Prompts of FCLM: texts, clicks, boxes, and masks are checked, scaled to the resized images, and padded to tensors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -209,12 +209,15 @@ def has_flat_text(text: Any) -> bool:
 
 
 def to_lists(value: Any) -> Any:
-    """Convert arrays, tensors and tuples inside `value` to lists, and their numbers to Python numbers."""
+    """Convert arrays, tensors, tuples, generators etc. inside `value` to lists, and their numbers to Python numbers.
+
+    Sets, which have no order, dicts and bytes stay as they are.
+    """
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().tolist()
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Mapping, Set)):
         return [to_lists(each) for each in value]
     return value
 

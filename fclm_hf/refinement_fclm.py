@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .configuration_fclm import PROMPT_PADDING
-from .modeling_fclm import find_trimaps
+from .masks_fclm import find_trimaps
 
 
 MARGIN = 0.25  # of the longer side of an object, on each side of it

@@ -20,19 +20,11 @@ import importlib.util
 import json
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import nn
 from training_set import open_backgrounds, open_foregrounds
 
-from fclm_hf import FCLMForImageMatting, FCLMProcessor
-from fclm_hf.data import CompositionSettings, Pair, PairSettings, PairStream, Shard, StreamError
-from fclm_hf.hub.checkpoints import fetch_checkpoint, load_checkpoint
-from fclm_hf.utils.files import write_atomically
-
-
-FOLDS = 5
-NEIGHBORS = 10
+from fclm_hf.data import CompositionSettings, Pair, StreamError
+from fclm_hf.hub.checkpoints import fetch_checkpoint
+from fclm_hf.reproduction.tokens import describe_tokens, draw_pairs, draw_panels
 
 
 def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
@@ -41,108 +33,8 @@ def compose_pairs(data: Path, count: int, size: int, seed: int) -> list[Pair]:
     Raises:
         StreamError: If an image cannot be read.
     """
-    composition = CompositionSettings(size=size, object_counts=(1, 0, 0), plant_prob=0, distractor_prob=0)
-    settings = PairSettings(composition, seed=seed, max_invalid_fraction=0, min_sample_count=1)
-    stream = PairStream(open_foregrounds(data, weights={}), open_backgrounds(data), Shard(), settings)
-    return [drawn.pair for drawn in stream.draw(count)]
-
-
-@torch.no_grad()
-def find_tokens(model: FCLMForImageMatting, processor: FCLMProcessor, pair: Pair) -> torch.Tensor:
-    """Return the foreground tokens of A and B in the encoder's last feature map, `(2, tokens, channels)`."""
-    height, width = pair.valid
-    inputs = processor(
-        images=[image[:height, :width] for image in (pair.image_a, pair.image_b)],
-        segmentation_maps=[[pair.foreground[:height, :width]]] * 2,
-        return_tensors="pt",
-    )
-    maps = model.model.get_feature_maps(inputs["pixel_values"], inputs["pixel_mask"]).feature_maps[-1]
-    sizes = torch.stack([inputs["pixel_mask"][:, :, 0].sum(1), inputs["pixel_mask"][:, 0].sum(1)], dim=1)
-    alpha = model.model.resize_and_pad(inputs["labels"], sizes)
-    foreground = nn.functional.adaptive_avg_pool2d(alpha, maps.shape[-2:])[0, 0] > 0
-    return maps[:, :, foreground].transpose(1, 2)
-
-
-def collect_tokens(checkpoint: Path, pairs: list[Pair], limit: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw up to `limit` foreground positions of all pairs.
-
-    Returns:
-        The tokens of A and B at these positions, `(2, tokens, channels)`, and the indices of their pairs, `(tokens,)`.
-
-    Raises:
-        ValueError: If all tokens belong to one pair.
-    """
-    model, processor = load_checkpoint(checkpoint)
-    model.float()
-    found = [find_tokens(model, processor, pair).numpy() for pair in pairs]
-    tokens = np.concatenate(found, axis=1)
-    groups = np.repeat(np.arange(len(found)), [each.shape[1] for each in found])
-    chosen = np.random.default_rng(seed).permutation(len(groups))[:limit]
-    if len(np.unique(groups[chosen])) < 2:
-        raise ValueError("tokens must come from at least two pairs, got one: raise --images or --tokens.")
-    return tokens[:, chosen], groups[chosen]
-
-
-def measure_separability(tokens: np.ndarray, groups: np.ndarray) -> float:
-    """Return the accuracy in [0, 1] of a logistic regression that tells A from B, on held-out pairs."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GroupKFold, cross_val_score
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    labels = np.repeat([0, 1], len(groups))
-    return float(
-        cross_val_score(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-            tokens.reshape(len(labels), -1),
-            labels,
-            groups=np.tile(groups, 2),
-            cv=GroupKFold(min(FOLDS, len(np.unique(groups)))),
-        ).mean()
-    )
-
-
-def measure_neighbors(tokens: np.ndarray) -> float:
-    """Return the fraction in [0, 1] of the nearest neighbors that belong to the same image as the token."""
-    from sklearn.neighbors import NearestNeighbors
-
-    labels = np.repeat([0, 1], tokens.shape[1])
-    flat = tokens.reshape(len(labels), -1)
-    search = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(flat) - 1), metric="cosine").fit(flat)
-    nearest = search.kneighbors(return_distance=False)  # leaves the token itself out
-    return float((labels[nearest] == labels[:, None]).mean())
-
-
-def measure_distance(tokens: np.ndarray) -> float:
-    """Return the mean of 1 - cosine, in [0, 2], between the tokens of A and B at the same position."""
-    first, second = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True).clip(1e-6)
-    return float(1 - (first * second).sum(-1).mean())
-
-
-def embed(tokens: np.ndarray, seed: int) -> np.ndarray:
-    """Embed tokens `(2, tokens, channels)` of A and B jointly by t-SNE, `(2, tokens, 2)`, with the cosine of Eq. 8."""
-    from sklearn.manifold import TSNE
-
-    flat = tokens.reshape(-1, tokens.shape[-1])
-    tsne = TSNE(metric="cosine", init="pca", perplexity=min(30, (len(flat) - 1) / 3), random_state=seed)
-    return tsne.fit_transform(flat).reshape(2, -1, 2)
-
-
-def draw(panels: dict[str, np.ndarray], output: Path) -> None:
-    """Save a figure with a scatter plot of points `(2, tokens, 2)` for each title."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5 * len(panels), 5), layout="constrained")
-    for axes, (title, points) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for image, color, label in zip(points, ("tab:orange", "tab:blue"), ("A", "B"), strict=True):
-            axes.scatter(*image.T, s=6, alpha=0.6, color=color, label=label)
-        axes.set_title(title)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.legend(loc="upper right")
-
-    with write_atomically(output) as path:
-        figure.savefig(path, dpi=150)
+    sources = open_foregrounds(data, weights={}), open_backgrounds(data)
+    return draw_pairs(*sources, CompositionSettings(size=size), count, seed)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -186,19 +78,14 @@ def main(argv: list[str] | None = None) -> dict[str, dict[str, float]]:
     try:
         pairs = compose_pairs(args.data, args.images, args.size, args.seed)
         for name, checkpoint in checkpoints.items():
-            tokens, groups = collect_tokens(checkpoint, pairs, args.tokens, args.seed)
-            scores[name] = {
-                "separability": measure_separability(tokens, groups),
-                "neighbors": measure_neighbors(tokens),
-                "distance": measure_distance(tokens),
-            }
+            scores[name], points = describe_tokens(checkpoint, pairs, args.tokens, args.seed)
             title = ", ".join(f"{key} {value:.3f}" for key, value in scores[name].items())
-            panels[f"{name} alignment\n{title}"] = embed(tokens, args.seed)
-        draw(panels, args.output)
+            panels[f"{name} alignment\n{title}"] = points
+        draw_panels(panels, args.output)
     except (OSError, ValueError, StreamError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"wrote {args.output}")
-    print(json.dumps({**scores, "tokens": len(groups), "images": args.images}))
+    print(json.dumps({**scores, "tokens": points.shape[1], "images": args.images}))
     return scores
 
 

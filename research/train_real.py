@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from fclm_hf import LITE_CHECKPOINT, FCLMForImageMatting, FCLMProcessor
-from fclm_hf.modeling_fclm import find_trimaps
+from fclm_hf.masks_fclm import find_trimaps
 from fclm_hf.training import (
     SemanticTeacher,
     coarse_mask_loss,

@@ -151,7 +151,8 @@ def list_options(command: str) -> set[str]:
         groups = (arguments.ModelArguments, arguments.DataArguments, arguments.RunArguments)
         return {f"--{each.name}" for group in groups for each in fields(group)} | COMMON_OPTIONS
     parameters = typer.main.get_command(app).commands[command].params
-    return {option for parameter in parameters for option in parameter.opts} | COMMON_OPTIONS
+    own = {option for parameter in parameters for option in parameter.opts} | COMMON_OPTIONS
+    return own | list_options("train") if command == "reproduce" else own
 
 
 @pytest.mark.parametrize("page", list_pages("bash"))

@@ -22,6 +22,7 @@ PACKAGES = [
     "fclm_hf.hub",
     "fclm_hf.metrics",
     "fclm_hf.onnx",
+    "fclm_hf.reproduction",
     "fclm_hf.training",
 ]
 NEED_GRADIO = {"fclm_hf.app.handlers", "fclm_hf.app.ui"}

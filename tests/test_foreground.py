@@ -4,14 +4,18 @@ import importlib.util
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from paths import PHOTOS
+from PIL import Image, ImageCms, ImageDraw, ImageFilter
 
 from fclm_hf import foreground_fclm
 from fclm_hf.foreground_fclm import estimate_foreground, make_cutout
+from fclm_hf.image_utils_fclm import load_image
 
 
 needs_pymatting = pytest.mark.skipif(not importlib.util.find_spec("pymatting"), reason="pymatting is not there")
@@ -33,7 +37,7 @@ def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
     return (np.stack([shade + 0.25, shade, 0.6 - shade / 2], axis=-1) * 255).round().astype(np.uint8), alpha
 
 
-def composite(colors: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+def composite(colors: np.ndarray, alpha: np.ndarray, background: Any) -> np.ndarray:
     opacity = alpha[..., None]
     return (opacity * colors + (1 - opacity) * np.array(background)).round().astype(np.uint8)
 
@@ -188,6 +192,99 @@ def test_refined_alpha_is_nearer_to_the_truth(size: int, error: float) -> None:
         for each in (given, refined)
     )
     assert after < before / 2
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_rotated_photos_are_turned_upright(orientation: int, tmp_path: Path) -> None:
+    """As by the pipeline, which the alpha comes from; one that is upside down would not even have another size."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    rng = np.random.default_rng(0)
+    stored = Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    stored.save(tmp_path / "photo.png", exif=exif)
+    upright = stored.transpose({3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation])
+    photo = Image.open(tmp_path / "photo.png")
+    for image in (photo, photo.convert("RGB"), photo.copy(), load_image(photo), upright):
+        cutout = np.asarray(make_cutout(image, np.ones((upright.height, upright.width))))
+        np.testing.assert_array_equal(cutout[..., :3], np.asarray(upright))
+
+
+MODES = ["1", "L", "P", "RGB", "LA", "PA", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F", "La", "RGBa", "LAB"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_colors_of_every_mode(mode: str) -> None:
+    """Where the alpha is 1, they are those of the image as the model sees it."""
+    levels = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (4, 1))
+    gray = Image.fromarray(levels)
+    if mode in ("I", "I;16", "F"):
+        image = Image.fromarray(
+            {"I": levels * np.int32(257), "I;16": levels * np.uint16(257), "F": levels / np.float32(255)}[mode]
+        )
+    elif mode == "LAB":
+        image = ImageCms.profileToProfile(
+            gray.convert("RGB"), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+        )
+    else:
+        image = {"PA": gray.convert("P"), "La": gray.convert("LA"), "RGBa": gray.convert("RGBA")}.get(
+            mode, gray
+        ).convert(mode)
+    assert image.mode == mode
+    cutout = np.asarray(make_cutout(image, np.ones(levels.shape)))
+    np.testing.assert_array_equal(cutout[..., 3], 255)
+    np.testing.assert_array_equal(cutout[..., :3], np.asarray(load_image(image)))
+
+
+def test_only_profiles_of_rgb_images_are_kept() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for mode, kept in (("RGB", True), ("CMYK", False)):
+        image = Image.new(mode, (4, 3))
+        image.info["icc_profile"] = profile if kept else profile.replace(b"RGB ", b"CMYK")
+        assert ("icc_profile" in make_cutout(image, np.ones((3, 4))).info) == kept
+
+
+def make_photo_pair(object_name: str, background_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A photo's texture behind a ragged, soft edge, over another photo: composite, colors and alpha of the object."""
+    colors, behind = (
+        np.asarray(Image.open(PHOTOS / name).convert("RGB").resize((320, 240)))
+        for name in (object_name, background_name)
+    )
+    rows, columns = np.mgrid[:240, :320]
+    rng = np.random.default_rng(0)
+    ragged = np.asarray(Image.fromarray(rng.normal(size=(80, 107)).astype(np.float32)).resize((320, 240)))
+    alpha = np.clip((90 - np.hypot(rows - 120, columns - 160)) / 16 + 0.5 * ragged, 0, 1)
+    return composite(colors, alpha, behind), colors, alpha
+
+
+PAIRS = [("cat.jpg", "coffee.jpg"), ("astronaut.jpg", "cat.jpg"), ("coffee.jpg", "astronaut.jpg")]
+
+
+@pytest.mark.parametrize("names", PAIRS)
+def test_less_halo_on_real_photos(names: tuple[str, str]) -> None:
+    photo, colors, alpha = make_photo_pair(*names)
+    with_photo = measure_recomposition_error(photo, colors, alpha)
+    own = measure_recomposition_error(estimate_foreground(photo, alpha), colors, alpha)
+    assert own < with_photo / 2
+    if importlib.util.find_spec("pymatting"):
+        theirs = estimate_foreground(photo, alpha, method="pymatting")
+        assert own <= 1.05 * measure_recomposition_error(theirs, colors, alpha)
+
+
+@pytest.mark.parametrize("names", PAIRS)
+@pytest.mark.parametrize("error", [0.1, 0.2])
+def test_less_halo_on_real_photos_with_a_wrong_alpha(names: tuple[str, str], error: float) -> None:
+    """Errors of alpha that vary slowly along the edge; no color mends what they show of the object itself."""
+    photo, colors, alpha = make_photo_pair(*names)
+    rng = np.random.default_rng(1)
+    drift = np.asarray(Image.fromarray(rng.normal(size=(10, 13)).astype(np.float32)).resize((320, 240)))
+    edge = (alpha > 0) & (alpha < 1)
+    wrong = np.clip(alpha + error * edge * drift / drift.std(), 0, 1)
+    truth = composite(colors, alpha, MAGENTA).astype(int)
+    with_photo, own = (
+        np.abs(composite(each, wrong, MAGENTA) - truth)[edge].mean()
+        for each in (photo, np.asarray(make_cutout(photo, wrong))[..., :3])
+    )
+    assert own < 0.8 * with_photo
 
 
 def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,17 @@ class Wrapped:
 
 
 @pytest.mark.filterwarnings("error")  # a coroutine that was never awaited
+@pytest.mark.parametrize("before", [0, 200])
+def test_a_file_that_does_not_wait_for_its_data(photo: Image.Image, before: int) -> None:
+    """Half a file must not be taken for the whole one."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, encode(photo)[:before])
+    with os.fdopen(reader, "rb", buffering=0) as file, pytest.raises(ValueError, match="non-blocking file that has no"):
+        open_image(file)
+    os.close(writer)
+
+
 def test_asynchronous_uploads(photo: Image.Image) -> None:
     upload = Upload(encode(photo))
     with pytest.raises(TypeError, match=r"cat\.png is read asynchronously.*await file\.read\(\).*upload\.file"):

@@ -102,6 +102,7 @@ def test_settings(processor) -> None:
     ("kwargs", "message"),
     [
         ({"size": {"shortest_edge": 32}}, "size must be"),
+        ({"rescale_factor": 0.0}, "rescale_factor must be"),
         ({"size": {"longest_edge": 0}}, "size must be"),
         ({"do_center_crop": True, "crop_size": 8}, "do_center_crop"),
         ({"size_divisor": 0}, "size_divisor"),

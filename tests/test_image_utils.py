@@ -472,6 +472,7 @@ def test_channels_that_make_no_colors(pixels: np.ndarray) -> None:
 
 def test_tensors_without_plain_values(gray: np.ndarray) -> None:
     tensor = torch.from_numpy(gray).float() / 255
-    for other in (tensor.to("meta"), tensor.to_sparse()):
+    nested = torch.nested.nested_tensor([tensor], layout=torch.jagged)
+    for other in (tensor.to("meta"), tensor.to_sparse(), nested):
         with pytest.raises(ValueError, match="image must be a dense tensor with values, got one that is"):
             load_image(other)

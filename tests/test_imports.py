@@ -18,7 +18,7 @@ LEVELS = [
     {"data", "exporters", "hub"},
     {"training.objective", "evaluation", "bulk"},
     {"training"},
-    {"app"},
+    {"app", "reproduction"},
     {"cli"},
 ]
 MODULES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from paths import PHOTOS
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 from pin_alphas import PROMPTS, compute_alphas, read_expected
 from transformers import AutoModelForImageMatting, AutoProcessor, pipeline
 
@@ -81,6 +81,24 @@ def test_pipeline_round_trip(matting, tmp_path, monkeypatch):
     first, second = (each(photo, input_points=[[220, 150]]) for each in (matting, again))
     assert torch.equal(first["predicted_alpha"], second["predicted_alpha"])
     assert np.array_equal(first["cutout"], second["cutout"])
+
+
+@pytest.mark.parametrize("blur", [2, 4])
+def test_no_halo_with_the_alpha_of_the_model(matting, blur):
+    """A blurred red disc over green: its edge is red, where the photo is up to 140 levels off."""
+    mask = Image.new("L", (320, 320))
+    ImageDraw.Draw(mask).ellipse((80, 80, 240, 240), fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(blur))
+    photo = Image.composite(
+        Image.new("RGB", mask.size, (200, 30, 30)), Image.new("RGB", mask.size, (30, 200, 30)), mask
+    )
+    cutout = np.asarray(matting(photo, input_boxes=[76, 76, 244, 244])["cutout"]).astype(int)
+    visible = (cutout[..., 3] > 13) & (np.asarray(mask) > 13)
+    assert 15_000 < visible.sum() < 35_000
+    assert np.abs(np.asarray(photo).astype(int) - (200, 30, 30)).max(2)[visible].max() > 130
+    error = np.abs(cutout[..., :3] - (200, 30, 30)).max(2)[visible]
+    assert error.max() <= 25
+    assert error.mean() <= 3
 
 
 @pytest.mark.parametrize("color", [(255, 255, 255), (0, 0, 0), (128, 128, 128)])

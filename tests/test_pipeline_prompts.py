@@ -61,6 +61,27 @@ def test_prompts(pipe: ReferringMattingPipeline, prompts: dict[str, Any], nested
     assert set(pipe(make_photo(), cutout=False)) == {"alpha", "predicted_alpha"}
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("input_boxes", [BOX, OTHER_BOX]), ("text", ["low", "owl"]), ("input_masks", [MASK, 255 - MASK])],
+)
+def test_prompts_of_any_collection(pipe: ReferringMattingPipeline, name: str, values: list[Any]) -> None:
+    photo = make_photo()
+    expected = [each["predicted_alpha"] for each in pipe(photo, **{name: values}, cutout=False)]
+    assert not torch.equal(*expected)
+    collections = [iter(values), (each for each in values), tuple(values), dict(enumerate(values)).values()]
+    for given in collections if name != "input_masks" else collections[:3]:
+        found = pipe(photo, **{name: given}, cutout=False)
+        assert all(torch.equal(one["predicted_alpha"], alpha) for one, alpha in zip(found, expected, strict=True))
+    shared = list(pipe(iter([photo, photo]), **{name: iter(values)}, cutout=False))
+    assert all(torch.equal(two[1]["predicted_alpha"], expected[1]) for two in shared)
+    with pytest.raises(ValueError, match=f"{name} must be the prompts of every image, .* got a list for 2 images"):
+        list(pipe(iter([photo, photo]), **{name: [[each] for each in values]}))
+    if name == "text":
+        with pytest.raises(ValueError, match="must be a str or None"):
+            pipe(photo, text=set(values))  # in which order?
+
+
 def test_own_prompts_come_before_those_of_the_call(pipe: ReferringMattingPipeline) -> None:
     mine, theirs = pipe([{"image": make_photo(), "input_boxes": BOX}, make_photo()], input_boxes=[OTHER_BOX])
     torch.testing.assert_close(mine["predicted_alpha"], pipe(make_photo(), input_boxes=BOX)["predicted_alpha"])

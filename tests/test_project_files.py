@@ -75,6 +75,16 @@ def test_the_package_ships_its_checkpoint(metadata: dict[str, Any]) -> None:
     assert Path(fclm_hf.LITE_CHECKPOINT).relative_to(Path(fclm_hf.__file__).parent).parts[0] == "checkpoints"
 
 
+def test_the_package_ships_the_experiments_of_the_paper(metadata: dict[str, Any]) -> None:
+    package = "fclm_hf.reproduction.experiments"
+    assert package in metadata["packages"]
+    folder = ROOT / metadata["package_dir"][package]
+    assert {path.name for path in folder.glob(metadata["package_data"][package][0])} >= {
+        "base.yaml",
+        "table5_full.yaml",
+    }
+
+
 def test_links_into_the_repository_lead_somewhere() -> None:
     for path in TEXTS:
         for link in re.findall(rf"(?:{REPOSITORY}/(?:blob|tree)/main|{RAW})/([^\s)#\"]+)", path.read_text("utf-8")):

@@ -20,6 +20,9 @@ from .options import BulkOptions
 from .reading import Row, RowBatch
 
 
+PNG_LEVEL = 1  # of 9
+
+
 class PhotoMatter:
     """Mattes batches of rows. Several threads may call it: one at a time uses the model, the others load and encode.
 
@@ -144,7 +147,7 @@ class PhotoMatter:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Return an image as PNG, with its color profile."""
+    """Return an image as PNG, with its color profile. Fast compression: mattes are mostly flat, and small anyway."""
     data = BytesIO()
-    image.save(data, "PNG")
+    image.save(data, "PNG", compress_level=PNG_LEVEL)
     return data.getvalue()

@@ -63,7 +63,9 @@ def evaluate(
     ] = None,
     layout: Annotated[
         str,
-        typer.Option(help="refmatte-rw100, him2k, dis5k, alphamatting, dev-coco, dev-alphamatting, columns or auto."),
+        typer.Option(
+            help="refmatte-rw100, him2k, dis5k, p3m-10k, alphamatting, dev-coco, dev-alphamatting, columns or auto."
+        ),
     ] = "auto",
     split: Annotated[
         str | None, typer.Option(help="Split of the benchmark: natural, DIS-VD, DIS-TE (all four), test, ...")

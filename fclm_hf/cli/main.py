@@ -11,6 +11,7 @@ from .export_onnx import export_onnx
 from .matte import MatteCommand, matte
 from .matte_dataset import matte_dataset
 from .push import push
+from .reproduce import reproduce
 
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_show_locals=False)
@@ -50,6 +51,9 @@ def train(context: typer.Context) -> None:
     raise typer.Exit(run(context.args or ["--help"]))
 
 
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, no_args_is_help=True)(
+    reproduce
+)
 app.command(no_args_is_help=True)(export)
 app.command("export-onnx", no_args_is_help=True)(export_onnx)
 app.command(no_args_is_help=True)(push)

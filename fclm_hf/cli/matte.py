@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from .streams import read_standard_input, write_standard_output
 if TYPE_CHECKING:
     from PIL import Image
 
+_OUT_OF_MEMORY = re.compile(r"out of memory|(allocate|not enough|insufficient) memory", re.IGNORECASE)
 COORDINATES = {"--box": ("X0", "Y0", "X1", "Y1"), "--point": ("X", "Y"), "--negative-point": ("X", "Y")}
 
 
@@ -127,6 +129,9 @@ def matte(
         str | None, typer.Option(help="cpu, cuda:0, mps, ... Defaults to the first GPU, or else the CPU.")
     ] = None,
     dtype: Annotated[DType, typer.Option(help="Precision of the model.")] = DType.float32,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of pixels of an image. Defaults to 256 * 1024 * 1024.")
+    ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Skip images whose output files exist.")
     ] = False,
@@ -139,7 +144,11 @@ def matte(
         raise typer.BadParameter("--alpha and --background are mutually exclusive.")
     prompts, objects = collect_prompts(text, box, point, negative_point, mask)
     formats = OPAQUE_FORMATS if alpha or background is not None else TRANSPARENT_FORMATS
-    jobs = plan_jobs(images, out, objects, formats)
+    try:
+        jobs = plan_jobs(images, out, objects, formats)
+    except OSError as error:  # of a name that is too long, or in a folder that must not be read
+        name = str(error.filename)
+        raise typer.BadParameter(f"{name if len(name) < 80 else f'{name[:77]}...'}: {error.strerror}.") from error
     render = make_renderer(alpha, background)
     waiting = [job for job in jobs if not (skip_existing and job.is_done())]
     waiting = [replace(job, data=read_standard_input()) if job.source == STANDARD_STREAM else job for job in waiting]
@@ -149,7 +158,7 @@ def matte(
         check_device(device)
         pipe = load_pipeline(model, device, dtype.value)
         typer.echo(f"{model or 'fclm-lite'} on {pipe.device}", err=True)
-        failures = run_jobs(waiting, pipe, prompts, render, batch_size, not alpha)
+        failures = run_jobs(waiting, partial(pipe, max_pixels=max_pixels), prompts, render, batch_size, not alpha)
     report(jobs, waiting, failures)
     if failures:
         raise typer.Exit(1)
@@ -292,7 +301,7 @@ def run_jobs(
             batch = jobs[start : start + batch_size]
             for job, outcome in zip(batch, predict(batch, pipe, prompts, cutout), strict=True):
                 if error := write_results(job, outcome, render):
-                    failures[job.name] = name_options(str(error) or type(error).__name__, prompts)
+                    failures[job.name] = name_options(describe(error), prompts)
             progress.advance(task, len(batch))
     return failures
 
@@ -306,13 +315,22 @@ def write_results(
     try:
         for path, result in zip(job.targets, outcome, strict=True):
             data = encode_image(render(result), path)
-            if path is None:
-                write_standard_output(data)
-            else:
-                write_bytes(path, data)
+            try:
+                write_standard_output(data) if path is None else write_bytes(path, data)
+            except OSError as error:  # which names a temporary file, or none
+                target = "Standard output" if path is None else path
+                return OSError(f"{target} cannot be written: {error.strerror or error}.")
     except Exception as error:
         return error
     return None
+
+
+def describe(error: Exception) -> str:
+    """Return the message of an error; each library has one of its own, or none, where memory runs out."""
+    message = str(error) or type(error).__name__
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(message):
+        return "out of memory."
+    return message
 
 
 def predict(
@@ -354,12 +372,14 @@ def name_options(message: str, prompts: dict[str, Any]) -> str:
             option = "--point" if labels[number] else "--negative-point"
             values = [prompts["input_points"][0][number]]
         else:
-            option, values = {"text": "--text", "input_boxes": "--box"}[argument], [prompts[argument][index]]
+            option = {"text": "--text", "input_boxes": "--box", "input_masks": "--mask"}[argument]
+            values = [prompts[argument][index]]
         shown = " ".join(f"{each:g}" if isinstance(each, float) else repr(each) for each in flatten(values))
         return f"{option} {shown}"
 
+    message = message.replace("max_pixels, or PIL.Image.MAX_IMAGE_PIXELS,", "--max-pixels")
     return re.sub(
-        r"(?P<argument>text|input_(?:points|labels|boxes))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
+        r"(?P<argument>text|input_(?:points|labels|boxes|masks))\[\d+\]\[(?P<object>\d+)\] \(image \d+, object \d+\)"
         r"(?:, point (?P<point>\d+),)?",
         name_option,
         message,
@@ -374,7 +394,8 @@ def flatten(value: Any) -> list[Any]:
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
     """Print errors in red on standard error, then the files that were written or, for many images, their number."""
     for name, problem in failures.items():
-        typer.secho(problem if name in problem else f"{name}: {problem}", fg="red", err=True)
+        is_named = name in problem or repr(name)[1:-1] in problem  # the latter has backslashes and quotes escaped
+        typer.secho(problem if is_named else f"{name}: {problem}", fg="red", err=True)
     done = [job for job in waiting if job.name not in failures]
     if len(jobs) == 1:
         for path in (path for job in done for path in job.targets if path is not None):

@@ -57,6 +57,8 @@ def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]
     Raises:
         typer.BadParameter: If there is no image, or `out` is not suitable.
     """
+    if not out or not all(images):  # as of a shell variable that is not set; Path("") is the current folder
+        raise typer.BadParameter(f"{'-o' if not out else 'IMAGE'} must not be empty.")
     images = [path for image in images for path in expand_pattern(image)]
     check_streams(images, out, objects)
     if out == STANDARD_STREAM:
@@ -70,13 +72,18 @@ def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]
     jobs = [Job(source, number_objects(path, objects)) for source, path in found]
     if not jobs:
         raise typer.BadParameter(f"No image found in {', '.join(images)}.")
-    sources = {job.source.resolve() for job in jobs if isinstance(job.source, Path)}
+    sources = {find_real_path(job.source) for job in jobs if isinstance(job.source, Path)}
     paths = [path for job in jobs for path in job.targets if path is not None]
     for path in paths:
-        if path.resolve() in sources:
+        if find_real_path(path) in sources:
             raise typer.BadParameter(f"{path} is an input and would be overwritten: choose another -o.")
     check_folders(paths)
     return jobs
+
+
+def find_real_path(path: Path) -> Path:
+    """Return the absolute path without links; unlike `Path.resolve`, also for links that go in circles."""
+    return Path(os.path.realpath(path))
 
 
 def check_streams(images: list[str], out: str, objects: int) -> None:
@@ -130,7 +137,14 @@ def is_url(image: str) -> bool:
 
 
 def expand_pattern(image: str) -> list[str]:
-    """Return the matches of a pattern that no shell has expanded, or else `image` itself."""
+    """Return the matches of a pattern that no shell has expanded, the path of a file URL, or else `image` itself."""
+    if image[:5].lower() == "file:" and not Path(image).exists():
+        from ..image_loading_fclm import find_local_path
+
+        try:
+            return [find_local_path(image, "IMAGE")]
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
     if is_url(image) or not glob.has_magic(image) or Path(image).exists():
         return [image]
     return sorted(glob.glob(image, recursive=True)) or [image]  # noqa: PTH207 - Path.glob takes no absolute patterns
@@ -155,10 +169,10 @@ def find_outputs(images: list[str], folder: Path) -> Iterator[tuple[str | Path, 
     several_folders = sum(Path(image).is_dir() for image in images) > 1
     found: dict[str | Path, tuple[str | Path, Path]] = {}
     for image in images:
-        prefix = Path(Path(image).resolve().name) if several_folders and Path(image).is_dir() else Path()
+        prefix = Path(find_real_path(Path(image)).name) if several_folders and Path(image).is_dir() else Path()
         for source, relative in find_images(image, folder):
             # links keep their names
-            key = source.parent.resolve() / source.name if isinstance(source, Path) else source
+            key = find_real_path(source.parent) / source.name if isinstance(source, Path) else source
             found.setdefault(key, (source, prefix / relative))
     names: dict[str, set[str]] = {}
     for _, relative in found.values():
@@ -182,11 +196,11 @@ def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
     elif not (root := Path(image)).is_dir():
         yield root, Path(root.name)
     else:
-        inside = root.resolve() in out.resolve().parents
+        inside = find_real_path(root) in find_real_path(out).parents
         for path in sorted(root.rglob("*")):
             relative = path.relative_to(root)
             hidden = any(part.startswith(".") for part in relative.parts)
-            earlier = inside and out.resolve() in path.resolve().parents
+            earlier = inside and find_real_path(out) in find_real_path(path).parents
             if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not hidden and not earlier:
                 yield path, relative
 

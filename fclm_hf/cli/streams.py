@@ -3,12 +3,10 @@
 import os
 import sys
 
-import click
-
 
 def read_standard_input() -> bytes:
     """Return all of standard input."""
-    return click.get_binary_stream("stdin").read()
+    return sys.stdin.buffer.read()
 
 
 def write_standard_output(data: bytes | memoryview) -> None:
@@ -17,7 +15,7 @@ def write_standard_output(data: bytes | memoryview) -> None:
     Raises:
         BrokenPipeError: If nobody reads it to the end.
     """
-    stream = click.get_binary_stream("stdout")
+    stream = sys.stdout.buffer
     try:
         stream.write(data)
         stream.flush()

@@ -80,8 +80,7 @@ class Sample:
         content: A [`Foreground`], a [`Photo`], or a background photo as a uint8 array of shape `(height, width, 3)`.
         key: Source and id of the row, for reports.
         epoch: Number of times that the source was read completely before this row.
-        checksum: CRC-32 of the encoded image. Together with the epoch and the seed of the run, it seeds all random
-            draws for the sample.
+        checksum: CRC-32 of the encoded image.
         learns_edges: Whether the alphas are good enough for the layers that draw edges, see [`SourceConfig`].
 
     Example:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..data.sources.image_folders import index_images
 from ..data.sources.retry import ResumableReader, RetryPolicy, choose_retry_policy
 from ..utils.files import join_inside
-from .layouts import Benchmark, index_images
+from .layouts import Benchmark
 from .samples import EvaluationSample, Target
 
 

@@ -1,18 +1,14 @@
 """Layouts: benchmarks in the folders that their authors distribute."""
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..image_utils_fclm import IMAGE_SUFFIXES
+from ..data.sources.image_folders import find_image, get_value, index_images, list_images, read_json
+from ..data.sources.layouts import DIS_TEST_SPLITS, SOURCE_LAYOUTS, find_missing, read_dis, read_layout
 from ..utils.files import join_inside
 from .samples import EvaluationSample, Target
-
-
-DIS_TEST_SPLITS = ("DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 
 
 @dataclass(frozen=True)
@@ -85,52 +81,6 @@ def _choose_split(layout: str, found: list[str], split: str | None) -> str:
     return split
 
 
-def list_images(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the images in a folder, sorted; none if there is no such folder."""
-    return sorted(
-        path
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-
-
-def index_images(folder: Path, pattern: str = "*") -> dict[str, Path]:
-    """Return the images in a folder by their relative paths without suffix.
-
-    Raises:
-        ValueError: If two images have the same name.
-    """
-    images: dict[str, Path] = {}
-    for path in list_images(folder, pattern):
-        name = path.relative_to(folder).as_posix().removesuffix(path.suffix)
-        if name in images:
-            raise ValueError(f"{folder} must have one image per name, got both {images[name].name} and {path.name}.")
-        images[name] = path
-    return images
-
-
-def _match(folder: Path, stem: str, images: dict[str, Path]) -> Path:
-    """Return the image with this name, or raise a ValueError."""
-    if stem not in images:
-        raise ValueError(f"data: {folder} has no image named {stem}.")
-    return images[stem]
-
-
-def _read_json(path: Path) -> Any:
-    """Read a JSON file, or raise a ValueError."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"data: {path} cannot be read as JSON: {error}") from error
-
-
-def _get(entry: Any, key: str, path: Path) -> Any:
-    """Return the value of a key that an entry of a JSON file must have."""
-    if not isinstance(entry, dict) or key not in entry:
-        raise ValueError(f"data: {path}: {json.dumps(entry)[:120]} lacks {key!r}.")
-    return entry[key]
-
-
 def _find_refmatte(folder: Path) -> list[str]:
     """Return the only split of RefMatte-RW100."""
     return ["RW100"] if (folder / "refmatte_rw100_label.json").is_file() and (folder / "mask").is_dir() else []
@@ -139,15 +89,15 @@ def _find_refmatte(folder: Path) -> list[str]:
 def _read_refmatte(folder: Path, split: str) -> list[EvaluationSample]:
     """Join the copies of a photo, of which image_all/ holds one per matte, by their image_name."""
     path = folder / "refmatte_rw100_label.json"
-    labels = _read_json(path)
+    labels = read_json(path)
     chosen_path = folder / "eval_index_expression.json"
-    chosen = _read_json(chosen_path) if chosen_path.is_file() else {}
+    chosen = read_json(chosen_path) if chosen_path.is_file() else {}
     images = index_images(folder / "image_all") or index_images(folder / "image")
     photos: dict[str, list[Target]] = {}
     for matte in list_images(folder / "mask"):
         label = labels.get(matte.stem)
-        photo = str(_get(label, "image_name", path))
-        expressions = _get(label, "expressions", path)
+        photo = str(get_value(label, "image_name", path))
+        expressions = get_value(label, "expressions", path)
         number = chosen.get(photo, 0)
         try:
             text = expressions[number] if isinstance(expressions, list) else expressions[str(number)]
@@ -155,7 +105,7 @@ def _read_refmatte(folder: Path, split: str) -> list[EvaluationSample]:
             raise ValueError(f"data: {path}: {matte.stem} has no expression {number!r}.") from error
         photos.setdefault(photo, []).append(Target(matte.stem, matte, text=text))
     return [
-        EvaluationSample(photo, _match(folder / "image_all", targets[0].name, images), tuple(targets))
+        EvaluationSample(photo, find_image(folder / "image_all", targets[0].name, images), tuple(targets))
         for photo, targets in photos.items()
     ]
 
@@ -169,12 +119,14 @@ def _find_him2k(folder: Path) -> list[str]:
 
 def _read_him2k(folder: Path, split: str) -> list[EvaluationSample]:
     """Read photos with a folder of instances each."""
-    root = folder / "images" / split
-    images = index_images(root)
-    photos: dict[str, list[Target]] = {}
-    for name, matte in index_images(folder / "alphas" / split, "*/*").items():
-        photos.setdefault(matte.parent.name, []).append(Target(name, matte, cls="person"))
-    return [EvaluationSample(photo, _match(root, photo, images), tuple(targets)) for photo, targets in photos.items()]
+    return [
+        EvaluationSample(
+            row["id"],
+            Path(row["image"]),
+            tuple(Target(f"{row['id']}/{Path(each).stem}", Path(each), cls="person") for each in row["alphas"]),
+        )
+        for row in read_layout("him2k", folder, split)
+    ]
 
 
 def _find_dis5k(folder: Path) -> list[str]:
@@ -189,21 +141,25 @@ def _read_dis5k(folder: Path, split: str) -> list[EvaluationSample]:
     """Read photos with one mask each, named by the class in the file name."""
     if split == "DIS-TE":
         return [sample for part in DIS_TEST_SPLITS for sample in _read_dis5k(folder, part)]
-    root = folder if (folder / "im").is_dir() else folder / split
-    images = index_images(root / "im")
-    samples = []
-    for matte in list_images(root / "gt"):
-        target = Target(matte.stem, matte, cls=_read_dis_class(matte.stem))
-        samples.append(EvaluationSample(matte.stem, _match(root / "im", matte.stem, images), (target,)))
-    return samples
+    return _make_samples(read_dis(folder if (folder / "im").is_dir() else folder / split))
 
 
-def _read_dis_class(stem: str) -> str | None:
-    """Return the class name in a file name: "traffic sign" for "12#Graphics#4#TrafficSign#8245751856_821be14f86_o"."""
-    fields = stem.split("#")
-    if len(fields) < 5:
-        return None
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\-]+", " ", fields[3]).lower()
+def _find_p3m(folder: Path) -> list[str]:
+    """Return the splits of P3M-10k."""
+    return [split for split in SOURCE_LAYOUTS["p3m-10k"].splits if not find_missing("p3m-10k", folder, split)]
+
+
+def _read_p3m(folder: Path, split: str) -> list[EvaluationSample]:
+    """Read portraits with one matte each."""
+    return _make_samples(read_layout("p3m-10k", folder, split))
+
+
+def _make_samples(rows: list[dict[str, Any]]) -> list[EvaluationSample]:
+    """Return the samples of rows with one matte each."""
+    return [
+        EvaluationSample(row["id"], Path(row["image"]), (Target(row["id"], Path(row["alpha"]), cls=row["name"]),))
+        for row in rows
+    ]
 
 
 def _find_alphamatting(folder: Path) -> list[str]:
@@ -219,7 +175,7 @@ def _read_alphamatting(folder: Path, split: str) -> list[EvaluationSample]:
     for matte in list_images(folder / f"gt_training_{split}"):
         target = Target(matte.stem, matte, trimap=trimaps.get(matte.stem))
         samples.append(
-            EvaluationSample(matte.stem, _match(folder / f"input_training_{split}", matte.stem, images), (target,))
+            EvaluationSample(matte.stem, find_image(folder / f"input_training_{split}", matte.stem, images), (target,))
         )
     return samples
 
@@ -229,7 +185,7 @@ def _find_indexed(*keys: str) -> Callable[[Path], list[str]]:
 
     def find(folder: Path) -> list[str]:
         path = folder / "index.json"
-        entries = _read_json(path) if path.is_file() else None
+        entries = read_json(path) if path.is_file() else None
         fits = isinstance(entries, list) and entries and isinstance(entries[0], dict) and entries[0].keys() >= set(keys)
         return [folder.name] if fits else []
 
@@ -240,19 +196,19 @@ def _read_dev_coco(folder: Path, split: str) -> list[EvaluationSample]:
     """Read photos with masks; only an object that is the only one of its class in the photo gets a class name."""
     path = folder / "index.json"
     samples = []
-    for entry in _read_json(path):
+    for entry in read_json(path):
         targets = tuple(
             Target(
-                Path(_get(item, "mask", path)).stem,
+                Path(get_value(item, "mask", path)).stem,
                 join_inside(folder, item["mask"], f"data: {path}: mask"),
-                cls=_get(item, "cls", path) if _get(item, "unique", path) else None,
-                box=tuple(_get(item, "box", path)),
-                point=tuple(_get(item, "point", path)),
+                cls=get_value(item, "cls", path) if get_value(item, "unique", path) else None,
+                box=tuple(get_value(item, "box", path)),
+                point=tuple(get_value(item, "point", path)),
             )
-            for item in _get(entry, "objects", path)
+            for item in get_value(entry, "objects", path)
         )
         if targets:
-            image = join_inside(folder, _get(entry, "image", path), f"data: {path}: image")
+            image = join_inside(folder, get_value(entry, "image", path), f"data: {path}: image")
             samples.append(EvaluationSample(image.stem, image, targets))
     return samples
 
@@ -261,11 +217,11 @@ def _read_dev_alphamatting(folder: Path, split: str) -> list[EvaluationSample]:
     """Read photos with one matte each and a noun for it."""
     path = folder / "index.json"
     samples = []
-    for entry in _read_json(path):
-        name = _get(entry, "id", path)
+    for entry in read_json(path):
+        name = get_value(entry, "id", path)
         matte, photo = (join_inside(folder / part, f"{name}.png", f"data: {path}: id") for part in ("alpha", "input"))
-        box, point = tuple(_get(entry, "box", path)), tuple(_get(entry, "point", path))
-        target = Target(name, matte, cls=_get(entry, "noun", path), box=box, point=point)
+        box, point = tuple(get_value(entry, "box", path)), tuple(get_value(entry, "point", path))
+        target = Target(name, matte, cls=get_value(entry, "noun", path), box=box, point=point)
         samples.append(EvaluationSample(name, photo, (target,)))
     return samples
 
@@ -284,6 +240,9 @@ LAYOUTS = {
     ),
     "him2k": Layout("instances", _find_him2k, _read_him2k, "images/natural/ and alphas/natural/<photo>/"),
     "dis5k": Layout("dichotomous", _find_dis5k, _read_dis5k, "DIS-VD/im/ and DIS-VD/gt/, or im/ and gt/"),
+    "p3m-10k": Layout(
+        "matting", _find_p3m, _read_p3m, "validation/P3M-500-P/blurred_image/ and validation/P3M-500-P/mask/"
+    ),
     "alphamatting": Layout(
         "matting", _find_alphamatting, _read_alphamatting, "input_training_lowres/ and gt_training_lowres/"
     ),

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers.utils import CONFIG_NAME, cached_file
 from transformers.utils.hub import extract_commit_hash
 
+from ..data.sources.image_folders import index_images
 from .baselines import BASELINES
-from .layouts import index_images
 from .prompts import PromptedTarget
 from .samples import EvaluationSample, read_matte
 

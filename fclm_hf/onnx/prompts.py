@@ -6,7 +6,7 @@ import numpy as np
 
 
 PADDING_LABEL = -10  # that of `fclm_hf.configuration_fclm`, which imports transformers
-TRIMAP_TOLERANCE = 0.01  # that of `fclm_hf.modeling_fclm`, which imports torch
+TRIMAP_TOLERANCE = 0.01  # that of `fclm_hf.masks_fclm`, which imports torch
 
 Arrays = dict[str, np.ndarray]
 

@@ -166,6 +166,13 @@ class DataArguments:
     max_invalid_fraction: float = field(
         default=0.05, metadata={"help": "Training stops when a larger fraction of the samples is invalid."}
     )
+    stream_shards: int = field(
+        default=0,
+        metadata={
+            "help": "Parts that the sources are split into, which decides the order of the samples. A multiple of "
+            "processes times workers lets each worker read only rows of its own. 0: up to 8, by the number of files."
+        },
+    )
     dataloader_num_workers: int = field(default=1, metadata={"help": "Data loading workers per training process."})
     dataloader_prefetch_factor: int = field(
         default=2, metadata={"help": "Batches that each worker prepares in advance."}
@@ -181,7 +188,7 @@ class DataArguments:
             values = parse_yaml(getattr(self, name), name)
             setattr(self, name, build_dataclass(NESTED_FIELDS[name], values, name))
         _check_minimum(self, 1, "validation_batches", "prompts_per_image", "dataloader_prefetch_factor")
-        _check_minimum(self, 0, "dataloader_num_workers")
+        _check_minimum(self, 0, "stream_shards", "dataloader_num_workers")
         for name in ("empty_prompt_prob", "whole_photo_prob", "max_invalid_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
@@ -249,6 +256,17 @@ class RunArguments:
     activation_checkpointing: bool = field(
         default=False, metadata={"help": "Recompute activations in the backward pass to save memory."}
     )
+    fsdp: bool = field(
+        default=False,
+        metadata={"help": "Divide weights, gradients and optimizer state among the processes with FSDP2."},
+    )
+    sync_batch_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "Take the statistics of batch norms over the images of all processes, which then train as one "
+            "with the same global batch does."
+        },
+    )
     torch_compile: bool = field(
         default=False,
         metadata={"help": "Compile the modules of the model with torch.compile; the first steps then take minutes."},
@@ -313,6 +331,10 @@ class RunArguments:
         for name in ("ema_decay", "adam_beta2"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"{name} must be less than 1, got {getattr(self, name)}.")
+        if self.fsdp and self.ema_decay:
+            raise ValueError(f"ema_decay must be 0 with fsdp, got {self.ema_decay}.")
+        if self.sync_batch_norm and self.torch_compile:
+            raise ValueError("sync_batch_norm must be False with torch_compile, got True.")
         self._check_trackers()
         if self.torch_compile:  # the list takes seconds to import
             check_known([self.torch_compile_backend], torch.compiler.list_backends(()), "torch_compile_backend")

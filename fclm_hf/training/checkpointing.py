@@ -1,11 +1,12 @@
 """Checkpoints for bit-exact resumption, and weights for `from_pretrained`; both are written atomically."""
 
 import json
+import math
 import pickle
 import random
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from torch import nn
 
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
@@ -22,13 +24,16 @@ from ..utils.settings import find_changes
 from .arguments import NESTED_FIELDS, RESERVED_SETTINGS, Arguments
 from .command_line import rename_all_fields
 from .objective.learner import ForegroundConsistentLearner
+from .sharding import gather_tensors, shard_optimizer_state, shard_tensors
 
 
 # may differ in a resumed run, because they have no influence on the trained weights
 FREE_ARGUMENTS = (
     "output_dir",
     "resume_from_checkpoint",
+    "dataloader_num_workers",
     "dataloader_prefetch_factor",
+    "fsdp",
     "threads",
     "logging_steps",
     "eval_steps",
@@ -41,6 +46,7 @@ FREE_ARGUMENTS = (
     "hub_model_id",
     "hub_private_repo",
 )
+_BATCH_SIZES = ("per_device_train_batch_size", "gradient_accumulation_steps")  # times the number of processes
 _FILE_NAME = re.compile(r"step-(\d+)\.pt")
 
 
@@ -56,6 +62,13 @@ class Stateful(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
         """Restore a state."""
+
+
+class Mergeable(Stateful, Protocol):
+    """A part of a run that has a state in each process."""
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the state of this process from those of all processes, whose number may have been another."""
 
 
 class AuxiliaryState:
@@ -133,7 +146,13 @@ def _save_state(state: dict[str, Any], path: Path) -> None:
         raise
 
 
-def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: Path, dtype: torch.dtype) -> None:
+def save_weights(
+    model: FCLMForImageMatting,
+    processor: FCLMProcessor,
+    folder: Path,
+    dtype: torch.dtype,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Save a checkpoint for `from_pretrained`; each of its files is replaced atomically.
 
     In float16 the file is half as large. The matrix that encodes coordinates stays in float32, and since the config
@@ -144,10 +163,11 @@ def save_weights(model: FCLMForImageMatting, processor: FCLMProcessor, folder: P
         processor: Its processor.
         folder: Folder of the checkpoint.
         dtype: Data type of the weights in the file.
+        state: Its weights by name. Default: as they are in the model.
     """
     weights = {
         name: value.to(dtype) if value.is_floating_point() and "fourier_matrix" not in name else value
-        for name, value in model.state_dict().items()
+        for name, value in (model.state_dict() if state is None else state).items()
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-") as temporary:
@@ -189,17 +209,19 @@ def gather_state(shared: Mapping[str, Stateful | None], own: Mapping[str, Statef
         The state of each shared part by name, and under "processes" a list with the other states of each process.
     """
     process = {"rng": capture_rng(), **{name: part.state_dict() for name, part in own.items()}}
-    states = {name: None if part is None else part.state_dict() for name, part in shared.items()}
+    states = {name: None if part is None else gather_tensors(part.state_dict()) for name, part in shared.items()}
     return {**states, "processes": gather_object([process])}
 
 
 def restore_state(
     state: Mapping[str, Any],
     shared: Mapping[str, Stateful | None],
-    own: Mapping[str, Stateful],
+    own: Mapping[str, Mergeable],
     accelerator: Accelerator,
 ) -> None:
-    """Restore the state of a run.
+    """Restore the state of a run, which may have had another number of processes.
+
+    With another number, the random number generators of processes that did not exist keep the states that they have.
 
     Args:
         state: State that [`gather_state`] returned.
@@ -208,29 +230,36 @@ def restore_state(
         accelerator: Accelerator of this process.
 
     Raises:
-        ValueError: If the number of processes has changed.
+        ValueError: If the order of samples cannot be continued, as the checkpoint is of an earlier release.
     """
-    count = len(state["processes"])
-    if count != accelerator.num_processes:
-        raise ValueError(
-            f"The checkpoint must be resumed with as many processes as it was saved with, {count}, got"
-            f" {accelerator.num_processes}."
-        )
+    processes, rank = state["processes"], accelerator.process_index
+    is_same = len(processes) == accelerator.num_processes
+    for name, part in own.items():
+        states = [process[name] for process in processes]
+        part.load_state_dict(states[rank] if is_same and name != "stream" else part.merge(states))
     for name, part in shared.items():
         if part is not None:
-            part.load_state_dict(state[name])
-    process = state["processes"][accelerator.process_index]
-    for name, part in own.items():
-        part.load_state_dict(process[name])
-    restore_rng(process["rng"])
+            part.load_state_dict(_shard_state(part, state[name]))
+    if rank < len(processes):
+        restore_rng(processes[rank]["rng"])
 
 
-def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Path | None:
+def _shard_state(part: Stateful, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a part, with its tensors sharded as the weights of the part are."""
+    if isinstance(part, torch.optim.Optimizer):
+        return shard_optimizer_state(state, part)
+    if isinstance(part, (nn.Module, AuxiliaryState)):
+        return shard_tensors(state, part.state_dict())
+    return state
+
+
+def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments, num_processes: int = 1) -> Path | None:
     """Return the checkpoint that a run resumes from, or `None` if it starts from scratch.
 
     Args:
         checkpoints: Checkpoints of the output folder.
         arguments: Arguments of the run.
+        num_processes: Number of processes of the run.
 
     Raises:
         ValueError: If the folder holds a run that is not to be resumed, if the checkpoint does not exist, or if it
@@ -247,9 +276,36 @@ def choose_checkpoint(checkpoints: CheckpointFolder, arguments: Arguments) -> Pa
     path = checkpoints.find(name)
     if path is not None:
         state = read_checkpoint(path, mmap=True)
-        before = rename_all_fields(state.get("arguments", {}), str(path), warn=False)
-        check_same_arguments(before, select_fixed(arguments), path, state["step"])
+        _check_processes(state, arguments, num_processes, path)
     return path
+
+
+def _check_processes(state: Mapping[str, Any], arguments: Arguments, num_processes: int, path: Path) -> None:
+    """Check that a run continues with the arguments of its checkpoint, with as many pairs in a step."""
+    before = rename_all_fields(state.get("arguments", {}), str(path), warn=False)
+    processes, now = state["processes"], select_fixed(arguments)
+    pairs = count_pairs(before, len(processes))
+    is_same_step = count_pairs(now, num_processes) == pairs
+    if is_same_step:
+        before |= {name: now[name] for name in _BATCH_SIZES}
+    check_same_arguments(before, now, path, state["step"])
+    if not is_same_step:
+        raise ValueError(
+            f"A step must have {pairs} pairs, as in {path}, which {len(processes)} processes saved, got"
+            f" {count_pairs(now, num_processes)} with {num_processes}: change per_device_train_batch_size or"
+            " gradient_accumulation_steps."
+        )
+    if not all("shards" in process["stream"] for process in processes):
+        raise ValueError(
+            f"{path} is of an earlier release, whose order of samples depended on the numbers of processes and workers:"
+            f" resume it with that release, or start a new run with --model {path.parents[1] / 'last'} and another"
+            " output_dir."
+        )
+
+
+def count_pairs(arguments: Mapping[str, Any], num_processes: int) -> int:
+    """Return the number of pairs in an optimizer step, over all processes."""
+    return num_processes * math.prod(arguments.get(name, 1) for name in _BATCH_SIZES)
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -325,11 +381,13 @@ def check_same_arguments(before: Mapping[str, Any], now: Mapping[str, Any], path
 __all__ = [
     "AuxiliaryState",
     "CheckpointFolder",
+    "Mergeable",
     "SaveError",
     "Stateful",
     "capture_rng",
     "check_same_arguments",
     "choose_checkpoint",
+    "count_pairs",
     "gather_state",
     "read_checkpoint",
     "restore_rng",

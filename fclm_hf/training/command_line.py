@@ -1,6 +1,7 @@
 """Command line of `fclm train`: a YAML file and flags as checked arguments, with old names of renamed fields."""
 
 import argparse
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,20 +58,24 @@ def rename_all_fields(values: Mapping[str, Any], place: str, warn: bool = True) 
     return values
 
 
-def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Arguments:
+def parse_arguments(
+    argv: Sequence[str], program: str = "fclm train", config: Mapping[str, Any] | None = None
+) -> Arguments:
     """Parse the command line of a run.
 
     Args:
-        argv: Optionally a YAML file of `field: value`, then flags, which take precedence: `--field value ...`, or
-            `--field.key value` for one key of a mapping. Old names of renamed fields are accepted with a warning.
+        argv: Optionally a YAML file of `field: value`, see [`read_config`], then flags, which take precedence: `--field
+            value ...`, or `--field.key value` for one key of a mapping. Old names of renamed fields are accepted with a
+            warning.
         program: Name of the program in `--help`.
+        config: Content of the YAML file, if `argv` starts with none.
 
     Returns:
         The checked arguments.
 
     Raises:
         ValueError: If an argument is unknown, missing or not accepted. The message is one line and names the field.
-        OSError: If the YAML file does not exist.
+        OSError: If a YAML file does not exist.
     """
     parser = _Parser(
         (ModelArguments, DataArguments, RunArguments),
@@ -81,7 +86,11 @@ def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Argumen
     )
     names = [action.dest for action in parser._actions if action.dest != "help"]
     argv = list(argv)
-    config = _read_config(argv.pop(0), names) if argv and not argv[0].startswith("-") else {}
+    config, place = copy.deepcopy(dict(config or {})), program
+    if argv and not argv[0].startswith("-"):
+        place = argv.pop(0)
+        config = read_config(place)
+    check_known(config, names, place)
     flags, nested = _split_flags(argv)
     for section, values in rename_all_fields(nested, program).items():
         if not isinstance(config.setdefault(section, {}), dict):
@@ -98,14 +107,56 @@ def parse_arguments(argv: Sequence[str], program: str = "fclm train") -> Argumen
     return Arguments(*parsed[:3])
 
 
-def _read_config(path: str, names: list[str]) -> dict[str, Any]:
-    """Return the content of a YAML file, with the new names of renamed fields."""
-    config = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
+def read_config(path: str | Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    r"""Return the content of a YAML file, with the new names of renamed fields.
+
+    The field `defaults` names one or several other files, relative to this one, whose fields it starts from: later ones
+    win, and the file itself wins over all of them. Mappings are merged key by key; lists are replaced.
+
+    Args:
+        path: The file.
+        including: Files that are being read because of each other.
+
+    Raises:
+        ValueError: If a file is not YAML or not a mapping, or includes itself.
+        OSError: If a file does not exist.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from fclm_hf.training.command_line import read_config
+        >>> _ = Path("base.yaml").write_text("model: lite\nsettings: {distillation: none, prompts: text}")
+        >>> _ = Path("box.yaml").write_text("defaults: base.yaml\nsettings: {prompts: box}")
+        >>> read_config("box.yaml")
+        {'model': 'lite', 'settings': {'distillation': 'none', 'prompts': 'box'}}
+    """
+    path = Path(path)
+    if path.resolve() in including:
+        raise ValueError(f"defaults of {including[-1]} must not lead back to {path}.")
+    config = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(config, dict):
         raise ValueError(f"{path} must contain a mapping of fields to values, got {type(config).__name__}.")
-    config = rename_all_fields(config, path)
-    check_known(config, names, path)
-    return config
+    defaults = config.pop("defaults", [])
+    defaults = [defaults] if isinstance(defaults, str) else defaults
+    if not (isinstance(defaults, list) and all(isinstance(each, str) for each in defaults)):
+        raise ValueError(f"defaults of {path} must be a file or a list of files, got {defaults!r}.")
+    merged: dict[str, Any] = {}
+    for each in defaults:
+        merged = merge_configs(merged, read_config(path.parent / each, (*including, path.resolve())))
+    return merge_configs(merged, rename_all_fields(config, str(path)))
+
+
+def merge_configs(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `changes`; mappings in both are merged key by key.
+
+    Args:
+        base: Values by field name.
+        changes: Values that win.
+    """
+    merged = dict(base)
+    for name, value in changes.items():
+        both = isinstance(merged.get(name), dict) and isinstance(value, dict)
+        merged[name] = merge_configs(merged[name], value) if both else value
+    return merged
 
 
 def _split_flags(argv: list[str]) -> tuple[list[str], dict[str, dict[str, Any]]]:
@@ -149,4 +200,4 @@ def _make_flags(config: dict[str, Any]) -> list[str]:
     return flags
 
 
-__all__ = ["parse_arguments", "rename_all_fields"]
+__all__ = ["merge_configs", "parse_arguments", "read_config", "rename_all_fields"]

@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from transformers import CLIPTokenizer
 
 from ..data import SourceConfig, StreamLoader, TrainingStream, open_source
+from ..data.streaming.dataloader import merge_states
 from .arguments import Arguments
 
 
@@ -17,6 +18,7 @@ def open_batches(
     arguments: Arguments,
     accelerator: Accelerator,
     num_workers: int,
+    num_shards: int | None = None,
 ) -> "BatchReader":
     """Open the data sources of this process.
 
@@ -29,6 +31,7 @@ def open_batches(
         arguments: Arguments of the run.
         accelerator: Accelerator of this process.
         num_workers: Worker processes; 0 loads the data in this process.
+        num_shards: Parts that the sources are split into, see [`TrainingStream`].
 
     Returns:
         The reader.
@@ -48,6 +51,7 @@ def open_batches(
         ),
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        num_shards=num_shards,
     )
     return BatchReader(StreamLoader(stream, num_workers, data.dataloader_prefetch_factor), accelerator.device)
 
@@ -105,6 +109,11 @@ class BatchReader:
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last finished step."""
         return self._position
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the state of this process from those of all processes, whose number may have been another."""
+        stream = self.loader.stream
+        return merge_states(states, stream.rank, stream.world_size)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a position that [`~BatchReader.state_dict`] returned."""

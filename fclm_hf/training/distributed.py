@@ -1,8 +1,10 @@
 """Agreement between the processes of a run."""
 
+from collections.abc import Callable
+
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, reduce
 from torch import nn
 
 
@@ -18,10 +20,19 @@ def agree(accelerator: Accelerator, code: int) -> int:
     return int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
 
 
+def make_count_reduction(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that returns the mean of a scalar over the processes, for [`reduce_counts`]."""
+
+    def average(count: torch.Tensor) -> torch.Tensor:
+        return count if accelerator.num_processes == 1 else reduce(count, reduction="mean")
+
+    return average
+
+
 def broadcast_buffers(model: nn.Module) -> None:
     """Give all processes the batch norm statistics of the first one, as each gathers them from its own images."""
     for buffer in model.buffers():
         buffer.copy_(broadcast(buffer.clone()))
 
 
-__all__ = ["agree", "broadcast_buffers"]
+__all__ = ["agree", "broadcast_buffers", "make_count_reduction"]

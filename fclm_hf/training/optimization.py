@@ -1,6 +1,7 @@
 """Optimizer, learning rates, averaged weights, and one optimizer step."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,11 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_scheduler
 
+from ..loss_fclm import reduce_counts
 from ..modeling_fclm import FCLMForImageMatting
 from ..utils.files import write_json
-from .distributed import agree
+from .batch_norm import SyncedBatchNorm
+from .distributed import agree, make_count_reduction
 from .objective.learner import ForegroundConsistentLearner
 from .objective.settings import PROMPT_INPUTS
 
@@ -152,6 +155,7 @@ def take_step(
     optimizer: AcceleratedOptimizer,
     batches: Sequence[Batch],
     max_grad_norm: float,
+    sync_batch_norm: bool = False,
 ) -> list[Losses]:
     """Take one optimizer step, with the gradients accumulated over the batches.
 
@@ -163,16 +167,19 @@ def take_step(
         optimizer: The prepared optimizer.
         batches: As many batches as gradients are accumulated over.
         max_grad_norm: Maximum gradient norm; 0 disables clipping.
+        sync_batch_norm: Whether batch norms take their statistics over all processes.
 
     Returns:
         The losses of each batch by name, as scalar tensors without gradient.
     """
     taken: list[Losses] = []
+    is_synced = sync_batch_norm and accelerator.num_processes > 1
     for batch in batches:
         with accelerator.accumulate(learner):
-            with accelerator.autocast():
-                losses = learner(batch)
-            accelerator.backward(losses["loss"])
+            with SyncedBatchNorm() if is_synced else nullcontext():  # backward, too, where activations are recomputed
+                with accelerator.autocast(), reduce_counts(make_count_reduction(accelerator)):
+                    losses = learner(batch)
+                accelerator.backward(losses["loss"])
             if accelerator.sync_gradients and max_grad_norm:
                 accelerator.clip_grad_norm_(learner.parameters(), max_grad_norm)
             optimizer.step()

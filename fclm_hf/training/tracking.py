@@ -1,6 +1,7 @@
 """Logging of a run: means over steps, throughput, a file of JSON lines, pictures for trackers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ class RunningMean:
     def state_dict(self) -> dict[str, Any]:
         """Return the number of steps and the sums."""
         return {"count": self._count, "sums": dict(self._sums)}
+
+    @staticmethod
+    def merge(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Return the state whose means are those over all processes, each of which took the same steps."""
+        names = states[0]["sums"]
+        sums = {name: sum(state["sums"][name] for state in states) / len(states) for name in names}
+        return {"count": states[0]["count"], "sums": sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what [`~RunningMean.state_dict`] returned."""

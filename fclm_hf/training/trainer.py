@@ -20,6 +20,7 @@ from .arguments import Arguments
 from .checkpointing import (
     AuxiliaryState,
     CheckpointFolder,
+    Mergeable,
     SaveError,
     Stateful,
     choose_checkpoint,
@@ -44,6 +45,7 @@ from .optimization import (
     take_step,
 )
 from .pretrained import build_starting_point
+from .sharding import enable_fsdp, gather_tensors, gather_weights, make_fsdp_plugin
 from .signals import StopSignals
 from .tracking import HistoryTracker, RunningMean, Throughput, log_picture
 from .validation import validate
@@ -73,8 +75,8 @@ class Trainer:
         run = arguments.run
         self.arguments, self.folder = arguments, Path(run.output_dir)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", run.save_total_limit)
-        checkpoint = choose_checkpoint(self.checkpoints, arguments)
         self.accelerator = self._create_accelerator()
+        checkpoint = choose_checkpoint(self.checkpoints, arguments, self.accelerator.num_processes)
         self.is_main = self.accelerator.is_main_process
         if run.threads:
             torch.set_num_threads(run.threads)
@@ -93,7 +95,9 @@ class Trainer:
         """Create the accelerator with its trackers."""
         run = self.arguments.run
         self.history = HistoryTracker(self.folder)
+        self.fsdp_plugin = make_fsdp_plugin() if run.fsdp else None
         accelerator = Accelerator(
+            fsdp_plugin=self.fsdp_plugin,
             mixed_precision=run.mixed_precision,
             gradient_accumulation_steps=run.gradient_accumulation_steps,
             log_with=[self.history, *run.report_to],
@@ -105,8 +109,9 @@ class Trainer:
 
     def _open_data_and_model(self) -> None:
         """Open the data before the model is loaded, as a wrong source should be reported early."""
-        data, workers = self.arguments.data, self.arguments.data.dataloader_num_workers
-        readers = [open_batches(data.sources, data.backgrounds, self.arguments, self.accelerator, workers)]
+        data = self.arguments.data
+        workers, shards = data.dataloader_num_workers, data.stream_shards or None
+        readers = [open_batches(data.sources, data.backgrounds, self.arguments, self.accelerator, workers, shards)]
         if data.validation:
             backgrounds = data.validation_backgrounds or data.backgrounds
             readers.append(open_batches(data.validation, backgrounds, self.arguments, self.accelerator, num_workers=0))
@@ -134,6 +139,8 @@ class Trainer:
         )
         freeze_unused(learner)
         optimizer, self.scheduler = make_optimization(learner, run)
+        if self.fsdp_plugin is not None:
+            enable_fsdp(self.accelerator, self.fsdp_plugin, learner)
         self.learner, self.optimizer = self.accelerator.prepare(learner, optimizer)
         # after prepare(), which gives all processes the same weights
         self.averaged = average_weights(self.student, run.ema_decay)
@@ -210,7 +217,9 @@ class Trainer:
         """Take an optimizer step, update the scheduler and the averaged weights, and return the mean losses."""
         run, start = self.arguments.run, time.perf_counter()
         self._set_schedules()
-        taken = take_step(self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm)
+        taken = take_step(
+            self.accelerator, self.learner, self.optimizer, batches, run.max_grad_norm, run.sync_batch_norm
+        )
         self.student.config.encoder_size = self.encoder_size
         check_losses(taken, batches, self.step + 1, self.folder, self.accelerator)
         if not self.optimizer.step_was_skipped:
@@ -260,13 +269,15 @@ class Trainer:
 
     def _validate(self) -> None:
         """Log metrics and a picture, and save the weights if they are the best so far."""
-        metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
+        with gather_weights(self.learner):
+            metrics, picture = validate(self.model, self.validation, self.preset.settings, self.accelerator)
         self.accelerator.log({f"validation/{name}": value for name, value in metrics.items()}, step=self.step)
         log_picture(self.accelerator.trackers if self.is_main else [], picture, self.step)
         error = metrics.get("mad", metrics.get("mae"))
         if error < self.best:
             self.best = error
-            self._write(lambda: self._save_weights("best"))
+            weights = gather_tensors(self.model.state_dict())
+            self._write(lambda: self._save_weights("best", weights))
 
     def _save_checkpoint(self) -> None:
         """Save the weights in last/ and a checkpoint to resume from."""
@@ -277,8 +288,10 @@ class Trainer:
             **gather_state(self._shared_parts(), self._own_parts()),
         }
 
+        weights = state["student"] if self.averaged is None else self.model.state_dict()
+
         def save() -> None:
-            self._save_weights("last")
+            self._save_weights("last", weights)
             self.checkpoints.save(self.step, state)
 
         self._write(save)
@@ -294,7 +307,7 @@ class Trainer:
             "scaler": self.accelerator.scaler,
         }
 
-    def _own_parts(self) -> dict[str, Stateful]:
+    def _own_parts(self) -> dict[str, Mergeable]:
         """Return the parts of the state that differ between processes; the names are keys of the checkpoint."""
         return {"stream": self.reader, "meter": self.losses}
 
@@ -304,10 +317,10 @@ class Trainer:
         restore_state(state, self._shared_parts(), self._own_parts(), self.accelerator)
         self.step, self.best = state["step"], state["best"]
 
-    def _save_weights(self, name: str) -> None:
-        """Save the model and its processor in a folder for `from_pretrained`."""
+    def _save_weights(self, name: str, weights: dict[str, torch.Tensor]) -> None:
+        """Save weights of the model and its processor in a folder for `from_pretrained`."""
         dtype = getattr(torch, self.arguments.run.save_dtype)
-        save_weights(self.model, self.preset.processor, self.folder / name, dtype)
+        save_weights(self.model, self.preset.processor, self.folder / name, dtype, weights)
 
     def _write(self, write: Callable[[], None]) -> None:
         """Write in the main process; if that fails, all processes raise the same error."""

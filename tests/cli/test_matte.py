@@ -1,14 +1,18 @@
 """`fclm matte` on real files: what is written where, and what happens to bad ones."""
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import find_memory
 from photo_files import make_photo, serve, write_awkward_photos, write_truncated
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
@@ -285,6 +289,12 @@ def test_matte_and_background(photo: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(np.asarray(Image.open(tmp_path / name)), expected, atol=1.5)
 
 
+def test_file_urls(tmp_path: Path) -> None:
+    make_photo().save(tmp_path / "a photo.jpg")
+    run((tmp_path / "a photo.jpg").as_uri(), "-o", tmp_path / "out")
+    assert list_files(tmp_path) == ["a photo.jpg", "out/a photo.png"]
+
+
 def test_patterns_that_no_shell_expanded(tmp_path: Path) -> None:
     for name in ("in/a.png", "in/deep/b.png", "in/c.jpg", "in/[d].png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -350,6 +360,11 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         ([tmp_path / "same.png", "-o", tmp_path], "would be overwritten"),
         ([tmp_path / "same.png", "-o", tmp_path / "same.png"], "would be overwritten"),
         ([tmp_path / "empty", "-o", tmp_path / "out"], "No image found in"),
+        ([photo, "", "-o", tmp_path / "out"], "IMAGE must not be empty."),
+        ([photo, "-o", ""], "-o must not be empty."),
+        ([photo, "-o", "x" * 300 + ".png"], "x...: File name too long."),
+        (["x" * 300 + ".jpg", "-o", "o"], "x...: File name too long."),
+        (["file://elsewhere/x.jpg", "-o", "o"], "IMAGE: a file URL must be that of a local file"),
         ([photo, "-o", "o", "--box", 1, 2, 3], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         (["--box", 1, 2, 3, photo, "-o", "o"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1 2 3."),
         ([photo, "-o", "o", "--box", "1,2,3"], "--box takes 4 numbers, X0 Y0 X1 Y1, got 3: 1,2,3."),
@@ -383,10 +398,17 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         assert problem in output
         assert "input_" not in output
         assert output.count(name) == 1
+    output = run(photo, "-o", tmp_path / "o.png", "--max-pixels", 1999, code=1)
+    assert output.endswith("50 x 40 exceeds the limit of 1999. Raise --max-pixels if you trust its source.")
     for name in (tmp_path / "none.jpg", "catt"):  # the latter would be base64
         output = run(name, "-o", tmp_path / "o.png", code=1)
         assert f"The image file '{name}' does not exist." in output
         assert output.count(str(name)) == 1
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("photos\\cat.jpg", 'it\'s "it".jpg', tmp_path / "loop"):
+        output = run(name, "-o", tmp_path / "o.png", code=1)
+        assert output == f"fclm-lite on cpu The image file {str(name)!r} does not exist."
+    (tmp_path / "loop").unlink()
     assert list_files(tmp_path) == before
 
 
@@ -411,6 +433,71 @@ def test_failed_writes_leave_nothing(photo: Path, tmp_path: Path, monkeypatch: p
             assert problem in run(photo, "-o", out, code=1)
     assert list_files(tmp_path) == ["out.png", "photo.jpg"]
     assert out.read_bytes() == b"the old one"
+
+
+@contextlib.contextmanager
+def limit(kind: int, value: int) -> Iterator[None]:
+    before = resource.getrlimit(kind)
+    resource.setrlimit(kind, (value, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, before)
+
+
+def test_a_file_system_that_takes_no_more(tmp_path: Path) -> None:
+    """The limit on the size of a file fails where a full disk does: in the middle of writing."""
+    for name, size in (("a.png", (40, 30)), ("big.png", (400, 400)), ("c.png", (40, 30))):
+        Image.effect_noise(size, 64).save(tmp_path / name)
+    out = tmp_path / "out"
+    with limit(resource.RLIMIT_FSIZE, 20_000):
+        output = run(tmp_path, "-o", out, code=1)
+    assert f"big.png: {out / 'big.png'} cannot be written: File too large. 2 done, 0 skipped, 1 failed." in output
+    assert list_files(out) == ["a.png", "c.png"]
+    for name in ("a.png", "c.png"):
+        assert Image.open(out / name).size == (40, 30)
+    assert "1 done, 2 skipped, 0 failed." in run(tmp_path, "-o", out, "--skip-existing")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_device_behind_standard_output() -> None:
+    script = """
+import sys
+from fclm_hf.cli.matte import encode_image, write_results
+from fclm_hf.cli.matte_jobs import Job
+from PIL import Image
+error = write_results(Job("photo.jpg", [None]), [{}], lambda result: Image.new("RGB", (9, 9)))
+print(error, file=sys.stderr)
+"""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", script], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "Standard output cannot be written: No space left on device.\n"
+    assert done.returncode == 0
+
+
+def test_out_of_memory(photo: Path, tmp_path: Path) -> None:
+    """An image that needs more memory than there is fails by itself; the next one is done."""
+    Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png")
+    with limit(resource.RLIMIT_AS, find_memory() + 150_000_000):
+        output = run(tmp_path, "-o", tmp_path / "out", code=1)
+    assert "large.png: out of memory. 1 done, 0 skipped, 1 failed." in output
+    assert list_files(tmp_path / "out") == ["photo.png"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        ValueError("image 0 cannot be decoded: Unable to allocate 9 GiB: not enough memory"),
+    ],
+)
+def test_libraries_agree_about_memory(error: Exception) -> None:
+    assert cli.describe(error) == "out of memory."
+    assert cli.describe(ValueError("no memory of it")) == "no memory of it"
 
 
 def test_killed_writes_leave_no_partial_file(tmp_path: Path) -> None:
@@ -453,4 +540,6 @@ def test_masks_reach_the_pipeline(photo: Path, tmp_path: Path) -> None:
     assert (alpha[trimap != 128] == trimap[trimap != 128]).all()
     trimap = trimap[:20]
     Image.fromarray(trimap).save(tmp_path / "small.png")
-    assert "input_masks" in run(photo, "--mask", tmp_path / "small.png", "-o", tmp_path / "out.png", code=1)
+    output = run(photo, "--mask", tmp_path / "small.png", "-o", tmp_path / "out.png", code=1)
+    assert f"--mask '{tmp_path / 'small.png'}' must have the shape" in output
+    assert "input_masks" not in output

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fclm_hf.configuration_fclm import PROMPT_PADDING
-from fclm_hf.modeling_fclm import TRIMAP_TOLERANCE, find_located_objects, find_trimaps
+from fclm_hf.masks_fclm import TRIMAP_TOLERANCE, find_trimaps
+from fclm_hf.modeling_fclm import find_located_objects
 from fclm_hf.onnx import prompts
 
 

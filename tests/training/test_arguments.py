@@ -167,4 +167,43 @@ def test_output_dir_is_required(config, tmp_path, capsys):
 def test_names_are_those_of_transformers():
     """Only what transformers does not have is named here."""
     own = {"mixed_precision", "ema_decay", "threads", "save_dtype", "push_steps", "backbone_lr_multiplier"}
+    own |= {"sync_batch_norm"}
     assert {each.name for each in fields(RunArguments)} - {each.name for each in fields(TrainingArguments)} == own
+
+
+def test_defaults_of_a_file(config, tmp_path):
+    shutil.copy(config, tmp_path / "base.yaml")
+    (tmp_path / "small.yaml").write_text("composition: {size: 16}\nsettings: {prompts: box}\nbatch_size: 3\n")
+    path = tmp_path / "rows" / "row.yaml"
+    path.parent.mkdir()
+    path.write_text("defaults: [../base.yaml, ../small.yaml]\nsettings: {alignment: none}\nencoder_sizes: [28]\n")
+    with pytest.warns(FutureWarning, match="per_device_train_batch_size"):
+        arguments = parse_arguments([str(path), "--output_dir", "out", "--settings.kd_weight", "2"])
+    settings = arguments.model.settings
+    assert (settings.distillation, settings.prompts, settings.alignment, settings.kd_weight) == (
+        "none",
+        "box",
+        "none",
+        2,
+    )
+    assert arguments.data.composition.size == 16
+    assert arguments.run.per_device_train_batch_size == 3
+    assert arguments.model.encoder_sizes == [28]
+    assert len(arguments.data.sources) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("defaults: row.yaml", "defaults of .*row.yaml must not lead back to .*row.yaml"),
+        ("defaults: {file: base.yaml}", "defaults of .*row.yaml must be a file or a list of files, got"),
+        ("defaults: 3", "must be a file or a list of files, got 3"),
+    ],
+)
+def test_wrong_defaults(tmp_path, text, message):
+    (tmp_path / "row.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        parse_arguments([str(tmp_path / "row.yaml")])
+    (tmp_path / "row.yaml").write_text("defaults: nowhere.yaml")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        parse_arguments([str(tmp_path / "row.yaml")])

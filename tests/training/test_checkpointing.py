@@ -14,6 +14,7 @@ from training_runs import write_run
 from fclm_hf.cli.train import main
 from fclm_hf.training.checkpointing import CheckpointFolder, check_same_arguments, select_fixed
 from fclm_hf.training.command_line import parse_arguments
+from fclm_hf.training.tracking import RunningMean
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("new_accelerator")
     [
         (["--per_device_train_batch_size", "3"], "per_device_train_batch_size was 2 and is 3"),
         (["--seed", "7"], "seed was 0 and is 7"),
-        (["--dataloader_num_workers", "2"], "dataloader_num_workers was 0 and is 2"),
+        (["--stream_shards", "2"], "stream_shards was 0 and is 2"),
         (["--learning_rate", "1e-4"], "learning_rate was 0.001 and is 0.0001"),
         (["--lr_scheduler_type", "cosine"], "lr_scheduler_type was 'constant' and is 'cosine'"),
         (["--settings.alignment", "none"], "settings.alignment was 'full' and is 'none'"),
@@ -54,7 +55,7 @@ def test_resume_refuses_other_arguments(config, flags, told):
 def test_resume_accepts_other_output_arguments(config):
     flags = "--save_steps 9 --logging_steps 9 --eval_steps 9 --save_total_limit 9 --threads 2 --push_steps 9"
     flags += " --dataloader_prefetch_factor 9 --save_dtype float16 --hub_model_id a/b --hub_private_repo true"
-    flags += " --report_to none --resume_from_checkpoint latest"
+    flags += " --dataloader_num_workers 3 --report_to none --resume_from_checkpoint latest"
     before = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     path = Path("RUN/checkpoints/step-00000004.pt")
     check_same_arguments(
@@ -177,12 +178,30 @@ def test_losses_on_names_and_edges_resume(config, tmp_path):
         assert max(entry[name] for entry in curve) > 0
 
 
-def test_resume_refuses_another_number_of_processes(config, tmp_path, capsys):
-    state = {"step": 1, "arguments": {}, "processes": [{}, {}]}
-    path = tmp_path / "step-00000001.pt"
+@pytest.mark.parametrize(
+    ("stream", "told"),
+    [
+        (
+            {"shards": {}},
+            r"A step must have 4 pairs, as in .*, which 2 processes saved, got 2 with 1: change per_device_",
+        ),
+        (
+            {"states": {}},
+            r"is of an earlier release, whose order of samples .* start a new run with --model .*last and",
+        ),
+    ],
+)
+def test_resume_refuses_other_steps_and_other_orders(config, tmp_path, capsys, stream, told):
+    count = 2 if "shards" in stream else 1
+    now = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
+    state = {"step": 1, "arguments": now, "processes": [{"stream": stream}] * count}
+    path = tmp_path / "run" / "checkpoints" / "step-00000001.pt"
+    path.parent.mkdir(parents=True)
     torch.save(state, path)
     assert main([str(config), "--output_dir", str(tmp_path / "out"), "--resume_from_checkpoint", str(path)]) == 1
-    assert (
-        "The checkpoint must be resumed with as many processes as it was saved with, 2, got 1."
-        in capsys.readouterr().err
-    )
+    assert re.search(told, capsys.readouterr().err)
+
+
+def test_means_of_processes_are_merged():
+    states = [{"count": 2, "sums": {"loss": value}} for value in (2.0, 4.0)]
+    assert RunningMean.merge(states) == {"count": 2, "sums": {"loss": 3.0}}

@@ -112,7 +112,7 @@ def test_example_configurations():
         "bf16",
     )
     assert [source.kind for source in paper.data.sources] == ["image_alpha", "image_alpha", "rgba"]
-    assert paper.data.validation[0].split == "test"
+    assert paper.data.validation[0].split == "P3M-500-P"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Endless rows of one source: split among workers, shuffled in blocks, and resumable at any row.
+"""Endless rows of one source: split into shards, shuffled in blocks, and resumable at any row.
 
 Three layers, each of which knows only the one below:
 
@@ -24,7 +24,7 @@ from .source import Source
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of every source that one worker of one process reads.
+    """A part of every source.
 
     Args:
         index: Number of the part, from 0.
@@ -32,8 +32,7 @@ class Shard:
 
     Example:
         >>> from fclm_hf.data import Shard
-        >>> rank, worker, num_workers, world_size = 1, 0, 2, 4
-        >>> Shard(rank * num_workers + worker, world_size * num_workers)
+        >>> Shard(2, 8)
         Shard(index=2, count=8)
     """
 
@@ -170,8 +169,8 @@ class ShuffledRows:
             self._add_row(block)
         if not block.rows:
             raise StreamError(
-                f"{self._config.label} has no rows for one of the worker processes: it is empty, keep accepts no row,"
-                " or there are more worker processes than rows."
+                f"{self._config.label} has no rows for one of the shards: it is empty, keep accepts no row, or there"
+                " are more shards (num_shards) than rows or files with rows."
             )
         self._order = np.random.default_rng([*self._seed, self._number]).permutation(len(block.rows))
         self._serving, self._filling = block, Block(self._reader.state_dict())

@@ -31,6 +31,11 @@ def name_row(source: Source, values: dict[str, Any]) -> str:
     return f"{source.config.label}:{identity}"
 
 
+def list_cutout_names(source: Source, values: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of the cut-out object in a row of kind "rgba", without decoding it."""
+    return _list_names(source, values.get("name"), values.get("cls"))
+
+
 def decode_row(source: Source, values: dict[str, Any], epoch: int, retry: RetryPolicy) -> Sample:
     """Read and decode the images of a row.
 
@@ -58,7 +63,7 @@ def decode_row(source: Source, values: dict[str, Any], epoch: int, retry: RetryP
 def _make_foreground(source: Source, values: dict[str, Any], data: bytes) -> Foreground:
     """Return the cut-out object of a row of kind "rgba"."""
     colors, alpha = decode_cutout(data)
-    names = _list_names(source, values.get("name"), values.get("cls"))
+    names = list_cutout_names(source, values)
     cut_sides = tuple(map(bool, values.get("cut_sides") or (False,) * 4))
     return Foreground(colors, alpha, names, cut_sides, _list_strings(values.get("text")))
 

@@ -10,6 +10,7 @@ import datasets
 import pyarrow
 
 from ...utils.renaming import rename_arguments
+from .layouts import SOURCE_LAYOUTS, read_layout
 from .retry import RetryPolicy, choose_retry_policy, is_temporary
 
 
@@ -55,7 +56,7 @@ class SourceConfig:
             unique (whether a name means this mask alone), and complete (whether all objects of the photo are annotated,
             so that their union is the target of an empty prompt); all default to yes. Kind "photo" takes prompts, named
             as the arguments of [`ReferringMattingPipeline`].
-        split: Split, as in [`datasets.load_dataset`].
+        split: Split, as in [`datasets.load_dataset`], or of the layout.
         config_name: Configuration of the data set, as `name` in [`datasets.load_dataset`].
         data_files: Files of the data set, as in [`datasets.load_dataset`].
         revision: Branch, tag or commit on the Hub.
@@ -73,10 +74,12 @@ class SourceConfig:
         shuffle_rows: Maximum number of rows in the blocks that are shuffled; two blocks are in memory. 1 keeps the
             order.
         shuffle_megabytes: Maximum size of the encoded rows of a block, in MiB.
+        layout: Read `path` as the folder that the authors of a data set distribute: "p3m-10k", "bg-20k", "refmatte",
+            "him2k" or "dis5k".
 
     Raises:
-        ValueError: If the kind or mask quality is unknown, `columns` names roles that the kind does not have, or a
-            weight or block size is not positive.
+        ValueError: If the kind, mask quality or layout is unknown, `columns` names roles that the kind does not have,
+            the layout holds another kind, or a weight or block size is not positive.
 
     Example:
         >>> from fclm_hf.data import SourceConfig
@@ -105,6 +108,7 @@ class SourceConfig:
     general_names: dict[str, list[str]] = field(default_factory=dict)
     shuffle_rows: int = 4096
     shuffle_megabytes: float = 32.0
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -124,6 +128,21 @@ class SourceConfig:
         for name in ("weight", "shuffle_rows", "shuffle_megabytes"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{self.label}: {name} must be positive, got {getattr(self, name)}.")
+        if self.layout is not None:
+            self._check_layout()
+
+    def _check_layout(self) -> None:
+        """Raise a ValueError unless the layout exists and holds the kind and the split."""
+        if self.layout not in SOURCE_LAYOUTS:
+            raise ValueError(f"{self.label}: layout must be one of {', '.join(SOURCE_LAYOUTS)}, got {self.layout!r}.")
+        layout = SOURCE_LAYOUTS[self.layout]
+        if self.kind != layout.kind:
+            raise ValueError(f"{self.label}: kind must be {layout.kind!r} for layout {self.layout}, got {self.kind!r}.")
+        if self.split not in layout.splits:
+            splits = ", ".join(layout.splits)
+            raise ValueError(
+                f"{self.label}: split must be one of {splits} for layout {self.layout}, got {self.split!r}."
+            )
 
     @property
     def learns_edges(self) -> bool:
@@ -229,6 +248,9 @@ def _find_index(config: SourceConfig) -> Path | None:
 
 def _load(config: SourceConfig, index: Path | None) -> datasets.IterableDataset:
     """Return the rows of a data set, or of the file `index` if there is one."""
+    if config.layout is not None:
+        rows = datasets.Dataset.from_list(read_layout(config.layout, Path(config.path), config.split))
+        return rows.to_iterable_dataset(num_shards=min(64, len(rows)))
     arguments = {"name": config.config_name, "split": config.split, "revision": config.revision}
     if index is None:
         arguments |= {"path": config.path, "data_files": config.data_files}

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -37,9 +37,8 @@ class StreamLoader:
     """Iterates over the batches of a [`TrainingStream`] and resumes bit-exactly.
 
     `state_dict()` belongs to the last batch that was handed out; what workers have prefetched does not count. Save it
-    per process. A run that loads it, with the same sources, settings, world size and number of workers, gets exactly
-    the batches that would have followed. With another number of processes or workers, each sample still appears once
-    per epoch and with the same seed, but the order and the batches differ, so a state cannot be loaded.
+    per process. A run that loads the states, with the same sources, seed and shards, gets exactly the pairs that would
+    have followed, with any number of processes and workers, see [`TrainingStream`].
 
     A batch is a dict with these entries, for B pairs of `size` x `size` pixels (`composition.size`) and N prompts each:
 
@@ -60,7 +59,7 @@ class StreamLoader:
 
     Args:
         stream: Stream of this process.
-        num_workers: Number of worker processes; 0 composes in this one and gives the same batches as 1.
+        num_workers: Number of worker processes; 0 composes in this one. It does not change the batches.
         prefetch_factor: Number of batches that each worker makes ahead.
 
     Raises:
@@ -95,6 +94,7 @@ class StreamLoader:
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor if num_workers else None
         self._reported = 0
+        self._invalid_samples = InvalidSampleCounter()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         items = DataLoader(
@@ -108,17 +108,18 @@ class StreamLoader:
         for item in _start_workers(items):
             if item.error is not None:
                 raise item.error
-            self.stream.consumed += 1
-            self.stream.states[item.worker] = item.state
+            self.stream.consumed += self.stream.world_size * self.stream.batches.batch_size
+            self.stream.states |= item.shards
+            counted = InvalidSampleCounter.from_state_dict(item.invalid_samples)
+            self._invalid_samples = InvalidSampleCounter.merge([self._invalid_samples, counted])
             self._report()
+            self._invalid_samples.check(self.stream.pairs.max_invalid_fraction, self.stream.pairs.min_sample_count)
             yield item.batch
 
     @property
     def invalid_samples(self) -> InvalidSampleCounter:
         """Samples used and skipped by this process up to the last batch; counters of processes can be merged."""
-        return InvalidSampleCounter.merge(
-            InvalidSampleCounter.from_state_dict(state["faults"]) for state in self.stream.states.values()
-        )
+        return self._invalid_samples
 
     @property
     def faults(self) -> InvalidSampleCounter:
@@ -128,18 +129,31 @@ class StreamLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch, as plain numbers, strings, lists and dicts."""
-        return {**self._describe(), "consumed": self.stream.consumed, "states": dict(self.stream.states)}
+        stream = self.stream
+        return {
+            **self._describe(),
+            "consumed": stream.consumed,
+            "shards": dict(stream.states),
+            "faults": self.invalid_samples.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the batch that a state belongs to.
 
         Args:
-            state: State that `state_dict()` returned.
+            state: State that `state_dict()` returned in any process, or what [`merge_states`] makes of those of all.
+                The state of one process suffices for the same pairs; with those of all, other processes need not read
+                the rows before them again.
 
         Raises:
-            ValueError: If the state was saved with other sources, or another seed, batch size, rank, world size or
-                number of workers.
+            ValueError: If the state was saved with other sources, another seed or another number of shards, or by a
+                release whose order of samples depended on the numbers of processes and workers.
         """
+        if "shards" not in state:
+            raise ValueError(
+                "state must be one of this release, got one whose order of samples depends on the numbers of processes"
+                " and workers. Resume it with the release that saved it, or start a new run from its weights."
+            )
         for name, value in self._describe().items():
             if state[name] != value:
                 raise ValueError(
@@ -147,7 +161,8 @@ class StreamLoader:
                     " resumes exactly. Start without the state to read the data from the beginning."
                 )
         self.stream.consumed = state["consumed"]
-        self.stream.states = {int(worker): each for worker, each in state["states"].items()}
+        self.stream.states = {int(index): each for index, each in state["shards"].items()}
+        self._invalid_samples = InvalidSampleCounter.from_state_dict(state["faults"])
 
     def _describe(self) -> dict[str, Any]:
         """Return the values that must be the same when a stream resumes."""
@@ -155,10 +170,7 @@ class StreamLoader:
         return {
             "sources": [source.config.label for source in sources],
             "seed": self.stream.pairs.seed,
-            "batch_size": self.stream.batches.batch_size,
-            "rank": self.stream.rank,
-            "world_size": self.stream.world_size,
-            "workers": max(self.num_workers, 1),
+            "num_shards": self.stream.num_shards,
         }
 
     def _report(self) -> None:
@@ -167,3 +179,34 @@ class StreamLoader:
         if counter.skipped >= max(1, 2 * self._reported):
             self._reported = counter.skipped
             logger.warning("%s", counter)
+
+
+def merge_states(states: Sequence[dict[str, Any]], rank: int, world_size: int) -> dict[str, Any]:
+    """Return the state of a process of a resumed run, which may have another number of processes.
+
+    Args:
+        states: States of the [`StreamLoader`] of each process, all saved after the same step.
+        rank: Number of the process in the resumed run.
+        world_size: Number of processes of the resumed run.
+
+    Returns:
+        The newest known position in each shard. The counts of invalid samples are divided among the processes.
+
+    Example:
+        >>> from fclm_hf.data.streaming.dataloader import merge_states
+        >>> counts = [{"used": used, "reasons": {}, "examples": {}} for used in (5, 6)]
+        >>> states = [{"shards": {str(rank): {"pairs": 8}}, "faults": counts[rank]} for rank in range(2)]
+        >>> merge_states(states, rank=0, world_size=1)
+        {'shards': {0: {'pairs': 8}, 1: {'pairs': 8}}, 'faults': {'used': 11, 'reasons': {}, 'examples': {}}}
+    """
+    if not all("shards" in state for state in states):
+        return states[0]  # of an earlier release, which `load_state_dict` refuses
+    shards: dict[int, dict[str, Any]] = {}
+    for state in states:
+        for index, position in state["shards"].items():
+            known = shards.get(int(index))
+            if known is None or known["pairs"] < position["pairs"]:
+                shards[int(index)] = position
+    counters = [InvalidSampleCounter.from_state_dict(state["faults"]) for state in states[rank::world_size]]
+    faults = InvalidSampleCounter.merge(counters).state_dict()
+    return {**states[0], "shards": dict(sorted(shards.items())), "faults": faults}

@@ -1,5 +1,6 @@
 """Batches of pairs with prompts, composed in the worker processes of a DataLoader."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -7,16 +8,18 @@ from typing import Any, ClassVar
 import cv2
 import fsspec.asyn
 import numpy as np
+import pyarrow
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ...utils.renaming import accept_renamed
-from ..sources.invalid_samples import StreamError
+from ..sources.invalid_samples import InvalidSampleCounter, StreamError
 from ..sources.rows import Shard
 from ..sources.source import Source
 from ..synthesis.pairs import Pair
 from ..synthesis.prompts import PAPER_TEMPLATE, PromptSettings, collate_prompts, sample_prompts
 from .pair_stream import DrawnPair, PairSettings, PairStream
+from .planning import GROUP
 
 
 @accept_renamed
@@ -50,19 +53,29 @@ class BatchSettings:
 
 @dataclass
 class StreamItem:
-    """Item that a worker yields: a batch and the position after it, or the error that ended the stream."""
+    """Item that a worker yields: a batch and the states of the shards it was read from, or the error that ended it.
+
+    `invalid_samples` counts those of the batch.
+    """
 
     worker: int
     batch: dict[str, Any] | None = None
-    state: dict[str, Any] | None = None
+    shards: dict[int, dict[str, Any]] | None = None
+    invalid_samples: dict[str, Any] | None = None
     error: StreamError | None = None
 
 
 class TrainingStream(IterableDataset):
     """Endless batches of pairs for training; read them through [`StreamLoader`].
 
-    Every process of a run makes one with its `rank` over the same sources, and does not let Accelerate prepare its
-    loader: the rows are split here, among all workers of all processes, each to exactly one (see [`Shard`]).
+    The pairs are numbered, and what pair n is follows from the seed, the sources and `num_shards` alone. Every process
+    of a run makes a stream with its `rank` over the same sources, and does not let Accelerate prepare its loader:
+    of the next `world_size * batch_size` pairs, each process makes its own `batch_size`, the first process the first
+    ones. So a run trains on the same pairs in the same order with any number of processes and workers.
+
+    Groups of eight pairs come from the shards in turn, and a worker reads the rows, though not the pixels, of every
+    shard that its pairs come from. It reads no more than that where `num_shards` is a multiple of `world_size` times
+    the number of workers and `batch_size` is one of 8. With 1 shard, every worker reads all rows.
 
     Args:
         foregrounds: Sources of any kind but "background".
@@ -75,9 +88,12 @@ class TrainingStream(IterableDataset):
         image_mean: Mean of each channel that is subtracted from pixels in [0, 1], as in the model's image processor.
         image_std: Standard deviation of each channel that they are divided by. The default mean and standard deviation
             give pixels in [-1, 1].
+        num_shards: Number of parts that the sources are split into. It decides the order of the pairs. Each part needs
+            a row of every source. Default: 8, 4, 2 or 1, but not more than the files of any source.
 
     Raises:
-        ValueError: If a source is of the wrong kind, there is none, or `rank` is not below `world_size`.
+        ValueError: If a source is of the wrong kind, there is none, `rank` is not below `world_size`, or `num_shards`
+            is not positive.
 
     Example:
         >>> import json, pathlib
@@ -108,9 +124,12 @@ class TrainingStream(IterableDataset):
         world_size: int = 1,
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
+        num_shards: int | None = None,
     ):
         if not 0 <= rank < world_size:
             raise ValueError(f"rank must be in 0..{world_size - 1} for world_size {world_size}, got {rank}.")
+        if num_shards is not None and num_shards < 1:
+            raise ValueError(f"num_shards must be at least 1, got {num_shards}.")
         self.foregrounds, self.backgrounds = foregrounds, backgrounds
         self.tokenizer = tokenizer
         self.pairs = pairs or PairSettings()
@@ -121,30 +140,49 @@ class TrainingStream(IterableDataset):
         self.has_coarse_masks = any(source.config.mask_quality == "coarse" for source in foregrounds)
         self.consumed = 0
         self.states: dict[int, dict[str, Any]] = {}
-        self._open_pairs(Shard())  # raises for sources of the wrong kind
+        self._open_pairs(0, 1)  # raises for sources of the wrong kind
+        self.num_shards = num_shards or _choose_num_shards([*foregrounds, *backgrounds])
 
-    def _open_pairs(self, shard: Shard) -> PairStream:
+    def _open_pairs(self, index: int, count: int) -> PairStream:
         """Return the pairs of one shard."""
-        return PairStream(self.foregrounds, self.backgrounds, shard, self.pairs)
+        return PairStream(self.foregrounds, self.backgrounds, Shard(index, count), self.pairs)
 
     def __iter__(self) -> Iterator[StreamItem]:
         info = get_worker_info()
-        workers, number = (info.num_workers, info.id) if info else (1, 0)
+        workers, worker = (info.num_workers, info.id) if info else (1, 0)
         if info:
-            cv2.setNumThreads(1)
+            _stop_thread_pools()
             fsspec.asyn.reset_lock()  # the thread behind it does not survive a fork
-        # a DataLoader always begins with worker 0, which therefore takes the place of the worker whose turn it was
-        worker = (number + self.consumed) % workers
-        stream = self._open_pairs(Shard(self.rank * workers + worker, self.world_size * workers))
-        if worker in self.states:
-            stream.load_state_dict(self.states[worker])
-        while True:
+        shards: dict[int, PairStream] = {}
+        size, start = self.batches.batch_size, self.consumed  # which the loader changes, here too without workers
+        for turn in itertools.count(worker, workers):
+            first = start + (turn * self.world_size + self.rank) * size
+            counter = InvalidSampleCounter()
             try:
-                drawn = stream.draw(self.batches.batch_size)
+                drawn = [self._draw(number, shards, counter) for number in range(first, first + size)]
             except StreamError as error:
                 yield StreamItem(worker, error=error)
                 return
-            yield StreamItem(worker, self._collate(drawn), stream.state_dict())
+            touched = sorted({self._find_shard(number)[0] for number in range(first, first + size)})
+            states = {index: shards[index].get_position() for index in touched}
+            yield StreamItem(worker, self._collate(drawn), states, counter.state_dict())
+
+    def _find_shard(self, number: int) -> tuple[int, int]:
+        """Return the shard of a pair, and its number there."""
+        group, place = divmod(number, GROUP)
+        turn, index = divmod(group, self.num_shards)
+        return index, turn * GROUP + place
+
+    def _draw(self, number: int, shards: dict[int, PairStream], counter: InvalidSampleCounter) -> DrawnPair:
+        """Return the pair of a number. Shards are opened where they are needed first, at their last known position."""
+        index, place = self._find_shard(number)
+        if index not in shards:
+            shards[index] = self._open_pairs(index, self.num_shards)
+            if index in self.states:
+                shards[index].set_position(self.states[index])
+        shards[index].invalid_samples = counter
+        shards[index].skip(place - shards[index].pairs)
+        return shards[index].draw(1)[0]
 
     def _collate(self, drawn: list[DrawnPair]) -> dict[str, Any]:
         """Draw the prompts of each pair, and return the batch."""
@@ -200,6 +238,19 @@ class TrainingStream(IterableDataset):
                 matches[index, number, [places[name] for name in fitting]] = True
         tokens = self.tokenizer(list(places) or [""], padding=True, truncation=True, return_tensors="pt")
         return {"region_alphas": alphas, "region_names": matches, "name_ids": tokens["input_ids"]}
+
+
+def _stop_thread_pools() -> None:
+    """Let libraries compute in the thread of this worker; Arrow needs one that reads and one that decompresses."""
+    cv2.setNumThreads(1)
+    pyarrow.set_cpu_count(1)
+    pyarrow.set_io_thread_count(1)
+
+
+def _choose_num_shards(sources: Sequence[Source]) -> int:
+    """Return the largest of 8, 4, 2 and 1 that leaves each shard a file of every source, none of which may be empty."""
+    files = min(1 if source.config.keep else source.dataset.num_shards for source in sources)
+    return next(count for count in (8, 4, 2, 1) if count <= max(files, 1))
 
 
 def _make_pixel_mask(sizes: list[tuple[int, int]], side: int) -> torch.Tensor:

@@ -1,49 +1,91 @@
-"""Streams of decoded samples, from sources or procedural, and their mixture by weight."""
+"""Streams of samples, from sources or procedural, and their mixture by weight. Nothing is decoded before it is used."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ..sources.invalid_samples import InvalidSampleCounter, InvalidSampleError
+from ..sources.invalid_samples import InvalidSampleError
 from ..sources.retry import RetryPolicy
 from ..sources.rows import Shard, ShuffledRows
-from ..sources.samples import decode_row, name_row
+from ..sources.samples import decode_row, list_cutout_names, name_row
 from ..sources.source import Source
-from ..synthesis.procedural import grow_plant
+from ..synthesis.procedural import PLANT_NAMES, grow_plant
 from ..types import Sample
 
 
+class StreamedSample:
+    """A sample that is decoded once, when it is first needed.
+
+    Args:
+        kind: Kind of its source.
+        names: Names of the object, if it is a cut-out one.
+        name: Function that returns its key in reports.
+        decode: Function that returns it.
+
+    Attributes:
+        error: Why it cannot be used, once that is known.
+    """
+
+    def __init__(
+        self, kind: str, names: tuple[str, ...], name: Callable[[], str], decode: Callable[[], Sample]
+    ) -> None:
+        self.kind, self.names = kind, names
+        self._name, self._decode = name, decode
+        self._sample: Sample | None = None
+        self.error: InvalidSampleError | None = None
+
+    @property
+    def key(self) -> str:
+        """Key in reports."""
+        return self._name()
+
+    def load(self) -> Sample:
+        """Return the sample.
+
+        Raises:
+            InvalidSampleError: If it cannot be used; each time.
+            LostConnectionError: If the connection stays down.
+        """
+        if self.error is not None:
+            raise self.error
+        if self._sample is None:
+            try:
+                self._sample = self._decode()
+            except InvalidSampleError as error:
+                self.error = error
+                raise
+        return self._sample
+
+    def is_valid(self) -> bool:
+        """Return whether the sample can be used.
+
+        Raises:
+            LostConnectionError: If the connection stays down.
+        """
+        try:
+            self.load()
+        except InvalidSampleError:
+            return False
+        return True
+
+
 class SampleStream:
-    """Endless samples of one source. Invalid ones are counted and skipped.
+    """Endless samples of one source.
 
     Args:
         source: The source.
         shard: The part of it to read.
         seed: Seed of the order of samples.
         retry: Policy for lost connections.
-        invalid_samples: Counter of used and skipped samples.
-        max_invalid_fraction: See [`InvalidSampleCounter.check`].
-        min_sample_count: See [`InvalidSampleCounter.check`].
     """
 
-    def __init__(
-        self,
-        source: Source,
-        shard: Shard,
-        seed: int,
-        retry: RetryPolicy,
-        invalid_samples: InvalidSampleCounter,
-        max_invalid_fraction: float,
-        min_sample_count: int,
-    ):
+    def __init__(self, source: Source, shard: Shard, seed: int, retry: RetryPolicy):
         self.source = source
         self.kind, self.weight = source.config.kind, source.config.weight
-        self.invalid_samples = invalid_samples
         self._rows = ShuffledRows(source, shard, seed, retry)
         self._retry = retry
-        self._limits = max_invalid_fraction, min_sample_count
-        self._sample: Sample | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the next sample."""
@@ -52,30 +94,22 @@ class SampleStream:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue at a position that [`state_dict`] returned."""
         self._rows.load_state_dict(state)
-        self._sample = None
 
-    def peek(self) -> Sample:
+    def peek(self) -> StreamedSample:
         """Return the next sample without moving on.
 
         Raises:
-            StreamError: If too many samples are invalid, the source has no rows, or the connection stays down.
+            StreamError: If the source has no rows, or the connection stays down.
         """
-        while self._sample is None:
-            epoch, values = self._rows.peek()
-            try:
-                self._sample = decode_row(self.source, values, epoch, self._retry)
-            except InvalidSampleError as error:
-                self.invalid_samples.count_invalid(error, name_row(self.source, values))
-                self.invalid_samples.check(*self._limits)
-                self._rows.advance()
-        return self._sample
+        epoch, values = self._rows.peek()
+        names = list_cutout_names(self.source, values) if self.kind == "rgba" else ()
+        decode = partial(decode_row, self.source, values, epoch, self._retry)
+        return StreamedSample(self.kind, names, partial(name_row, self.source, values), decode)
 
-    def take(self) -> Sample:
+    def take(self) -> StreamedSample:
         """Return the next sample and move on."""
         sample = self.peek()
-        self._sample = None
         self._rows.advance()
-        self.invalid_samples.count_used()
         return sample
 
 
@@ -104,17 +138,21 @@ class ProceduralStream:
         """Continue at a position that [`state_dict`] returned."""
         self._grown = state["grown"]
 
-    def peek(self) -> Sample:
+    def peek(self) -> StreamedSample:
         """Return the next plant, without moving on."""
         number = self._grown * self._shard.count + self._shard.index
-        plant = grow_plant(np.random.default_rng([self._seed, number]), self._size)
-        return Sample(plant, f"plant:{number}", epoch=0, checksum=number)
+        return StreamedSample(self.kind, PLANT_NAMES, lambda: f"plant:{number}", partial(self._grow, number))
 
-    def take(self) -> Sample:
+    def take(self) -> StreamedSample:
         """Return the next plant and move on."""
         sample = self.peek()
         self._grown += 1
         return sample
+
+    def _grow(self, number: int) -> Sample:
+        """Return the plant of a number."""
+        plant = grow_plant(np.random.default_rng([self._seed, number]), self._size)
+        return Sample(plant, f"plant:{number}", epoch=0, checksum=number)
 
 
 class Mixture:

@@ -1,20 +1,26 @@
-"""Endless pairs from streamed sources, for one worker of one process."""
+"""Endless pairs from streamed sources."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ...utils.renaming import accept_renamed, rename_arguments, warn_renamed
-from ..sources.invalid_samples import InvalidReason, InvalidSampleCounter, InvalidSampleError
+from ..sources.invalid_samples import InvalidReason, InvalidSampleCounter, InvalidSampleError, StreamError
 from ..sources.retry import RetryPolicy
 from ..sources.rows import Shard
 from ..sources.source import Source
 from ..synthesis.composition import CompositionSettings
 from ..synthesis.pairs import Pair, PairComposition
 from ..types import Foreground, Photo, Sample
-from .mixture import Mixture, ProceduralStream, SampleStream
+from .mixture import StreamedSample
+from .planning import GROUP, PairPlan, PairPlanner, PlannedGroup, load_valid, select_clutter, select_textures
+
+
+_MAX_GROUPS = 64  # that are searched for a pair in place of one that cannot be made
 
 
 @accept_renamed
@@ -52,21 +58,6 @@ class PairSettings:
 
 
 @dataclass
-class _Plan:
-    """Samples of a pair: a photo or cut-out objects, the number of copies of each, and backgrounds."""
-
-    samples: list[Sample]
-    backgrounds: list[Sample]
-    rng: np.random.Generator
-    copies: int = 1
-
-    @property
-    def foregrounds(self) -> list[Foreground]:
-        """Cut-out objects among the samples."""
-        return [sample.content for sample in self.samples if isinstance(sample.content, Foreground)]
-
-
-@dataclass
 class DrawnPair:
     """A pair, the epoch and key of each of its foreground samples, and the random generator for its prompts.
 
@@ -80,19 +71,26 @@ class DrawnPair:
 
 
 class PairStream:
-    """Draws the samples of several pairs, then composes each of them.
+    """Draws pairs: plans which samples each is made of, then decodes and composes them.
 
     A photo with alphas makes a pair of its own. A cut-out object is joined by up to two others with different names; an
     object whose names are taken is kept for a later pair. If there are sources of cut-out objects, the fraction
-    `composition.plant_prob` of the objects are procedural plants. All random draws of a pair are seeded by the seed of
-    the run, the epoch, and the checksum of its first sample's image. Clutter and textures come from the other pairs
-    that are drawn together with it: nothing is read for them, and the positions in the sources are the whole state.
+    `composition.plant_prob` of the objects are procedural plants. Clutter and textures come from the other pairs of the
+    group of eight that a pair belongs to: nothing is read for them.
+
+    Which samples a pair has, and all its random draws, follow from the seed and its number: pairs that are skipped are
+    not decoded, and change nothing about those that are drawn. Samples that turn out to be invalid are left out; where
+    no object or background is left, others of the group take their place, with random draws of their own.
 
     Args:
         foregrounds: Sources of any kind but "background".
         backgrounds: Sources of kind "background".
         shard: The part of every source to read.
         settings: Settings of the pairs.
+
+    Attributes:
+        pairs: Number of pairs so far, drawn or skipped.
+        invalid_samples: Counter of the samples of the pairs that were drawn.
 
     Raises:
         ValueError: If there is no source, one is of the wrong kind, or all objects would be plants.
@@ -121,20 +119,11 @@ class PairStream:
             raise ValueError(f"composition.plant_prob must be in [0, 1), got {plant_prob}.")
         self.settings = settings
         self.invalid_samples = InvalidSampleCounter()
-        limits = settings.max_invalid_fraction, settings.min_sample_count
-
-        def open_streams(sources: Sequence[Source]) -> list[SampleStream]:
-            return [
-                SampleStream(source, shard, settings.seed, settings.retry, self.invalid_samples, *limits)
-                for source in sources
-            ]
-
-        objects = open_streams(foregrounds)
-        weight = plant_prob / (1 - plant_prob) * sum(stream.weight for stream in objects if stream.kind == "rgba")
-        if weight:
-            objects.append(ProceduralStream(settings.composition.size, weight, settings.seed, shard))
-        self._foregrounds = Mixture(objects, settings.seed, shard)
-        self._backgrounds = Mixture(open_streams(backgrounds), settings.seed, shard)
+        self._planner = PairPlanner(
+            foregrounds, backgrounds, shard, settings.composition, settings.seed, settings.retry
+        )
+        self._groups: deque[PlannedGroup] = deque()  # that of the next pair, and later ones that had to lend samples
+        self.pairs = 0
 
     @property
     def faults(self) -> InvalidSampleCounter:
@@ -143,86 +132,128 @@ class PairStream:
         return self.invalid_samples
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the positions in all sources as plain numbers, strings, lists and dicts."""
-        return {
-            "foregrounds": self._foregrounds.state_dict(),
-            "backgrounds": self._backgrounds.state_dict(),
-            "faults": self.invalid_samples.state_dict(),
-        }
+        """Return the position and the counts, as plain numbers, strings, lists and dicts."""
+        return {**self.get_position(), "faults": self.invalid_samples.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue at positions that [`state_dict`] returned."""
-        self._foregrounds.load_state_dict(state["foregrounds"])
-        self._backgrounds.load_state_dict(state["backgrounds"])
+        """Continue at the pair whose state [`state_dict`] returned."""
+        self.set_position(state)
         self.invalid_samples.load_state_dict(state["faults"])
+
+    def get_position(self) -> dict[str, Any]:
+        """Return the number of pairs so far, and the positions in all sources before the group of the next pair."""
+        start = self._groups[0].start if self._groups else self._planner.state_dict()
+        return {"pairs": self.pairs, **start}
+
+    def set_position(self, position: dict[str, Any]) -> None:
+        """Continue at a position that [`get_position`] returned."""
+        self._planner.load_state_dict(position)
+        self._groups.clear()
+        self.pairs = position["planned"]
+        self.skip(position["pairs"] - position["planned"])
+
+    def skip(self, count: int) -> None:
+        """Move on by `count` pairs without decoding or counting their samples.
+
+        Raises:
+            StreamError: If a source has no rows, or the connection stays down.
+        """
+        for _ in range(count):
+            self._find_group(0)
+            self._advance()
 
     def draw(self, count: int) -> list[DrawnPair]:
         """Return the next pairs.
 
         Args:
-            count: Number of pairs. Clutter and textures of each come from the others.
+            count: Number of pairs.
 
         Raises:
             StreamError: See [`PairStream`].
         """
-        plans = [self._plan() for _ in range(count)]
-        drawn: list[DrawnPair] = []
-        while len(drawn) < count:
-            plan = plans[len(drawn)]
-            pair = self._compose(plan, plans)
-            if pair is None:
-                error = InvalidSampleError(InvalidReason.TOO_SMALL)
-                self.invalid_samples.count_invalid(error, plan.samples[0].key, was_used=True)
-                self.invalid_samples.check(self.settings.max_invalid_fraction, self.settings.min_sample_count)
-                plans[len(drawn)] = self._plan()
-                continue
-            keys = [(sample.epoch, sample.key) for sample in plan.samples]
-            drawn.append(DrawnPair(pair, keys, plan.rng, all(sample.learns_edges for sample in plan.samples)))
+        return [self._draw() for _ in range(count)]
+
+    def _draw(self) -> DrawnPair:
+        """Return the next pair."""
+        plan = self._find_group(0).plans[self.pairs % GROUP]
+        self._count_samples(plan)
+        drawn = self._compose(plan, self._find_group(0).plans, plan.rng)
+        if drawn is None:
+            drawn = self._replace(plan)
+        self._advance()
         return drawn
 
-    def _plan(self) -> _Plan:
-        """Take the samples of the next pair from the sources."""
-        first = self._foregrounds.choose().take()
-        rng = np.random.default_rng([self.settings.seed, first.epoch, first.checksum])
-        if isinstance(first.content, Photo):
-            return _Plan([first], [self._backgrounds.choose().take()], rng)
-        plan = _Plan([first], [], rng)
-        composition = self.settings.composition
-        count = 1 + int(rng.choice(3, p=composition.object_counts))
-        if count > 1 and rng.random() < composition.duplicate_prob:
-            plan.copies = int(rng.integers(2, composition.max_duplicates + 1))
-        else:
-            self._add_objects(plan, count - 1)
-        plan.backgrounds = [self._backgrounds.choose().take() for _ in range(2)]
-        return plan
+    def _find_group(self, ahead: int) -> PlannedGroup:
+        """Return the group of the next pair, or one that follows it."""
+        while len(self._groups) <= ahead:
+            self._groups.append(self._planner.plan_group())
+        return self._groups[ahead]
 
-    def _add_objects(self, plan: _Plan, count: int) -> None:
-        """Take up to `count` more objects whose names are not taken yet."""
-        taken = set(plan.samples[0].content.names)
-        for _ in range(count):
-            stream = self._foregrounds.choose(kinds=["rgba"])
-            names = stream.peek().content.names
-            if not taken.intersection(names):
-                taken.update(names)
-                plan.samples.append(stream.take())
+    def _advance(self) -> None:
+        """Move on to the next pair."""
+        self.pairs += 1
+        if self.pairs % GROUP == 0:
+            self._groups.popleft()
 
-    def _compose(self, plan: _Plan, plans: list[_Plan]) -> Pair | None:
-        """Return the pair of a plan, with clutter and textures from all `plans`."""
-        photos = [sample.content for sample in plan.backgrounds]
-        textures = [sample.content for other in plans for sample in other.backgrounds]
-        first = plan.samples[0].content
-        taken = {name for foreground in plan.foregrounds for name in foreground.names}
-        clutter = [
-            foreground
-            for other in plans
-            if other is not plan
-            for foreground in other.foregrounds
-            if not taken.intersection(foreground.names)
-        ]
+    def _count_samples(self, plan: PairPlan) -> None:
+        """Decode the samples of a plan, and count those that are used and those that are invalid."""
+        for sample in (*plan.samples, *plan.backgrounds):
+            if sample.is_valid():
+                self.invalid_samples.count_used()
+            else:
+                self._count_invalid(sample.error, sample)
+
+    def _count_invalid(self, error: InvalidSampleError, sample: StreamedSample, was_used: bool = False) -> None:
+        """Count an invalid sample, and check that there are not too many."""
+        self.invalid_samples.count_invalid(error, sample.key, was_used)
+        self.invalid_samples.check(self.settings.max_invalid_fraction, self.settings.min_sample_count)
+
+    def _replace(self, plan: PairPlan) -> DrawnPair:
+        """Return a pair in place of one that cannot be made: of the samples of another plan that follows it."""
+        valid = [sample for sample in plan.samples if sample.is_valid()]
+        if valid and any(sample.is_valid() for sample in plan.backgrounds):
+            self._count_invalid(InvalidSampleError(InvalidReason.TOO_SMALL), valid[0], was_used=True)
+        for ahead in range(_MAX_GROUPS):
+            plans = self._find_group(ahead).plans
+            start = 0 if ahead else self.pairs % GROUP
+            for other in (*plans[start:], *plans[:start]):
+                drawn = None if other is plan else self._compose(other, plans, plan.rng)
+                if drawn is not None:
+                    return drawn
+        for other in (each for group in self._groups for each in group.plans):
+            self._count_samples(other)
+        raise StreamError(f"No pair can be made of {_MAX_GROUPS * GROUP} in a row: {self.invalid_samples}.")
+
+    def _compose(self, plan: PairPlan, plans: Sequence[PairPlan], rng: np.random.Generator) -> DrawnPair | None:
+        """Return the pair of a plan, with clutter and textures from all `plans`, or None if it cannot be made."""
+        samples = list(load_valid(plan.samples))
+        textures = select_textures(plan, plans)
+        photos = [each.content for each in islice(load_valid(textures.samples), len(plan.backgrounds))]
+        if not samples or not photos:
+            return None
+        photos = (photos * 2)[: len(plan.backgrounds)]
+        try:
+            pair = self._compose_with(select_clutter(plan, plans), textures, samples, photos, rng, plan.copies)
+        except InvalidSampleError:  # none of the objects that were to be clutter can be used
+            pair = self._compose_with((), textures, samples, photos, rng, plan.copies)
+        keys = [(each.epoch, each.key) for each in samples]
+        return pair and DrawnPair(pair, keys, rng, all(each.learns_edges for each in samples))
+
+    def _compose_with(
+        self,
+        clutter: Sequence[Foreground],
+        textures: Sequence[np.ndarray],
+        samples: Sequence[Sample],
+        photos: Sequence[np.ndarray],
+        rng: np.random.Generator,
+        copies: int,
+    ) -> Pair | None:
+        """Return the pair of the samples in front and the photos behind them, or None if too little is visible."""
         composition = PairComposition(clutter, textures, self.settings.composition, self.settings.whole_photo_prob)
+        first = samples[0].content
         if isinstance(first, Photo):
-            return composition.compose_photo(first, photos[0], plan.rng)
-        return composition.compose_cutouts(plan.foregrounds, (photos[0], photos[1]), plan.rng, plan.copies)
+            return composition.compose_photo(first, photos[0], rng, photos[-1])
+        return composition.compose_cutouts([each.content for each in samples], photos, rng, copies)
 
 
 def _check_kinds(foregrounds: Sequence[Source], backgrounds: Sequence[Source]) -> None:

@@ -22,6 +22,7 @@ from .augmentation import (
 from .procedural import add_hair, cut_lattice, make_cluster
 
 
+PHOTO_BACKGROUNDS = ("pair", "own", "replaced")
 MAX_ATTEMPTS = 8  # number of placements after which objects are given up as too small
 
 
@@ -57,6 +58,11 @@ class CompositionSettings:
         letterbox_prob: Probability that a composite is cut to another aspect ratio and padded.
         min_visible: Smallest visible fraction of an object's area, in [0, 1]; objects below it get no prompt.
         min_area: Smallest visible area of an object, as a fraction of the image.
+        photo_backgrounds: Backgrounds of a pair of a photo: "pair" (A gets another one, B is the photo, as in the
+            paper), "own" (both are the photo) or "replaced" (each gets another one).
+
+    Raises:
+        ValueError: If `photo_backgrounds` is unknown.
 
     Example:
         >>> from fclm_hf.data import CompositionSettings
@@ -88,6 +94,7 @@ class CompositionSettings:
     letterbox_prob: float = 0.15
     min_visible: float = 0.3
     min_area: float = 0.003
+    photo_backgrounds: str = "pair"
 
     RENAMED: ClassVar[dict[str, str]] = {
         "twins": "duplicate_prob",
@@ -108,6 +115,12 @@ class CompositionSettings:
         "degrade": "degradation_prob",
         "letterbox": "letterbox_prob",
     }
+
+    def __post_init__(self) -> None:
+        if self.photo_backgrounds not in PHOTO_BACKGROUNDS:
+            raise ValueError(
+                f"photo_backgrounds must be one of {', '.join(PHOTO_BACKGROUNDS)}, got {self.photo_backgrounds!r}."
+            )
 
 
 def composite_objects(

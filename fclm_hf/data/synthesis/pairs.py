@@ -144,8 +144,10 @@ class PairComposition(Composition):
         attempts = (self._try_cutouts(varied, backgrounds, rng, copies > 1) for _ in range(MAX_ATTEMPTS))
         return next((pair for pair in attempts if pair is not None), None)
 
-    def compose_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
-        """Make a pair of a photo (B) and its foreground on another background (A).
+    def compose_photo(
+        self, photo: Photo, background: np.ndarray, rng: np.random.Generator, other: np.ndarray | None = None
+    ) -> Pair | None:
+        """Make a pair of a photo (B) and its foreground on another background (A), see `settings.photo_backgrounds`.
 
         The colors of the foreground are estimated first, so that A shows no halo; that of a coarse mask lies in the
         band along its edges, which does not count. A photo with texts is neither cropped nor mirrored: they may refer
@@ -155,11 +157,13 @@ class PairComposition(Composition):
             photo: The photo and its objects.
             background: `(height, width, 3)` uint8, for A.
             rng: Source of randomness.
+            other: `(height, width, 3)` uint8, for B if all backgrounds are replaced. Default: `background`.
 
         Returns:
             The pair, or None if too little of all objects is visible.
         """
-        attempts = (self._try_photo(photo, background, rng) for _ in range(MAX_ATTEMPTS))
+        backgrounds = background, background if other is None else other
+        attempts = (self._try_photo(photo, backgrounds, rng) for _ in range(MAX_ATTEMPTS))
         return next((pair for pair in attempts if pair is not None), None)
 
     def _try_cutouts(
@@ -186,19 +190,15 @@ class PairComposition(Composition):
         names, texts = [each.names for each in objects], [each.texts for each in objects]
         return self._make_pair(images, alphas, foreground, areas, names, texts, valid)
 
-    def _try_photo(self, photo: Photo, background: np.ndarray, rng: np.random.Generator) -> Pair | None:
+    def _try_photo(self, photo: Photo, backgrounds: Sequence[np.ndarray], rng: np.random.Generator) -> Pair | None:
         """Return a pair of one part of the photo, or None if it shows too little of the objects."""
         size = self.settings.size
         image, alphas, foreground, scale = self._crop_photo(photo, rng)
         height, width = valid = foreground.shape
-        behind = vary_background(background, rng, size, self.settings.defocus_prob)[:height, :width]
+        image_a, image_b = self._choose_images(image, foreground, photo.is_coarse, backgrounds, rng)
         if photo.is_coarse:
-            image_a, _ = composite_objects(behind, [(image, np.maximum(foreground, 0))])
             foreground, alphas = mark_edges(foreground), np.stack([mark_edges(alpha) for alpha in alphas])
-        else:
-            colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
-            image_a, _ = composite_objects(behind, [(colors, foreground)])
-        images = np.concatenate([self._finish(image_a, rng), self._finish(image, rng)], axis=-1)
+        images = np.concatenate([self._finish(image_a, rng), self._finish(image_b, rng)], axis=-1)
         padding = ((0, size - height), (0, size - width))
         images, foreground = np.pad(images, (*padding, (0, 0))), np.pad(foreground, padding)
         alphas = np.pad(alphas, ((0, 0), *padding))
@@ -209,6 +209,28 @@ class PairComposition(Composition):
             images, alphas, foreground, areas, names, photo.texts, valid, photo.instance, photo.region_names
         )
         return pair and replace(pair, is_complete=photo.is_complete, absent_names=photo.absent_names)
+
+    def _choose_images(
+        self,
+        image: np.ndarray,
+        foreground: np.ndarray,
+        is_coarse: bool,
+        backgrounds: Sequence[np.ndarray],
+        rng: np.random.Generator,
+    ) -> list[np.ndarray]:
+        """Return A and B `(height, width, 3)` float32: the photo, or its foreground on another background."""
+        count = {"own": 0, "pair": 1, "replaced": 2}[self.settings.photo_backgrounds]
+        height, width = foreground.shape
+        settings = self.settings
+        behind = [
+            vary_background(each, rng, settings.size, settings.defocus_prob)[:height, :width]
+            for each in backgrounds[:count]
+        ]
+        colors, alpha = image, np.maximum(foreground, 0)
+        if behind and not is_coarse:
+            colors = 255 * estimate_foreground(np.ascontiguousarray(image) / 255, foreground, alpha_tolerance=0)
+        composites = [composite_objects(each, [(colors, alpha)])[0] for each in behind]
+        return composites + [image] * (2 - count)
 
     def _crop_photo(self, photo: Photo, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
         """Return a part of a photo, sometimes mirrored.

@@ -11,6 +11,7 @@ from ..types import Foreground
 
 
 SUBPIXEL_BITS = 3  # binary digits of OpenCV's fixed-point coordinates
+PLANT_NAMES = ("plant",)
 
 
 class _Painter:
@@ -73,7 +74,7 @@ def grow_plant(rng: np.random.Generator, size: int = 320) -> Foreground:
         _paint_pot(painter, rng, root, *pot)
     alpha, colors = painter.alpha, painter.colors
     colors = np.where(alpha[..., None] > 0, colors, colors[alpha > 0].mean(0).astype(np.uint8))
-    return Foreground(colors, alpha.astype(np.float32) / 255, ("plant",), (False, False, False, True))
+    return Foreground(colors, alpha.astype(np.float32) / 255, PLANT_NAMES, (False, False, False, True))
 
 
 def _paint_leaves(

@@ -23,7 +23,8 @@ class PromptSettings:
 
     Args:
         kinds: Relative frequency of each kind of prompt: "box", "point", "text", or several joined by "+". Kinds with
-            text are left out for objects without names and texts.
+            text are left out for objects without names and texts. Objects that no kind can mean are left out; if there
+            is no other, the prompt is empty.
         box_jitter: Standard deviation of the sides of a jittered box, as a fraction of its width or height. Half of the
             boxes are exact.
         max_points: Largest number of clicks on the object, at least 2.
@@ -185,6 +186,14 @@ def sample_prompt(
     return prompt
 
 
+def _can_mean(settings: PromptSettings, has_text: bool, is_instance: bool) -> bool:
+    """Return whether prompts of any kind of the settings can mean an object."""
+    kinds = [kind for kind, weight in settings.kinds.items() if weight > 0]
+    if not is_instance:
+        return has_text and any("text" in kind for kind in kinds)
+    return any(has_text or "text" not in kind for kind in kinds)
+
+
 def _fill_template(names: Sequence[str], rng: np.random.Generator, settings: PromptSettings) -> str:
     """Draw a text with one of the names."""
     return str(rng.choice(settings.templates)).format(str(rng.choice(names)))
@@ -231,9 +240,13 @@ def sample_prompts(
         (2, (2, 40, 60))
     """
     prompts, targets = [], []
-    order = rng.permutation(len(alphas))
+    order = [
+        index
+        for index in rng.permutation(len(alphas))
+        if _can_mean(settings, bool(names[index] or (texts and texts[index])), instance is None or instance[index])
+    ]
     for slot in range(count):
-        if rng.random() < empty_prompt_prob:
+        if rng.random() < empty_prompt_prob or not order:
             prompts.append({})
             targets.append(1 - np.prod(1 - alphas, axis=0) if foreground is None else foreground)
             continue

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...loss_fclm import mean_over_count
+
 
 class _Reversal(torch.autograd.Function):
     """Identity that reverses and scales the gradient."""
@@ -93,7 +95,7 @@ class DomainDiscriminator(nn.Module):
 
 def _mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """Return the weighted mean, 0 if all weights are 0."""
-    return values.mean() if weights is None else (values * weights).sum() / weights.sum().clamp(min=1)
+    return values.mean() if weights is None else mean_over_count((values * weights).sum(), weights.sum())
 
 
 def adversarial_loss(logits_a: torch.Tensor, logits_b: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from ...loss_fclm import mean_over_count
 from .settings import DISTILLATION_IMAGES
 
 
@@ -153,7 +154,7 @@ class DepthAwareDistillation(nn.Module):
         if valid is None:
             return divergence.mean()
         weight = valid.flatten(1).float()
-        return (divergence * weight).sum() / weight.sum().clamp(min=1)
+        return mean_over_count((divergence * weight).sum(), weight.sum())
 
 
 def _resize(maps: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

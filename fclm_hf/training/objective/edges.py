@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from ...loss_fclm import mean_over_count
 from ...modeling_fclm import FCLMImageEmbeddings, FCLMMatteHead
 
 
@@ -37,7 +38,7 @@ def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
     for axis in (-1, -2):
         given, wanted, count = alphas.diff(dim=axis), labels.diff(dim=axis), labels.shape[axis] - 1
         is_active = (wanted.abs() > MIN_DIFFERENCE) * known.narrow(axis, 0, count) * known.narrow(axis, 1, count)
-        total = total + ((given - wanted).abs() * is_active).sum() / is_active.sum().clamp(min=1)
+        total = total + mean_over_count(((given - wanted).abs() * is_active).sum(), is_active.sum())
     return total
 
 

@@ -310,7 +310,7 @@ class ForegroundConsistentLearner(nn.Module):
         elif label_mask is not None:
             embeddings = detach_details(embeddings, ~label_mask.flatten(1).all(1))
         if settings.click_rounds and self.training:
-            rounds = int(torch.randint(settings.click_rounds + 1, ()))
+            rounds = share_choice(int(torch.randint(settings.click_rounds + 1, ())))
             inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
         with holding:
             outputs = self.student(image_embeddings=embeddings, **inputs)
@@ -369,6 +369,19 @@ class ForegroundConsistentLearner(nn.Module):
         tokens = gradient_reversal(tokens, dann_lambda(self.progress))
         logits = self.discriminator(tokens).chunk(2)
         return adversarial_loss(*logits, mask), domain_accuracy(*logits, mask)
+
+
+def share_choice(choice: int) -> int:
+    """Return the random choice of the first process, so that all take equally many passes. Every process must call it.
+
+    Args:
+        choice: Number that this process has drawn.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return choice
+    choices = [choice]
+    torch.distributed.broadcast_object_list(choices, src=0)
+    return choices[0]
 
 
 __all__ = ["ForegroundConsistentLearner"]

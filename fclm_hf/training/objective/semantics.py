@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import nn
 
+from ...loss_fclm import mean_over_count
 from ...modeling_fclm import FCLMForImageMatting
 
 
@@ -55,7 +56,7 @@ def name_contrast_loss(regions: torch.Tensor, name_embeds: torch.Tensor, is_matc
     # not -inf: the gradient of logsumexp would be NaN in rows without a name
     matched = logits.masked_fill(~is_match, -1e4).logsumexp(-1)
     is_named = is_match.any(-1).float()
-    return ((logits.logsumexp(-1) - matched) * is_named).sum() / is_named.sum().clamp(min=1)
+    return mean_over_count(((logits.logsumexp(-1) - matched) * is_named).sum(), is_named.sum())
 
 
 def semantic_distance(semantic_map: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

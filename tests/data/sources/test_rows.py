@@ -110,7 +110,7 @@ def test_blocks_end_at_their_limits(tmp_path):
 
 def test_a_shard_without_rows_is_an_error(tmp_path):
     config = write_set(tmp_path / "set", "parquet", 1)
-    with pytest.raises(StreamError, match="no rows for one of the worker processes: it is empty, keep accepts no row"):
+    with pytest.raises(StreamError, match="no rows for one of the shards: it is empty, keep accepts no row"):
         ShuffledRows(open_source(config), Shard(60, 61), seed=0, retry=QUICK).peek()
     config.keep = {"id": [-1]}
     with pytest.raises(StreamError, match="keep accepts no row"):

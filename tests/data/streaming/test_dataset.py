@@ -74,6 +74,7 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     plant_prob: float = 0.0,
+    num_shards: int | None = None,
     **pairs,
 ):
     settings = PairSettings(
@@ -81,7 +82,13 @@ def make_loader(
     )
     batches = BatchSettings(batch_size, prompts_per_image=2)
     stream = TrainingStream(
-        **sources, tokenizer=tiny_tokenizer(), pairs=settings, batches=batches, rank=rank, world_size=world_size
+        **sources,
+        tokenizer=tiny_tokenizer(),
+        pairs=settings,
+        batches=batches,
+        rank=rank,
+        world_size=world_size,
+        num_shards=num_shards,
     )
     return StreamLoader(stream, num_workers=workers)
 
@@ -153,11 +160,10 @@ def test_one_loader_resumes_after_a_break(sets):
     assert_same(take(loader, 3) + take(loader, 4), expected)
 
 
-def test_no_worker_and_one_give_the_same_batches(sets):
+def test_another_seed_gives_other_batches(sets):
     sources = open_sets(sets)
-    assert_same(take(make_loader(sources, 0), 6), take(make_loader(sources, 1), 6))
-    (other,) = take(make_loader(sources, seed=1), 1)
-    assert not torch.equal(take(make_loader(sources), 1)[0]["pixel_values_a"], other["pixel_values_a"])
+    (one,), (other,) = take(make_loader(sources), 1), take(make_loader(sources, seed=1), 1)
+    assert not torch.equal(one["pixel_values_a"], other["pixel_values_a"])
 
 
 def test_a_stream_can_be_sent_to_another_process(sets):
@@ -169,16 +175,17 @@ def test_a_stream_can_be_sent_to_another_process(sets):
 
 def test_resume_refuses_the_state_of_another_run(sets):
     sources = open_sets(sets)
-    loader = make_loader(sources, 2)
+    loader = make_loader(sources)
     take(loader, 1)
     state = loader.state_dict()
     for changes, message in (
-        ({"workers": 1}, "workers must be 2, as when the state was saved, got 1"),
-        ({"workers": 2, "seed": 5}, "seed must be 0, as when the state was saved, got 5"),
-        ({"workers": 2, "world_size": 2}, "world_size must be 1, as when the state was saved, got 2"),
+        ({"seed": 5}, "seed must be 0, as when the state was saved, got 5"),
+        ({"num_shards": 2}, "num_shards must be 1, as when the state was saved, got 2"),
     ):
         with pytest.raises(ValueError, match=message):
             make_loader(sources, **changes).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"state must be one of this release, .*start a new run from its weights"):
+        loader.load_state_dict({"seed": 0, "rank": 0, "world_size": 1, "workers": 1, "consumed": 1, "states": {}})
 
 
 def test_sources_are_mixed_by_their_weights(sets):
@@ -191,7 +198,10 @@ def test_sources_are_mixed_by_their_weights(sets):
 
 def test_plants_are_a_share_of_the_cutouts(sets):
     """Of the draws with weight 3, a quarter is plants; photos keep to their weight."""
-    loader = make_loader(open_sets(sets), batch_size=60, plant_prob=0.25)
+    sources = open_sets(sets)
+    for source in sources["foregrounds"]:  # without broken ones, in whose place plants may come again
+        source.config.keep = {"id": [number for number in range(40) if number not in (3, 4, 17, 30)]}
+    loader = make_loader(sources, batch_size=60, plant_prob=0.25)
     firsts = [keys[0][1] for batch in take(loader, 4) for keys in batch["sample_keys"]]
     for pattern, expected in (("plant:", 1 / 5), ("/photos:", 1 / 5)):
         share = np.mean([pattern in key for key in firsts])
@@ -233,6 +243,7 @@ def test_objects_of_one_name_are_never_in_one_pair_and_none_is_lost(tmp_path, se
 
 def test_errors_of_a_worker_are_raised_unchanged(sets):
     sources = open_sets(sets)
+    sources["foregrounds"] = sources["foregrounds"][:1]
     with pytest.raises(
         TooManyInvalidSamplesError, match=r"^\d+ of \d+ samples skipped; \d+ x broken or truncated image"
     ):
@@ -240,7 +251,7 @@ def test_errors_of_a_worker_are_raised_unchanged(sets):
     sources["foregrounds"] = [
         open_source(SourceConfig(str(sets / "cutouts"), "rgba", keep={"id": [-5]})),
     ]
-    with pytest.raises(StreamError, match="has no rows for one of the worker processes"):
+    with pytest.raises(StreamError, match="has no rows for one of the shards"):
         take(make_loader(sources, 2), 1)
 
 
@@ -259,7 +270,7 @@ def test_sources_of_the_wrong_kind_are_refused(sets):
 
 
 NUMBERED = 1000
-FILES = {"one": 1, "eight": 8}  # with one file each of four workers takes one row out of four
+FILES = {"one": 1, "eight": 8}
 
 
 def read_one_epoch(rank: int, folder: str) -> None:
@@ -295,8 +306,8 @@ def test_two_processes_with_two_workers_see_each_of_a_thousand_samples_once(tmp_
     write_parquet(tmp_path / "backgrounds", background_rows(40))
     torch.multiprocessing.start_processes(read_one_epoch, args=(str(tmp_path),), nprocs=2, start_method="fork")
     result = json.loads((tmp_path / "result.json").read_text())
-    # 8 files of 62 or 63 rows go to the workers whole
-    assert all(abs(len(share) - NUMBERED // 2) <= 2 for share in result["shares"])
+    # the same number of pairs each, of one to three objects
+    assert all(abs(len(share) - NUMBERED // 2) <= 50 for share in result["shares"])
     assert sorted(result["shares"][0] + result["shares"][1]) == list(range(NUMBERED))
     assert result["used"] > NUMBERED
 

@@ -197,3 +197,27 @@ def test_tiny_backgrounds_are_accepted():
     assert pair.image_a.shape == (SIZE, SIZE, 3)
     photo = Photo(np.asarray(Image.new("RGB", (3, 2))), [np.full((2, 3), 255, np.uint8)], [()], [()])
     assert make_composition().compose_photo(photo, pixel, np.random.default_rng(0)).foreground.min() >= 0
+
+
+@pytest.mark.parametrize("is_coarse", [False, True])
+def test_backgrounds_of_photos(is_coarse):
+    photo = make_photo()
+    photo.is_coarse = is_coarse
+    made = {}
+    for choice in ("pair", "own", "replaced"):
+        composition = make_composition(photo_backgrounds=choice, whole_photo_prob=1.0)
+        backgrounds = make_backgrounds()
+        pair = composition.compose_photo(photo, backgrounds[0], np.random.default_rng(3), backgrounds[1])
+        rows = slice(0, pair.valid[0])
+        made[choice] = {"a": pair.image_a[rows], "b": pair.image_b[rows], "behind": pair.foreground[rows] == 0}
+    own = made["own"]
+    assert np.array_equal(own["a"], own["b"])
+    assert np.array_equal(made["pair"]["b"][own["behind"]], own["b"][own["behind"]])  # the photo itself
+    for first, second in (("pair", "own"), ("replaced", "own")):
+        behind = made[first]["behind"]
+        assert np.abs(made[first]["a"][behind].astype(int) - made[second]["a"][behind]).mean() > 10
+    replaced = made["replaced"]
+    assert np.abs(replaced["a"][replaced["behind"]].astype(int) - replaced["b"][replaced["behind"]]).mean() > 10
+    assert np.abs(replaced["b"][replaced["behind"]].astype(int) - own["b"][own["behind"]]).mean() > 10
+    with pytest.raises(ValueError, match="photo_backgrounds must be one of pair, own, replaced, got 'any'"):
+        CompositionSettings(photo_backgrounds="any")

@@ -78,3 +78,26 @@ def test_prompts_are_padded_as_the_processor_pads_them():
     for name in ("input_points", "input_labels", "input_boxes", "attention_mask"):
         assert torch.equal(batch[name], expected[name]), name
     assert torch.equal(batch["input_ids"][0, 0], expected["input_ids"][0, 0])
+
+
+def test_objects_that_no_kind_can_mean_are_left_out():
+    alphas = np.zeros((3, 40, 40), np.float32)
+    alphas[0, :10], alphas[1, 10:20], alphas[2, 20:30] = 1, 1, 1
+    names, instance = [(), ("cat",), ("dogs",)], [True, True, False]
+
+    def draw(kinds, **fields):
+        settings = PromptSettings(kinds=kinds)
+        prompts, targets = sample_prompts(alphas, names, np.random.default_rng(1), settings, 30, 0.0, **fields)
+        found = {int(np.abs(alphas - target).sum((1, 2)).argmin()) for target in targets}
+        return prompts, targets, found
+
+    prompts, _, found = draw({"text": 1, "box": 0, "point": 0}, instance=instance)
+    assert found == {1, 2}
+    assert all(prompt.keys() == {"text"} for prompt in prompts)
+    prompts, _, found = draw({"text": 0, "box": 1}, instance=instance)
+    assert found == {0, 1}
+    assert all(prompt.keys() == {"box"} for prompt in prompts)
+    names = [(), (), ()]
+    prompts, targets, _ = draw({"text": 1}, instance=[True] * 3)
+    assert not any(prompts)
+    assert (targets == alphas.max(0)).all()
