@@ -91,6 +91,21 @@ def test_closer_looks_are_those_of_lite(lite: Path, tmp_path: Path) -> None:
     assert np.abs(difference).max() <= 1
 
 
+def test_tiles_are_those_of_lite(lite: Path) -> None:
+    """So are looks at wide edges, several tiles at once, with the detail maps of the first look."""
+    graphs = OnnxFCLMForImageMatting(lite, ["CPUExecutionProvider"])
+    model = FCLMForImageMatting.from_pretrained(LITE_CHECKPOINT)
+    processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
+    alphas = []
+    for each, tile_size in ((graphs, 320), (model, 320), (model, None)):
+        each.config.tile_size = tile_size
+        matting = ReferringMattingPipeline(each, processor=processor)
+        photo = PHOTOS / "astronaut.jpg"
+        alphas.append(matting(photo, cutout=False, input_boxes=[20, 4, 436, 512])["predicted_alpha"])
+    torch.testing.assert_close(alphas[0], alphas[1], rtol=0, atol=TOLERANCE)
+    assert (alphas[1] - alphas[2]).abs().mean() > 1e-3
+
+
 def test_quantized_lite_is_close(lite: Path, tmp_path: Path) -> None:
     """Mattes of int8 and uint8 graphs differ by less than 0.01 on average, and the graphs take at most 8 MB."""
     from fclm_hf.exporters.quantization import quantize_weights

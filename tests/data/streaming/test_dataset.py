@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.distributed
@@ -267,6 +268,20 @@ def test_sources_of_the_wrong_kind_are_refused(sets):
         make_loader({"foregrounds": photos, "backgrounds": sources["backgrounds"]})
     with pytest.raises(ValueError, match=r"rank must be in 0\.\.1 for world_size 2, got 2"):
         make_loader(sources, rank=2, world_size=2)
+
+
+def test_workers_compute_in_one_thread(sets):
+    """Arrow, the queue and BLAS keep threads of their own in a worker; all of its work is done in the first one."""
+    loader = make_loader(open_sets(sets), workers=1, batch_size=8)
+    batches = iter(loader)
+    for _ in range(4):
+        next(batches)
+    (worker,) = (child for child in psutil.Process().children() if child.name() == "pt_data_worker")
+    spent = {thread.id: thread.user_time + thread.system_time for thread in worker.threads()}
+    others = sum(seconds for number, seconds in spent.items() if number != worker.pid)
+    batches.close()
+    assert spent[worker.pid] > 0.1
+    assert others < 0.2 * spent[worker.pid]
 
 
 NUMBERED = 1000
