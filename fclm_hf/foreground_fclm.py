@@ -408,7 +408,7 @@ def _find_partial(opacity: np.ndarray) -> tuple[slice, slice] | None:
 
 def _write_colors(colors: np.ndarray, pixels: np.ndarray, layers: np.ndarray, opacity: np.ndarray) -> None:
     """Write the colors of the foreground: those of the image where it is opaque."""
-    planes = np.where(opacity >= 1, pixels, layers[:3])
+    planes = np.where(opacity >= _OPAQUE, pixels, layers[:3])
     if colors.dtype == np.uint8:
         planes *= 255
         planes += 0.5

@@ -14,7 +14,9 @@ MARGIN = 0.25  # of the longer side of an object, on each side of it
 WHOLE = 0.8  # an object that takes this share of the longer side of the photo is seen in the whole photo
 FEWEST_PIXELS = 30  # with fewer, the first matte has found nothing
 GRID = 8  # parts of a photo start at multiples of this, so that the detail path need not run again
-SOFT = 0.02  # alphas within (SOFT, 1 - SOFT) are an edge
+SOFT = 0.1  # alphas within (SOFT, 1 - SOFT) are an edge
+REACH = 16  # pixels from an edge up to which looks at full size count: they see too little to judge what is farther,
+FARTHEST = 48  # or what is soft at this distance from the background, such as fur out of focus
 WIDE_EDGE = 3  # edges wider than twice this, in pixels, are seen at full size
 FEWEST_IN_TILE = 0.002  # share of pixels of wide edges from which on a tile is looked at
 OVERLAP = 64  # of neighboring tiles, in pixels
@@ -153,7 +155,22 @@ def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | No
             feather = _make_feather(region, photo.height, photo.width, OVERLAP / 2, OVERLAP / 2).to(alpha)
             total[y0:y1, x0:x1] += feather * part
             weights[y0:y1, x0:x1] += feather
-    return (total + (1 - weights).clamp(min=0) * alpha) / weights.clamp(min=1)
+    refined = (total + (1 - weights).clamp(min=0) * alpha) / weights.clamp(min=1)
+    return refined if trimap is not None else alpha + _find_reach(alpha) * (refined - alpha)
+
+
+def _find_reach(alpha: torch.Tensor) -> torch.Tensor:
+    """Return weights (height, width) of 1 at soft edges between an object and its background and 0 far from them."""
+    cells = nn.functional.max_pool2d(
+        torch.stack([(alpha > SOFT) & (alpha < 1 - SOFT), alpha <= SOFT]).float()[None], GRID, ceil_mode=True
+    )
+    soft, background = (
+        nn.functional.max_pool2d(maps, 2 * (distance // GRID) + 1, stride=1, padding=distance // GRID)
+        for maps, distance in zip(cells.split(1, dim=1), (REACH, FARTHEST), strict=True)
+    )
+    size = tuple(GRID * side for side in cells.shape[-2:])
+    weights = nn.functional.interpolate(soft * background, size, mode="bilinear", align_corners=False)
+    return weights[0, 0, : alpha.shape[0], : alpha.shape[1]]
 
 
 def _find_tiles(mask: torch.Tensor, size: int) -> Iterator[Region]:

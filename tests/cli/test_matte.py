@@ -480,7 +480,7 @@ print(error, file=sys.stderr)
 def test_out_of_memory(photo: Path, tmp_path: Path) -> None:
     """An image that needs more memory than there is fails by itself; the next one is done."""
     Image.new("RGB", (8000, 8000)).save(tmp_path / "large.png")
-    with limit(resource.RLIMIT_AS, find_memory() + 150_000_000):
+    with limit(resource.RLIMIT_AS, find_memory() + 450_000_000):
         output = run(tmp_path, "-o", tmp_path / "out", code=1)
     assert "large.png: out of memory. 1 done, 0 skipped, 1 failed." in output
     assert list_files(tmp_path / "out") == ["photo.png"]
