@@ -22,6 +22,7 @@ STANDARD = {
     "binascii",
     "collections",
     "contextlib",
+    "contextvars",
     "dataclasses",
     "difflib",
     "enum",
