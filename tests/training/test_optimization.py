@@ -89,4 +89,4 @@ def test_a_stream_that_fails_saves_a_checkpoint(tmp_path, monkeypatch):
         trainer.train()
     state = torch.load(tmp_path / "out" / "checkpoints" / "step-00000003.pt", weights_only=True)
     assert state["step"] == 3
-    assert state["processes"][0]["stream"]["consumed"] == 3
+    assert state["processes"][0]["stream"]["consumed"] == 6  # pairs: three batches of two

@@ -7,16 +7,19 @@
 
 import { resizeStrips } from "./resize.js";
 
-const ALPHA_TOLERANCE = 0.1;
-const REGULARIZATION = 1e-3;
+const ALPHA_TOLERANCE = 0.05;
+const REGULARIZATION = 0.1;
 const RELIABILITY = 1e-2;
 const NOISE = 2e-4;
 const DEAD_ZONE = 0.05;
 const WHOLE_SIZE = 256;
 const STORED_SIZE = 2048;
-const TILE = 128;
-const HALO = 2;
-const ITERATIONS = 2;
+const TILE = 96;
+const STEP = 16;
+const HALO = 3;
+const ITERATIONS = 3;
+const COARSE_ITERATIONS = 4;
+const COARSEST = 32;
 const OPAQUE = 1 - 1 / 512;
 const INVISIBLE = 0.01;
 const EDGE = 0.03;
@@ -90,8 +93,14 @@ function findSizes(height, width) {
   if (longest <= WHOLE_SIZE) return [[height, width]];
   const sides = [WHOLE_SIZE];
   while (4 * sides.at(-1) <= Math.min(longest - 1, STORED_SIZE)) sides.push(4 * sides.at(-1));
-  const scale = (side, full) => Math.max(1, roundHalfEven((full * side) / longest));
+  const scale = (side, full) => scaleSide(full, side / longest);
   return [...sides.map((side) => [scale(side, height), scale(side, width)]), [height, width]];
+}
+
+/** Return a scaled length, rounded to one that can be halved several times. */
+function scaleSide(length, scale) {
+  const scaled = length * scale;
+  return scaled < STEP ? Math.max(1, roundHalfEven(scaled)) : STEP * roundHalfEven(scaled / STEP);
 }
 
 function roundHalfEven(value) {
@@ -142,7 +151,7 @@ function writeColors(target, tile, innerTop, innerLeft, rows, columns, rowLength
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < columns; x++) {
       const from = (innerTop + y) * tile.width + innerLeft + x;
-      const planes = opacity[from] >= 1 || layers === null ? pixels : layers;
+      const planes = opacity[from] >= OPAQUE || layers === null ? pixels : layers;
       const place = (y * rowLength + x) * 3;
       for (let c = 0; c < 3; c++) target[place + c] = planes[c * size + from] * 255 + 0.5;
     }
@@ -161,19 +170,24 @@ function estimateWhole(pixels, alpha, height, width) {
     for (let i = 0; i < count; i++) sum += pixels[c * count + i];
     layers[c] = layers[c + 3] = sum / count;
   }
-  let [lastHeight, lastWidth] = [1, 1];
-  for (let level = 32 - Math.clz32(Math.max(height, width) - 1); level >= 0; level--) {
-    const rows = Math.max(1, height >> level);
-    const columns = Math.max(1, width >> level);
-    layers = interpolate(layers, 6, lastHeight, lastWidth, rows, columns);
-    explain(
-      averageAreas(pixels, 3, height, width, rows, columns),
-      averageAreas(opacity, 1, height, width, rows, columns),
-      layers,
+  const levels = [{ pixels, opacity, rows: height, columns: width }];
+  while (Math.max(levels.at(-1).rows, levels.at(-1).columns) > 1) {
+    const finer = levels.at(-1);
+    const rows = Math.max(1, finer.rows >> 1);
+    const columns = Math.max(1, finer.columns >> 1);
+    levels.push({
+      pixels: averageAreas(finer.pixels, 3, finer.rows, finer.columns, rows, columns),
+      opacity: averageAreas(finer.opacity, 1, finer.rows, finer.columns, rows, columns),
       rows,
       columns,
-      Math.max(rows, columns) <= 32 ? 10 : ITERATIONS,
-    );
+    });
+  }
+  let [lastHeight, lastWidth] = [1, 1];
+  for (const level of levels.reverse()) {
+    const { rows, columns } = level;
+    layers = interpolate(layers, 6, lastHeight, lastWidth, rows, columns);
+    const iterations = COARSE_ITERATIONS * (Math.max(rows, columns) <= COARSEST ? 2 : 1);
+    explain(level.pixels, level.opacity, layers, rows, columns, iterations);
     [lastHeight, lastWidth] = [rows, columns];
   }
   const all = new Float32Array(LAYERS * count);
@@ -348,14 +362,55 @@ function* refine(layers, [coarseHeight, coarseWidth], [height, width], readPixel
       const trust = tile.subarray(6 * count);
       if (hasValues(trust, 0, Infinity)) correctOpacity(pixels, opacity, tile, trust, count);
       else if (!needsLayers && !hasValues(opacity, -1, 1)) tile = null; // nothing to estimate
-      if (tile && hasValues(opacity, INVISIBLE, 1)) {
-        explain(pixels, opacity, tile.subarray(0, 6 * count), rows, columns);
-      }
+      const near = tile && findPartial(opacity, rows, columns);
+      if (near) explainPart(pixels, opacity, tile, rows, columns, near);
       yield {
         ...{ top, bottom, left, right, innerTop: top - start, innerLeft: left - first },
         ...{ height: rows, width: columns, layers: tile, pixels, opacity },
       };
     }
+  }
+}
+
+/** Return the rows and columns of partly transparent pixels and of what reaches them; null if there are none. */
+function findPartial(opacity, rows, columns) {
+  const near = { top: rows, bottom: 0, left: columns, right: 0 };
+  for (let y = 0, i = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++, i++) {
+      if (!(opacity[i] > INVISIBLE && opacity[i] < 1)) continue;
+      near.top = Math.min(near.top, y);
+      near.bottom = y;
+      near.left = Math.min(near.left, x);
+      near.right = Math.max(near.right, x);
+    }
+  }
+  if (near.top === rows) return null;
+  return {
+    top: Math.max(near.top - HALO, 0),
+    bottom: Math.min(near.bottom + HALO + 1, rows),
+    left: Math.max(near.left - HALO, 0),
+    right: Math.min(near.right + HALO + 1, columns),
+  };
+}
+
+/** Explain a part of a tile, in place. */
+function explainPart(pixels, opacity, tile, rows, columns, { top, bottom, left, right }) {
+  const [height, width] = [bottom - top, right - left];
+  const cut = (planes, channels) => {
+    const part = new Float32Array(channels * height * width);
+    for (let c = 0; c < channels; c++) {
+      for (let y = 0; y < height; y++) {
+        const from = (c * rows + top + y) * columns + left;
+        part.set(planes.subarray(from, from + width), (c * height + y) * width);
+      }
+    }
+    return part;
+  };
+  const layers = cut(tile, 6);
+  explain(cut(pixels, 3), cut(opacity, 1), layers, height, width);
+  for (let r = 0; r < 6 * height; r++) {
+    const to = (Math.trunc(r / height) * rows + top + (r % height)) * columns + left;
+    tile.set(layers.subarray(r * width, (r + 1) * width), to);
   }
 }
 
