@@ -1490,7 +1490,7 @@ class FCLMModel(FCLMPreTrainedModel):
         """
         if self.config.backbone_config.model_type == "timm_backbone":  # it records neither, and accepts nothing else
             kwargs = {"output_hidden_states": False, "output_attentions": False}
-        # convolutions on a CPU are a third faster with channels last; a ViT does not care
+        # faster for convolutions on a CPU; a ViT does not care
         encoder_input = encoder_input.to(self._pixel_dtype).contiguous(memory_format=torch.channels_last)
         return self.backbone(encoder_input, return_dict=True, **kwargs)
 

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from .foreground_fclm import make_cutout
 from .image_processing_base_fclm import resize_maps
 
 
 _ROWS_PER_STRIP = 256
+_OPACITY_REACH = 2
 
 
 class MattingResults(list):
@@ -100,13 +102,36 @@ class MattingResults(list):
         alpha = resize_maps(predicted, size)
         alpha = (alpha.clone() if alpha is predicted else alpha)[0].clamp_(0, 1)
         if self.image.mode == "RGBA":  # what is transparent in the photo is so in its cutouts
-            opacity = torch.from_numpy(np.array(self.image.getchannel("A"))).to(alpha.dtype) / 255
-            alpha = torch.minimum(alpha, opacity)
+            alpha = fit_to_opacity(alpha, np.array(self.image.getchannel("A")))
         levels = quantize_alpha(alpha)
         result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
         if self.foreground is not None:
             result["cutout"] = make_cutout(self.image, levels, self.foreground)
         return result
+
+
+def fit_to_opacity(alpha: torch.Tensor, opacity: np.ndarray) -> torch.Tensor:
+    """Return an alpha that is at most the opacity of the photo.
+
+    At the border of the visible part the model sees a mix with the color that it was put on, and gives a mix with what
+    is not there. So alphas next to transparent pixels are the highest within `_OPACITY_REACH` pixels.
+
+    Args:
+        alpha: Alpha of shape `(height, width)` in [0, 1].
+        opacity: uint8 array of that shape.
+    """
+    fitted, reach = torch.empty_like(alpha), _OPACITY_REACH
+    for start in range(0, len(alpha), _ROWS_PER_STRIP):
+        stop = min(start + _ROWS_PER_STRIP, len(alpha))
+        rows = slice(max(start - reach, 0), min(stop + reach, len(alpha)))
+        levels = torch.from_numpy(opacity[rows])
+        highest, is_near = nn.functional.max_pool2d(
+            torch.stack([alpha[rows], (levels < 255).to(alpha.dtype)])[None], 2 * reach + 1, stride=1, padding=reach
+        )[0]
+        strip = torch.where(is_near > 0, highest, alpha[rows])
+        inner = slice(start - rows.start, stop - rows.start)
+        fitted[start:stop] = torch.minimum(strip, levels.to(alpha.dtype) / 255)[inner]
+    return fitted
 
 
 def quantize_alpha(alpha: torch.Tensor) -> np.ndarray:

@@ -143,9 +143,9 @@ def _look_at_object(
 
 def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | None, size: int) -> torch.Tensor:
     """Return the alpha (height, width) of looks at wide soft edges at full size, by their trimap or earlier alpha."""
-    mask = alpha if trimap is None else trimap
+    mask, reach = (alpha, _find_reach(alpha)) if trimap is None else (trimap, torch.ones_like(alpha))
     total, weights = torch.zeros_like(alpha), torch.zeros_like(alpha)
-    regions = list(_find_tiles(mask, size))
+    regions = [(x0, y0, x1, y1) for x0, y0, x1, y1 in _find_tiles(mask, size) if reach[y0:y1, x0:x1].any()]
     for start in range(0, len(regions), TILES_PER_PASS):
         tiles = regions[start : start + TILES_PER_PASS]
         masks = torch.stack([mask[None, y0:y1, x0:x1] for x0, y0, x1, y1 in tiles])
@@ -156,7 +156,7 @@ def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | No
             total[y0:y1, x0:x1] += feather * part
             weights[y0:y1, x0:x1] += feather
     refined = (total + (1 - weights).clamp(min=0) * alpha) / weights.clamp(min=1)
-    return refined if trimap is not None else alpha + _find_reach(alpha) * (refined - alpha)
+    return torch.lerp(alpha, refined, reach)
 
 
 def _find_reach(alpha: torch.Tensor) -> torch.Tensor:

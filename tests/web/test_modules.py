@@ -128,7 +128,7 @@ def test_sizes() -> None:
     assert json.loads(run_node(FIT, [sizes])) == [list(_find_resized_size(size, limit)) for size in sizes]
 
 
-@pytest.mark.parametrize("size", [(120, 180), (304, 451), pytest.param((1300, 1700), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [(120, 180), (300, 451), pytest.param((1300, 1700), marks=pytest.mark.slow)])
 def test_foreground(size: tuple[int, int], tmp_path: Path, coffee: Image.Image) -> None:
     photo = coffee.resize(size[::-1])
     rows, columns = np.mgrid[: size[0], : size[1]]

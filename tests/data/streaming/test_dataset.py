@@ -297,8 +297,9 @@ def read_one_epoch(rank: int, folder: str) -> None:
         "backgrounds": [open_source(SourceConfig(f"{folder}/backgrounds", "background"))],
     }
     loader = make_loader(sources, 2, batch_size=10, rank=rank, world_size=2, retry=RetryPolicy(0))
-    seen, later = [], Counter()
+    seen, later, pairs = [], Counter(), 0
     for number, batch in enumerate(loader):
+        pairs += sum(any(epoch == 0 for epoch, _ in keys) for keys in batch["sample_keys"])
         for epoch, key in (entry for keys in batch["sample_keys"] for entry in keys):
             label, _, identity = key.rpartition(":")
             seen += [int(identity)] * (epoch == 0)
@@ -306,10 +307,11 @@ def read_one_epoch(rank: int, folder: str) -> None:
         if len(later) == 4 and min(later.values()) > 0:
             break
     gathered = [None, None]
-    torch.distributed.all_gather_object(gathered, (seen, loader.invalid_samples))
+    torch.distributed.all_gather_object(gathered, (seen, loader.invalid_samples, pairs))
     if rank == 0:
-        total = InvalidSampleCounter.merge(counter for _, counter in gathered)
-        result = {"shares": [ids for ids, _ in gathered], "used": total.used}
+        total = InvalidSampleCounter.merge(counter for _, counter, _ in gathered)
+        ids, _, pairs = zip(*gathered, strict=True)
+        result = {"shares": ids, "pairs": pairs, "used": total.used}
         (Path(folder) / "result.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 
@@ -321,7 +323,7 @@ def test_two_processes_with_two_workers_see_each_of_a_thousand_samples_once(tmp_
     write_parquet(tmp_path / "backgrounds", background_rows(40))
     torch.multiprocessing.start_processes(read_one_epoch, args=(str(tmp_path),), nprocs=2, start_method="fork")
     result = json.loads((tmp_path / "result.json").read_text())
-    # the same number of pairs each, of one to three objects
+    assert abs(result["pairs"][0] - result["pairs"][1]) <= 10  # a batch; each of one to three objects
     assert all(abs(len(share) - NUMBERED // 2) <= 50 for share in result["shares"])
     assert sorted(result["shares"][0] + result["shares"][1]) == list(range(NUMBERED))
     assert result["used"] > NUMBERED

@@ -53,8 +53,8 @@ export function* estimateForeground(source) {
   }
   const [storedHeight, storedWidth] = coarse.at(-1);
   const stored = {
-    pixels: splitPlanes(resizeStrips(readPixels, [height, width], coarse.at(-1), 4, "box"), storedHeight * storedWidth),
-    opacity: toFloats(resizeStrips(readAlpha, [height, width], coarse.at(-1), 1, "box")),
+    pixels: splitPlanes(resizeStrips(readPixels, [height, width], coarse.at(-1), 4, "box", 256, TILE), storedHeight * storedWidth),
+    opacity: toFloats(resizeStrips(readAlpha, [height, width], coarse.at(-1), 1, "box", 256, TILE)),
   };
   const shrink = ([toHeight, toWidth]) => ({
     pixels: averageAreas(stored.pixels, 3, storedHeight, storedWidth, toHeight, toWidth),

@@ -11,12 +11,14 @@ const FILTERS = {
  * @param {number} inputs Length of the axis.
  * @param {number} outputs New length.
  * @param {"box" | "triangle"} name Filter; both are widened when shrinking, which prevents aliasing.
+ * @param {number} first Where the outputs begin on the axis, and
+ * @param {number} last where they end.
  * @returns {{ starts: Int32Array, counts: Int32Array, weights: Float32Array, stride: number }} The weights of output
  *   `i` are at `i * stride` and belong to the inputs from `starts[i]` on.
  */
-export function computeTaps(inputs, outputs, name = "triangle") {
+export function computeTaps(inputs, outputs, name = "triangle", first = 0, last = inputs) {
   const { support, weigh } = FILTERS[name];
-  const scale = inputs / outputs;
+  const scale = (last - first) / outputs;
   const widening = Math.max(scale, 1);
   const reach = support * widening;
   const stride = Math.ceil(reach) * 2 + 1;
@@ -24,7 +26,7 @@ export function computeTaps(inputs, outputs, name = "triangle") {
   const counts = new Int32Array(outputs);
   const weights = new Float32Array(outputs * stride);
   for (let i = 0; i < outputs; i++) {
-    const center = (i + 0.5) * scale;
+    const center = first + (i + 0.5) * scale;
     const start = Math.max(0, Math.trunc(center - reach + 0.5));
     const stop = Math.min(inputs, Math.trunc(center + reach + 0.5));
     let total = 0;
@@ -48,9 +50,11 @@ export function computeTaps(inputs, outputs, name = "triangle") {
  * @param {[number, number]} to New height and width.
  * @param {number} channels Number of channels of a pixel.
  * @param {"box" | "triangle"} filter Filter.
+ * @param {number} stripRows Number of rows to read at once.
+ * @param {number} resultRows Number of rows of the result that Python resizes at once: it decides ties of a filter.
  * @returns {Uint8ClampedArray} Interleaved pixels of the new size.
  */
-export function resizeStrips(readRows, from, to, channels, filter = "triangle", stripRows = 256) {
+export function resizeStrips(readRows, from, to, channels, filter = "triangle", stripRows = 256, resultRows = to[0]) {
   const [height, width] = from;
   const [newHeight, newWidth] = to;
   const columns = width === newWidth ? null : computeTaps(width, newWidth, filter);
@@ -62,7 +66,18 @@ export function resizeStrips(readRows, from, to, channels, filter = "triangle", 
     if (columns) resizeColumns(strip, target, bottom - top, width, newWidth, channels, columns);
     else target.set(strip);
   }
-  return height === newHeight ? narrow : resizeRows(narrow, newHeight, newWidth * channels, computeTaps(height, newHeight, filter));
+  if (height === newHeight) return narrow;
+  const length = newWidth * channels;
+  const result = new Uint8ClampedArray(newHeight * length);
+  for (let top = 0; top < newHeight; top += resultRows) {
+    const bottom = Math.min(newHeight, top + resultRows);
+    const [first, last] = [(top * height) / newHeight, Math.min((bottom * height) / newHeight, height)];
+    const start = Math.trunc(first);
+    const [from32, to32] = [Math.fround(first - start), Math.fround(last - start)]; // as PIL stores them
+    const taps = computeTaps(Math.ceil(last) - start, bottom - top, filter, from32, to32);
+    resizeRows(narrow.subarray(start * length), result.subarray(top * length, bottom * length), length, taps);
+  }
+  return result;
 }
 
 function resizeColumns(source, target, rows, width, newWidth, channels, { starts, counts, weights, stride }) {
@@ -81,10 +96,9 @@ function resizeColumns(source, target, rows, width, newWidth, channels, { starts
   }
 }
 
-function resizeRows(source, newHeight, rowLength, { starts, counts, weights, stride }) {
-  const target = new Uint8ClampedArray(newHeight * rowLength);
+function resizeRows(source, target, rowLength, { starts, counts, weights, stride }) {
   const sums = new Float32Array(rowLength);
-  for (let y = 0; y < newHeight; y++) {
+  for (let y = 0; y < starts.length; y++) {
     sums.fill(0.5);
     for (let k = 0; k < counts[y]; k++) {
       const weight = weights[y * stride + k];
@@ -94,7 +108,6 @@ function resizeRows(source, newHeight, rowLength, { starts, counts, weights, str
     const place = y * rowLength;
     for (let i = 0; i < rowLength; i++) target[place + i] = Math.floor(sums[i]);
   }
-  return target;
 }
 
 /** Resizes a float map to rows of a larger or smaller one on demand, with antialiased linear interpolation. */
