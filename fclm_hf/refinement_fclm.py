@@ -78,9 +78,9 @@ def refine_alphas(
         prompts = {
             name: inputs[name][:, min(index, inputs[name].shape[1] - 1), None] for name in _PROMPTS if name in inputs
         }
-        given = _find_mask(prompts, height, width)
+        given = find_given_mask(prompts, height, width)
         mask = alpha if given is None else given.to(alpha)
-        box = _find_box(mask, prompts)
+        box = find_box(mask, prompts)
         if box is None:
             continue
         region = _find_region(box, height, width)
@@ -145,7 +145,7 @@ def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | No
     """Return the alpha (height, width) of looks at wide soft edges at full size, by their trimap or earlier alpha."""
     mask, reach = (alpha, _find_reach(alpha)) if trimap is None else (trimap, torch.ones_like(alpha))
     total, weights = torch.zeros_like(alpha), torch.zeros_like(alpha)
-    regions = [(x0, y0, x1, y1) for x0, y0, x1, y1 in _find_tiles(mask, size) if reach[y0:y1, x0:x1].any()]
+    regions = [(x0, y0, x1, y1) for x0, y0, x1, y1 in find_tiles(mask, size) if reach[y0:y1, x0:x1].any()]
     for start in range(0, len(regions), TILES_PER_PASS):
         tiles = regions[start : start + TILES_PER_PASS]
         masks = torch.stack([mask[None, y0:y1, x0:x1] for x0, y0, x1, y1 in tiles])
@@ -173,7 +173,7 @@ def _find_reach(alpha: torch.Tensor) -> torch.Tensor:
     return weights[0, 0, : alpha.shape[0], : alpha.shape[1]]
 
 
-def _find_tiles(mask: torch.Tensor, size: int) -> Iterator[Region]:
+def find_tiles(mask: torch.Tensor, size: int) -> Iterator[Region]:
     """Yield the parts (x0, y0, x1, y1) of an image, of one height and width, where an alpha or trimap is unsure."""
     height, width = mask.shape
     hard = ((mask <= SOFT) | (mask >= 1 - SOFT)).float()[None, None]
@@ -202,7 +202,7 @@ def _find_starts(occupied: torch.Tensor, size: int) -> list[int]:
     return sorted({min(last_start, (first + number * (size - OVERLAP)) // GRID * GRID) for number in range(count)})
 
 
-def _find_mask(prompts: Mapping[str, torch.Tensor], height: int, width: int) -> torch.Tensor | None:
+def find_given_mask(prompts: Mapping[str, torch.Tensor], height: int, width: int) -> torch.Tensor | None:
     """Return the mask (height, width) that was given for an object, unless clicks are to mend it."""
     masks, labels = prompts.get("input_masks"), prompts.get("input_labels")
     if masks is None or (masks < 0).all() or (labels is not None and (labels >= 0).any()):
@@ -210,7 +210,7 @@ def _find_mask(prompts: Mapping[str, torch.Tensor], height: int, width: int) -> 
     return masks[0, 0, :height, :width]
 
 
-def _find_box(alpha: torch.Tensor, prompts: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+def find_box(alpha: torch.Tensor, prompts: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
     """Return the box (4,) that was given for an object or that of its matte, or None for nothing to look at."""
     found = alpha >= 0.5  # with what is unknown in a trimap
     if found.sum() < FEWEST_PIXELS:

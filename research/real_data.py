@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from fclm_hf.data import Composition, CompositionSettings, Foreground, PromptSettings, collate_prompts, sample_prompt
 from fclm_hf.data.synthesis.augmentation import degrade_image, jitter_colors
 from fclm_hf.data.synthesis.procedural import grow_plant
-from fclm_hf.data.synthesis.spoiled_masks import make_random_trimap, spoil_mask
+from fclm_hf.data.synthesis.spoiled_masks import blur_alpha, make_random_trimap, spoil_mask
 
 
 WEIGHTS = {"tux": 3.0, "wesnoth": 1.5, "Smileys & Emotion": 0.3}
@@ -420,18 +420,7 @@ class ZoomSampler:
         """Return a trimap, or the alpha as an earlier look at less than full size gives it."""
         if rng.random() < 0.4:
             return make_random_trimap(alpha, rng)
-        size = alpha.shape[0]
-        small = max(8, round(size / np.exp(rng.uniform(np.log(2), np.log(12)))))
-        low = cv2.resize(alpha, (small, small), interpolation=cv2.INTER_AREA)
-        if rng.random() < 0.5:  # wrong by up to a few cells of it, differently in each place
-            shift = cv2.resize(
-                rng.normal(size=(5, 5)).astype(np.float32), (small, small), interpolation=cv2.INTER_CUBIC
-            )
-            low = np.clip(low + 0.25 * shift * (cv2.GaussianBlur(low, (0, 0), 1.5) * 4 * (1 - low)).clip(0, 1), 0, 1)
-        low = cv2.resize(low, (size, size), interpolation=cv2.INTER_LINEAR)
-        if rng.random() < 0.5:  # firmer or softer
-            low = np.clip(0.5 + (low - 0.5) * float(np.exp(rng.uniform(-0.3, 1.2))), 0, 1)
-        return low.astype(np.float32)
+        return blur_alpha(alpha, rng)
 
 
 def stack_masks(samples: list[dict]) -> dict[str, torch.Tensor]:

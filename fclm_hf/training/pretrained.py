@@ -26,6 +26,7 @@ from ..hub.checkpoints import fetch_checkpoint, load_complete
 from ..modeling_fclm import FCLMForImageMatting
 from ..processing_fclm import FCLMProcessor
 from .imagenet import load_imagenet_weights
+from .objective.looks import check_closer_looks
 from .objective.settings import TrainingSettings
 
 
@@ -169,6 +170,8 @@ def build_starting_point(arguments: "ModelArguments") -> TrainingPreset:
         OSError: If a checkpoint is unavailable.
     """
     settings, teacher = arguments.settings, arguments.teacher or TEACHER
+    if settings.look_share or settings.tile_share:
+        check_closer_looks(_make_student_config(arguments), settings)
     if arguments.model in BACKBONES:
         text_encoder = arguments.text_encoder or TEXT_ENCODER
         parts = load_preset(arguments.model, arguments.backbone, text_encoder, teacher, settings, **arguments.config)
@@ -218,6 +221,13 @@ def freeze_early_stages(model: FCLMForImageMatting, stages: int) -> None:
         raise ValueError(f"freeze_stages must be at most {len(backbone.blocks)} for this backbone, got {stages}.")
     for module in (backbone.conv_stem, backbone.bn1, *backbone.blocks[:stages]):
         module.requires_grad_(False)
+
+
+def _make_student_config(arguments: "ModelArguments") -> FCLMConfig:
+    """Return the config of the student without loading weights; sizes of the paper's encoders may differ."""
+    if arguments.model in (*BACKBONES, "lite"):
+        return FCLMConfig.from_preset(arguments.model, **arguments.config)
+    return FCLMConfig.from_pretrained(fetch_checkpoint(arguments.model), **arguments.config)
 
 
 def _check_files(argument: str, source: str, content: str, names: tuple[str, ...]) -> None:

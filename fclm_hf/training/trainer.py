@@ -116,6 +116,11 @@ class Trainer:
             backgrounds = data.validation_backgrounds or data.backgrounds
             readers.append(open_batches(data.validation, backgrounds, self.arguments, self.accelerator, num_workers=0))
         self.preset = build_starting_point(self.arguments.model)
+        tile_size, size = self.preset.student.config.tile_size, data.composition.size
+        if self.preset.settings.tile_share and size <= tile_size:
+            raise ValueError(
+                f"composition.size must exceed config.tile_size, {tile_size}, with tile_share, got {size}."
+            )
         tokenizer, settings = self.preset.processor.tokenizer, self.preset.settings
         for reader in readers:
             reader.set_processor(tokenizer, settings.image_mean, settings.image_std)

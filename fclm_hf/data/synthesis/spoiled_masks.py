@@ -1,4 +1,4 @@
-"""Mask prompts for training: the target as a trimap, or spoiled on purpose as the output of other tools is."""
+"""Mask prompts for training: the target as a trimap, blurred, or spoiled on purpose as the output of other tools is."""
 
 import cv2
 import numpy as np
@@ -82,6 +82,38 @@ def spoil_mask(
     return np.clip(result, 0, 1).astype(np.float32)
 
 
+def blur_alpha(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Blur an alpha as an earlier look at less than full size does, with its errors.
+
+    Args:
+        alpha: float32 (H, W) in [0, 1].
+        rng: Source of randomness.
+
+    Returns:
+        float32 (H, W) in [0, 1], 2 to 12 times as coarse. In half of the cases each it is wrong by up to a few cells of
+        that grid, differently in each place, and firmer or softer.
+
+    Example:
+        >>> import numpy as np
+        >>> from fclm_hf.data.synthesis.spoiled_masks import blur_alpha
+
+        >>> alpha = np.zeros((64, 48), np.float32)
+        >>> alpha[:, 24:] = 1
+        >>> blur_alpha(alpha, np.random.default_rng(0)).shape
+        (64, 48)
+    """
+    factor = _draw_log_uniform(rng, 2, 12)
+    small = [max(8, round(side / factor)) for side in alpha.shape[::-1]]
+    low = cv2.resize(alpha, small, interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        shift = cv2.resize(rng.normal(size=(5, 5)).astype(np.float32), small, interpolation=cv2.INTER_CUBIC)
+        low = np.clip(low + 0.25 * shift * (cv2.GaussianBlur(low, (0, 0), 1.5) * 4 * (1 - low)).clip(0, 1), 0, 1)
+    low = cv2.resize(low, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:
+        low = np.clip(0.5 + (low - 0.5) * float(np.exp(rng.uniform(-0.3, 1.2))), 0, 1)
+    return low.astype(np.float32)
+
+
 def _draw_log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -106,4 +138,4 @@ def _draw_ellipse(rng: np.random.Generator, box: tuple[int, int, int, int], shap
     return cv2.ellipse(np.zeros(shape, np.uint8), center, axes, float(rng.uniform(0, 180)), 0, 360, 1, -1)
 
 
-__all__ = ["make_random_trimap", "spoil_mask"]
+__all__ = ["blur_alpha", "make_random_trimap", "spoil_mask"]

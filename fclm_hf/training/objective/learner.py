@@ -3,16 +3,27 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import DepthAnythingForDepthEstimation
 
-from ...modeling_fclm import FCLMForImageMatting, find_image_sizes
+from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, find_image_sizes
 from .adversarial import DomainDiscriminator, adversarial_loss, dann_lambda, domain_accuracy, gradient_reversal
 from .clicks import add_clicks
 from .distillation import DepthAwareDistillation
 from .edges import detach_details, gradient_loss, hold_coefficients
+from .looks import (
+    Window,
+    check_closer_looks,
+    encode_windows,
+    find_true_edges,
+    find_windows,
+    look_again,
+    make_window_inputs,
+)
 from .optimal_transport import foreground_transport_loss
+from .processes import any_process, share_choice
 from .semantics import SemanticTeacher, name_contrast_loss, pool_regions, semantic_distance
 from .settings import DISTILLATION_IMAGES, PROMPT_INPUTS, TrainingSettings
 from .teacher import DepthTeacher
@@ -48,8 +59,9 @@ class ForegroundConsistentLearner(nn.Module):
             strength) until [`~ForegroundConsistentLearner.set_progress`] is called.
 
     Raises:
-        ValueError: If a required teacher is missing, the backbone does not have the `settings.feature_level`, or a loss
-            on the semantic map is on and the student or `semantic_teacher` has no such map.
+        ValueError: If a required teacher is missing, the backbone does not have the `settings.feature_level`, a loss on
+            the semantic map is on and the student or `semantic_teacher` has no such map, or the student does not take
+            the closer looks that `settings` asks for.
 
     Example:
         >>> import torch
@@ -93,6 +105,7 @@ class ForegroundConsistentLearner(nn.Module):
     ):
         super().__init__()
         settings = settings or TrainingSettings()
+        check_closer_looks(student.config, settings)
         self.settings = settings
         self.student = student
         widths = list(student.model.backbone.channels)
@@ -242,7 +255,8 @@ class ForegroundConsistentLearner(nn.Module):
         Returns:
             Scalars by name: `loss` (Eq. 9), `loss_head`, and those of `loss_kd`, `loss_adv`, `loss_ot`, `loss_names`,
             `loss_semantic` and `loss_gradient` that are on, without their weights. With `loss_adv` comes
-            `domain_accuracy` of the discriminator, without gradient.
+            `domain_accuracy` of the discriminator, without gradient. `loss_look` and `loss_tiles`, if they are on, are
+            sums of the head loss and the loss on gradients with their weights, and 0 in a step without such looks.
 
         Raises:
             ValueError: If a key that the settings require is missing, or the shapes of A and B differ.
@@ -289,6 +303,8 @@ class ForegroundConsistentLearner(nn.Module):
             "loss_names": settings.name_weight,
             "loss_semantic": settings.semantic_weight,
             "loss_gradient": settings.gradient_weight,
+            "loss_look": 1.0,
+            "loss_tiles": 1.0,
         }
         return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
 
@@ -300,7 +316,7 @@ class ForegroundConsistentLearner(nn.Module):
         pixel_mask: torch.Tensor | None,
         maps: FeatureMaps,
     ) -> dict[str, torch.Tensor]:
-        """Return `loss_head`, and `loss_gradient` if it is on."""
+        """Return `loss_head`, and those of `loss_gradient`, `loss_look` and `loss_tiles` that are on."""
         settings, label_mask = self.settings, inputs.get("label_mask")
         embeddings = self.student.get_image_embeddings(pixel_values, pixel_mask, feature_maps=maps)
         holding = nullcontext()
@@ -313,15 +329,81 @@ class ForegroundConsistentLearner(nn.Module):
             rounds = share_choice(int(torch.randint(settings.click_rounds + 1, ())))
             inputs = add_clicks(self.student, embeddings, inputs, rounds) if rounds else inputs
         with holding:
-            outputs = self.student(image_embeddings=embeddings, **inputs)
+            alphas, losses = self._decode(embeddings, inputs)
+            if settings.look_share:
+                alphas, losses["loss_look"] = self._look_again(pixel_values, embeddings, inputs, alphas)
+        if settings.tile_share:
+            losses["loss_tiles"] = self._look_at_windows(batch, pixel_values, embeddings, inputs, alphas)
+        return losses
+
+    def _decode(
+        self, embeddings: FCLMImageEmbeddings, inputs: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the mattes without gradient, and `loss_head` and, if it is on, `loss_gradient`."""
+        outputs = self.student(image_embeddings=embeddings, **inputs)
         losses = {"loss_head": outputs.loss}
-        if settings.gradient_weight:
+        if self.settings.gradient_weight:
             known = embeddings.pixel_mask.bool()
-            for mask in (label_mask, inputs.get("object_mask")):
-                if mask is not None:
+            for name in ("label_mask", "object_mask"):
+                if (mask := inputs.get(name)) is not None:
                     known = known & (mask if mask.dim() == 4 else mask[..., None, None]).bool()
             losses["loss_gradient"] = gradient_loss(outputs.alphas, inputs["labels"], known)
-        return losses
+        return outputs.alphas.detach(), losses
+
+    def _sum(self, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the sum of the losses of mattes with their weights."""
+        weights = {"loss_head": self.settings.head_weight, "loss_gradient": self.settings.gradient_weight}
+        return sum(weights[name] * loss for name, loss in losses.items())
+
+    def _draws(self, share: float) -> bool:
+        """Return whether this step is among a share of the steps, alike in all processes."""
+        return self.training and bool(share_choice(int(torch.rand(()) < share)))
+
+    def _look_again(
+        self,
+        pixel_values: torch.Tensor,
+        embeddings: FCLMImageEmbeddings,
+        inputs: Mapping[str, torch.Tensor],
+        alphas: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mattes of a second look, without gradient, and its loss: 0 if none is taken."""
+        if self._draws(self.settings.look_share):
+            inputs = look_again(alphas, inputs)
+            is_seen = inputs["object_mask"]
+            if any_process(bool(is_seen.any())):
+                closer = self.student.get_image_embeddings(
+                    pixel_values,
+                    embeddings.pixel_mask[:, 0].long(),
+                    encoder_size=self.student.config.refinement_size,
+                    detail_maps=(embeddings.detail_basis, *embeddings.detail_maps),
+                )
+                mattes, losses = self._decode(closer, inputs)
+                return torch.where(is_seen[..., None, None], mattes, alphas), self._sum(losses)
+        return alphas, alphas.new_zeros(())
+
+    def _look_at_windows(
+        self,
+        batch: Mapping[str, torch.Tensor],
+        pixel_values: torch.Tensor,
+        embeddings: FCLMImageEmbeddings,
+        inputs: Mapping[str, torch.Tensor],
+        alphas: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the loss of windows at full size, 0 if there are none."""
+        if not self._draws(self.settings.tile_share):
+            return alphas.new_zeros(())
+        size, rng = self.student.config.tile_size, np.random.default_rng(int(torch.randint(2**31, ())))
+        labels, has_edges = inputs["labels"], find_true_edges(batch, inputs, embeddings.pixel_mask)
+        windows = find_windows(labels, has_edges, embeddings.image_sizes, size, rng)
+        if not any_process(bool(windows)):
+            return alphas.new_zeros(())
+        shape = tuple(min(size, side) for side in pixel_values.shape[-2:])
+        counts = bool(windows)
+        windows = windows or [Window(0, 0, (0, 0, shape[1], shape[0]))]  # other processes wait for this one
+        closer = encode_windows(self.student, pixel_values, embeddings, windows, size)
+        inputs = make_window_inputs(windows, labels, alphas, shape, rng)
+        object_mask = torch.full((len(windows), 1), counts, device=labels.device)
+        return self._sum(self._decode(closer, {**inputs, "object_mask": object_mask})[1])
 
     def _compare_semantics(
         self,
@@ -369,19 +451,6 @@ class ForegroundConsistentLearner(nn.Module):
         tokens = gradient_reversal(tokens, dann_lambda(self.progress))
         logits = self.discriminator(tokens).chunk(2)
         return adversarial_loss(*logits, mask), domain_accuracy(*logits, mask)
-
-
-def share_choice(choice: int) -> int:
-    """Return the random choice of the first process, so that all take equally many passes. Every process must call it.
-
-    Args:
-        choice: Number that this process has drawn.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return choice
-    choices = [choice]
-    torch.distributed.broadcast_object_list(choices, src=0)
-    return choices[0]
 
 
 __all__ = ["ForegroundConsistentLearner"]

@@ -35,6 +35,12 @@ class TrainingSettings:
         prompts: Row of Table 6: `"text"`, `"point"`, `"box"`, or `"all"` that the batch holds.
         click_rounds: Maximum number of clicks that are added to prompts in training, each in the middle of the largest
             error, with the matte before it as a mask prompt. Each step draws a number. Requires prompts `"all"`.
+        look_share: Share of the steps, in [0, 1], in which the model also takes a second look, as inference does: at
+            `config.refinement_size`, with its first matte as a mask prompt and mostly its box. Requires prompts
+            `"all"` and a model with that size.
+        tile_share: Share of the steps, in [0, 1], in which it also mattes windows of `config.tile_size` at full size
+            around soft edges, by an earlier matte, a blurred alpha, or a trimap alone. Requires prompts `"all"`, a
+            model with both sizes, and images larger than a window.
         kd_weight: Weight of the distillation loss in Eq. 9.
         adv_weight: Weight of the adversarial loss in Eq. 9.
         ot_weight: Weight of the transport loss in Eq. 9.
@@ -74,6 +80,8 @@ class TrainingSettings:
     alignment: str = "full"
     prompts: str = "all"
     click_rounds: int = 0
+    look_share: float = 0.0
+    tile_share: float = 0.0
     kd_weight: float = 1.0
     adv_weight: float = 1.0
     ot_weight: float = 1.0
@@ -98,10 +106,12 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         self._check_choices()
-        if self.click_rounds > 0 and self.prompts != "all":
-            raise ValueError(f'click_rounds requires prompts "all", got {self.prompts!r}.')
-        if not 0 <= self.exchange_ratio <= 1:
-            raise ValueError(f"exchange_ratio must be in [0, 1], got {self.exchange_ratio}.")
+        for name in ("click_rounds", "look_share", "tile_share"):
+            if getattr(self, name) > 0 and self.prompts != "all":
+                raise ValueError(f'{name} requires prompts "all", got {self.prompts!r}.')
+        for name in ("exchange_ratio", "look_share", "tile_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}.")
         if not 0 < self.depth_threshold < 1:
             raise ValueError(f"depth_threshold must be between 0 and 1, got {self.depth_threshold}.")
         for name, minimum in (
