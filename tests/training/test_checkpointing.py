@@ -75,7 +75,7 @@ def test_resume_of_a_run_that_did_not_know_a_setting(config):
     path = Path("RUN/checkpoints/step-00000004.pt")
     now = select_fixed(parse_arguments([str(config), "--output_dir", "RUN"]))
     before = copy.deepcopy(now)
-    for name in ("click_rounds", "name_weight", "semantic_weight", "gradient_weight"):
+    for name in ("click_rounds", "look_share", "tile_share", "name_weight", "semantic_weight", "gradient_weight"):
         del before["settings"][name]
     for name in ("mask_quality", "absent_names", "learn_edges"):
         del before["sources"][0][name]
@@ -83,6 +83,7 @@ def test_resume_of_a_run_that_did_not_know_a_setting(config):
     for flags, told in (
         (["--settings.name_weight", "0.1"], "settings.name_weight was 0.0 and is 0.1"),
         (["--settings.click_rounds", "3"], "settings.click_rounds was 0 and is 3"),
+        (["--settings.look_share", "0.5"], "settings.look_share was 0.0 and is 0.5"),
     ):
         changed = select_fixed(parse_arguments([str(config), "--output_dir", "RUN", *flags]))
         with pytest.raises(ValueError, match=re.escape(told)):
@@ -175,6 +176,27 @@ def test_losses_on_names_and_edges_resume(config, tmp_path):
     assert curve == read_curve(tmp_path / "parts")
     assert curve[0]["train/loss_semantic"] < curve[-1]["train/loss_semantic"]
     for name in ("train/loss_names", "train/loss_gradient"):  # 0 in a step whose objects have no names, or no edges
+        assert max(entry[name] for entry in curve) > 0
+
+
+def test_closer_looks_resume(config, tmp_path):
+    settings = {"distillation": "none", "alignment": "none", "click_rounds": 1, "look_share": 0.8, "tile_share": 0.9}
+    run = write_run(
+        tmp_path / "run",
+        settings=settings,
+        config={"refinement_size": 56, "tile_size": 28},
+        composition={"size": 64, "soft_edge_prob": 1.0, "single_scale": [1.0, 1.5]},
+        encoder_sizes=[28],
+        validation=[],
+        logging_steps=1,
+    )
+    words = [str(run), "--resume_from_checkpoint", "latest", "--output_dir"]
+    for out, steps in (("whole", 4), ("parts", 2), ("parts", 4)):
+        assert main([*words, str(tmp_path / out), "--max_steps", str(steps)]) == 0
+    assert_same(read_state(tmp_path / "whole", 4), read_state(tmp_path / "parts", 4))
+    curve = read_curve(tmp_path / "whole")
+    assert curve == read_curve(tmp_path / "parts")
+    for name in ("train/loss_look", "train/loss_tiles"):  # 0 in a step without
         assert max(entry[name] for entry in curve) > 0
 
 
