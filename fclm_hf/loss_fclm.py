@@ -13,11 +13,11 @@ _COUNT_REDUCTION: ContextVar[CountReduction | None] = ContextVar("count_reductio
 
 
 @contextmanager
-def reduce_counts(reduction: CountReduction) -> Iterator[None]:
+def reduce_counts(reduction: CountReduction | None) -> Iterator[None]:
     """Let losses divide by counts over all processes: the mean of their losses is then that of one large batch.
 
     Args:
-        reduction: Function that returns the mean of a scalar over the processes.
+        reduction: Function that returns the mean of a scalar over the processes; `None` for a single process.
 
     Example:
         >>> import torch
@@ -36,9 +36,10 @@ def reduce_counts(reduction: CountReduction) -> Iterator[None]:
 def mean_over_count(total: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
     """Return a sum divided by the number of its terms; 0 if there are none. See [`reduce_counts`]."""
     reduction = _COUNT_REDUCTION.get()
-    if reduction is not None:
-        count = reduction(count.detach())
-    return total / count.clamp(min=1)
+    if reduction is None:
+        return total / count.clamp(min=1)
+    count = reduction(count.detach())
+    return total / torch.where(count > 0, count, 1)  # the mean over processes may be less than 1
 
 
 def _to_planes(maps: torch.Tensor) -> torch.Tensor:

@@ -20,11 +20,13 @@ def agree(accelerator: Accelerator, code: int) -> int:
     return int(accelerator.gather(torch.tensor([code], device=accelerator.device)).max())
 
 
-def make_count_reduction(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that returns the mean of a scalar over the processes, for [`reduce_counts`]."""
+def make_count_reduction(accelerator: Accelerator) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Return a function that returns the mean of a scalar over the processes, for [`reduce_counts`]; `None` for one."""
+    if accelerator.num_processes == 1:
+        return None
 
     def average(count: torch.Tensor) -> torch.Tensor:
-        return count if accelerator.num_processes == 1 else reduce(count, reduction="mean")
+        return reduce(count, reduction="mean")
 
     return average
 

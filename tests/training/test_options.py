@@ -141,6 +141,24 @@ def test_every_parameter_that_trains_gets_a_gradient(tmp_path, prompts):
     assert reads_text == (prompts in ("text", "all"))
 
 
+def test_closer_looks_that_the_model_does_not_take_are_refused_before_it_is_loaded(tmp_path, monkeypatch, capsys):
+    config = write_run(tmp_path, validation=[])
+    words = [str(config), "--output_dir", str(tmp_path / "out"), "--settings.tile_share", "0.5"]
+    sizes = ["--config.refinement_size", "56", "--config.tile_size", "56"]
+    with monkeypatch.context() as context:
+        context.setattr("fclm_hf.training.pretrained._load_weights", lambda *_, **__: pytest.fail("loaded"))
+        for flags, told in (
+            ([], "tile_share must be 0 for a model without config.refinement_size and config.tile_size, got 0.5."),
+            (["--model", "lite"], "tile_share must be 0 for a model without config.refinement_size and config.tile_"),
+        ):
+            assert main([*words, *flags]) == 1
+            assert told in capsys.readouterr().err
+    assert main([*words, *sizes]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error == "composition.size must exceed config.tile_size, 56, with tile_share, got 32."
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.skipif(not is_tensorboard_available(), reason="tensorboard is not installed")
 def test_metrics_and_pictures_reach_tensorboard(train, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

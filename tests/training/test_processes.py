@@ -85,6 +85,32 @@ def test_fsdp_trains_as_without_and_resumes(tmp_path):
         assert first["validation/mad"] == pytest.approx(second["validation/mad"], abs=1e-5)
 
 
+@pytest.mark.slow
+def test_closer_looks_of_two_processes(tmp_path):
+    """All take the same passes, whether they have windows or not, and the looks are those of one process."""
+    settings = {**SETTINGS, "look_share": 0.5, "tile_share": 0.5}
+    config = write_config(
+        tmp_path,
+        settings=settings,
+        config={"refinement_size": 56, "tile_size": 28},
+        composition={"size": 64, "soft_edge_prob": 1.0, "single_scale": [1.0, 1.5]},
+        sync_batch_norm=True,
+    )
+    one, two, resumed, fsdp = (tmp_path / name for name in ("one", "two", "resumed", "fsdp"))
+    size = ("--per_device_train_batch_size", "1")
+    Run(config, one, "--per_device_train_batch_size", "2").finish()
+    Run(config, two, *size, processes=2).finish()
+    Run(config, resumed, *size, "--max_steps", "3", processes=2).finish()
+    Run(config, resumed, *size, processes=2).finish()
+    Run(config, fsdp, *size, "--fsdp", "true", processes=2).finish()
+    assert torch.equal(load_weights(two / "last"), load_weights(resumed / "last"))
+    for out in (one, fsdp):
+        assert_trained_alike(two, out, tmp_path / "start")
+    curve = read_curve(two)
+    for name in ("train/loss_look", "train/loss_tiles"):
+        assert 0 < sum(entry[name] > 0 for entry in curve if name in entry) < STEPS
+
+
 @pytest.mark.usefixtures("new_accelerator")
 def test_fsdp_refuses_one_process_and_averaged_weights(tmp_path, capsys):
     config = write_config(tmp_path)

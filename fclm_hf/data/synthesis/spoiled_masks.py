@@ -110,8 +110,8 @@ def blur_alpha(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         low = np.clip(low + 0.25 * shift * (cv2.GaussianBlur(low, (0, 0), 1.5) * 4 * (1 - low)).clip(0, 1), 0, 1)
     low = cv2.resize(low, alpha.shape[::-1], interpolation=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
-        low = np.clip(0.5 + (low - 0.5) * float(np.exp(rng.uniform(-0.3, 1.2))), 0, 1)
-    return low.astype(np.float32)
+        low = 0.5 + (low - 0.5) * float(np.exp(rng.uniform(-0.3, 1.2)))
+    return np.clip(low, 0, 1).astype(np.float32)
 
 
 def _draw_log_uniform(rng: np.random.Generator, low: float, high: float) -> float:

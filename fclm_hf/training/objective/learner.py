@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import DepthAnythingForDepthEstimation
@@ -20,6 +19,7 @@ from .looks import (
     find_true_edges,
     find_windows,
     look_again,
+    make_generators,
     make_window_inputs,
 )
 from .optimal_transport import foreground_transport_loss
@@ -355,9 +355,12 @@ class ForegroundConsistentLearner(nn.Module):
         weights = {"loss_head": self.settings.head_weight, "loss_gradient": self.settings.gradient_weight}
         return sum(weights[name] * loss for name, loss in losses.items())
 
-    def _draws(self, share: float) -> bool:
-        """Return whether this step is among a share of the steps, alike in all processes."""
-        return self.training and bool(share_choice(int(torch.rand(()) < share)))
+    def _draw_seed(self, share: float) -> int | None:
+        """Return a random seed in a share of the steps, else `None`; the same in all processes."""
+        if not self.training:
+            return None
+        seed = share_choice(int(torch.randint(2**31, ())) if torch.rand(()) < share else -1)
+        return None if seed < 0 else seed
 
     def _look_again(
         self,
@@ -367,8 +370,8 @@ class ForegroundConsistentLearner(nn.Module):
         alphas: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mattes of a second look, without gradient, and its loss: 0 if none is taken."""
-        if self._draws(self.settings.look_share):
-            inputs = look_again(alphas, inputs)
+        if (seed := self._draw_seed(self.settings.look_share)) is not None:
+            inputs = look_again(alphas, inputs, make_generators(seed, len(alphas) // 2))
             is_seen = inputs["object_mask"]
             if any_process(bool(is_seen.any())):
                 closer = self.student.get_image_embeddings(
@@ -390,18 +393,18 @@ class ForegroundConsistentLearner(nn.Module):
         alphas: torch.Tensor,
     ) -> torch.Tensor:
         """Return the loss of windows at full size, 0 if there are none."""
-        if not self._draws(self.settings.tile_share):
+        if (seed := self._draw_seed(self.settings.tile_share)) is None:
             return alphas.new_zeros(())
-        size, rng = self.student.config.tile_size, np.random.default_rng(int(torch.randint(2**31, ())))
+        size, rngs = self.student.config.tile_size, make_generators(seed, len(alphas) // 2)
         labels, has_edges = inputs["labels"], find_true_edges(batch, inputs, embeddings.pixel_mask)
-        windows = find_windows(labels, has_edges, embeddings.image_sizes, size, rng)
+        windows = find_windows(labels, has_edges, embeddings.image_sizes, size, rngs)
         if not any_process(bool(windows)):
             return alphas.new_zeros(())
         shape = tuple(min(size, side) for side in pixel_values.shape[-2:])
         counts = bool(windows)
         windows = windows or [Window(0, 0, (0, 0, shape[1], shape[0]))]  # other processes wait for this one
         closer = encode_windows(self.student, pixel_values, embeddings, windows, size)
-        inputs = make_window_inputs(windows, labels, alphas, shape, rng)
+        inputs = make_window_inputs(windows, labels, alphas, shape, rngs)
         object_mask = torch.full((len(windows), 1), counts, device=labels.device)
         return self._sum(self._decode(closer, {**inputs, "object_mask": object_mask})[1])
 

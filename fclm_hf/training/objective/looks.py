@@ -10,6 +10,7 @@ import torch
 from ...configuration_fclm import PROMPT_PADDING, FCLMConfig
 from ...modeling_fclm import FCLMForImageMatting, FCLMImageEmbeddings, pad_masks
 from ...refinement_fclm import find_box, find_given_mask, find_tiles
+from .processes import find_rank
 from .settings import TrainingSettings
 
 
@@ -40,16 +41,29 @@ def check_closer_looks(config: FCLMConfig, settings: TrainingSettings) -> None:
             raise ValueError(f"{name} must be 0 for a model without {lacks}, got {share}.")
 
 
+def make_generators(seed: int, count: int) -> list[np.random.Generator]:
+    """Make a generator of random numbers for each pair, the same in whatever process it is.
+
+    Args:
+        seed: Seed of this step, the same in all processes.
+        count: Number of pairs in this process.
+    """
+    return [np.random.default_rng([seed, find_rank() * count + pair]) for pair in range(count)]
+
+
 @torch.no_grad()
-def look_again(alphas: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def look_again(
+    alphas: torch.Tensor, inputs: Mapping[str, torch.Tensor], rngs: Sequence[np.random.Generator]
+) -> dict[str, torch.Tensor]:
     """Make the prompts of a second look at objects.
 
     Each object has its matte as a mask prompt, or the mask that was given if no click was to mend it. With them comes
     the box that was given or, mostly, that of the mask. Some objects keep neither their clicks nor their text.
 
     Args:
-        alphas: Mattes of the first look, of shape (batch_size, num_objects, height, width).
+        alphas: Mattes of the first look at A and B, of shape (2 * batch_size, num_objects, height, width).
         inputs: Prompts as [`FCLMForImageMatting.forward`] takes them, and `object_mask`. Other keys stay as they are.
+        rngs: Source of randomness of each pair.
 
     Returns:
         The inputs with other prompts. `object_mask` is False for objects without a matte, which inference does not look
@@ -60,7 +74,8 @@ def look_again(alphas: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> dict
     masks = alphas.clone()
     boxes = inputs.get("input_boxes", alphas.new_zeros(*shape, 4)).clone()
     is_seen = torch.zeros(shape, dtype=torch.bool)
-    takes_box, drops = torch.rand(shape) < BOX_PROB, torch.rand(shape) < DROP_PROB
+    drawn = torch.from_numpy(np.stack([rng.random((2, 2, shape[1])) for rng in rngs], axis=2)).flatten(1, 2)
+    takes_box, drops = drawn[0] < BOX_PROB, drawn[1] < DROP_PROB
     for i, j in product(*map(range, shape)):
         own = {name: values[i : i + 1, j : j + 1] for name, values in prompts.items()}
         given = find_given_mask(own, *alphas.shape[-2:])
@@ -125,7 +140,11 @@ def find_true_edges(
 
 
 def find_windows(
-    labels: torch.Tensor, has_edges: torch.Tensor, image_sizes: torch.Tensor, size: int, rng: np.random.Generator
+    labels: torch.Tensor,
+    has_edges: torch.Tensor,
+    image_sizes: torch.Tensor,
+    size: int,
+    rngs: Sequence[np.random.Generator],
 ) -> list[Window]:
     """Draw a window for each pair, among the tiles of inference around the soft edges of one of its objects.
 
@@ -134,13 +153,13 @@ def find_windows(
         has_edges: Bool of shape (2 * batch_size, num_objects), False for objects whose edges are not known.
         image_sizes: Heights and widths of A and B, of shape (2 * batch_size, 2).
         size: Side of a tile in pixels.
-        rng: Source of randomness.
+        rngs: Source of randomness of each pair.
 
     Returns:
         At most `batch_size` windows, in A or B: none for pairs that are not larger than a tile or have no soft edge.
     """
-    windows, count = [], len(labels) // 2
-    for pair, (height, width) in enumerate(image_sizes[:count].tolist()):
+    windows, count = [], len(rngs)
+    for pair, (rng, (height, width)) in enumerate(zip(rngs, image_sizes[:count].tolist(), strict=True)):
         image = pair + count * int(rng.integers(2))
         for number in rng.permutation(labels.shape[1]).tolist():
             if max(height, width) <= size or not has_edges[pair, number]:
@@ -156,16 +175,16 @@ def make_window_inputs(
     labels: torch.Tensor,
     alphas: torch.Tensor,
     shape: tuple[int, int],
-    rng: np.random.Generator,
+    rngs: Sequence[np.random.Generator],
 ) -> dict[str, torch.Tensor]:
     """Make the labels and the only prompts of windows: an earlier matte, a trimap, or a blurred alpha.
 
     Args:
         windows: The windows.
-        labels: True alphas, of shape (num_images, num_objects, height, width).
+        labels: True alphas of A and B, of shape (2 * batch_size, num_objects, height, width).
         alphas: Earlier mattes of the same shape.
         shape: Height and width of the windows, with what lies outside of smaller images.
-        rng: Source of randomness.
+        rngs: Source of randomness of each pair.
 
     Returns:
         `labels` and `input_masks`, of shape (num_windows, 1, window_height, window_width).
@@ -174,7 +193,7 @@ def make_window_inputs(
 
     targets, masks = [], []
     for window in windows:
-        x0, y0, x1, y1 = window.region
+        rng, (x0, y0, x1, y1) = rngs[window.image % len(rngs)], window.region
         target, matte = (maps[window.image, window.object, y0:y1, x0:x1].float() for maps in (labels, alphas))
         kind = rng.choice(list(WINDOW_PROMPTS), p=list(WINDOW_PROMPTS.values()))
         if kind == "matte" and (matte - target).abs().mean() <= MAX_ERROR:
@@ -234,5 +253,6 @@ __all__ = [
     "find_true_edges",
     "find_windows",
     "look_again",
+    "make_generators",
     "make_window_inputs",
 ]

@@ -33,4 +33,9 @@ def any_process(flag: bool) -> bool:
     return any(flags)
 
 
-__all__ = ["any_process", "share_choice"]
+def find_rank() -> int:
+    """Return the number of this process, from 0."""
+    return torch.distributed.get_rank() if _is_distributed() else 0
+
+
+__all__ = ["any_process", "find_rank", "share_choice"]

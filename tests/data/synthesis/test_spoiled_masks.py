@@ -6,7 +6,7 @@ import torch
 from tiny_model import tiny_tokenizer
 
 from fclm_hf.data import PromptSettings, collate_prompts, sample_prompt
-from fclm_hf.data.synthesis.spoiled_masks import make_random_trimap, spoil_mask
+from fclm_hf.data.synthesis.spoiled_masks import blur_alpha, make_random_trimap, spoil_mask
 
 
 def make_alpha() -> np.ndarray:
@@ -42,6 +42,17 @@ def test_spoiled_masks_are_near_the_target_and_differ():
     errors = [np.abs(mask - alpha).mean() for mask in masks]
     assert np.median(errors) < 0.1
     assert len({mask.tobytes() for mask in masks}) > 30
+
+
+def test_blurred_alphas_are_soft_and_near_the_target():
+    alpha = make_alpha()
+    masks = [blur_alpha(alpha, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(mask.shape == alpha.shape and mask.dtype == np.float32 for mask in masks)
+    assert all(0 <= mask.min() <= mask.max() <= 1 for mask in masks)
+    assert max(np.abs(mask - alpha).mean() for mask in masks) < 0.1
+    slopes = [np.abs(np.diff(mask, axis=1)).max() for mask in masks]
+    assert np.median(slopes) < np.abs(np.diff(alpha, axis=1)).max()
+    assert len({mask.tobytes() for mask in masks}) == 20
 
 
 def test_nothing_cannot_be_spoiled():
