@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from fclm_hf.loss_fclm import coarse_mask_loss, laplacian_loss, matting_loss, segmentation_loss
+from fclm_hf.loss_fclm import (
+    coarse_mask_loss,
+    laplacian_loss,
+    matting_loss,
+    mean_over_count,
+    reduce_counts,
+    segmentation_loss,
+)
 
 
 def slow_blur(image: np.ndarray) -> np.ndarray:
@@ -114,6 +121,17 @@ def test_the_laplacian_is_a_mean_over_objects_that_count():
     alphas, labels = torch.rand(1, 2, 48, 48), torch.rand(1, 2, 48, 48)
     masked = matting_loss(alphas, labels, torch.tensor([[True, False]]))
     assert masked.item() == pytest.approx(matting_loss(alphas[:, :1], labels[:, :1]).item(), rel=1e-5)
+
+
+def test_an_object_of_one_of_two_processes_counts_in_full():
+    for count in (0.0, 1.0):  # the object of the other process, and of this one
+        with reduce_counts(lambda own, count=count: (own + 1 - count) / 2):
+            loss = mean_over_count(torch.tensor(3.0 * count), torch.tensor(count))
+        assert loss == 6 * count  # twice, as the mean over the processes is taken then
+    with reduce_counts(lambda own: own):
+        assert mean_over_count(torch.zeros(()), torch.zeros(())) == 0
+    with reduce_counts(None):
+        assert mean_over_count(torch.tensor(3.0), torch.tensor(0.5)) == 3
 
 
 def test_a_coarse_mask_counts_where_it_is_known():

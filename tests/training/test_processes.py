@@ -104,11 +104,11 @@ def test_closer_looks_of_two_processes(tmp_path):
     Run(config, resumed, *size, processes=2).finish()
     Run(config, fsdp, *size, "--fsdp", "true", processes=2).finish()
     assert torch.equal(load_weights(two / "last"), load_weights(resumed / "last"))
-    for out in (one, fsdp):
-        assert_trained_alike(two, out, tmp_path / "start")
-    curve = read_curve(two)
-    for name in ("train/loss_look", "train/loss_tiles"):
-        assert 0 < sum(entry[name] > 0 for entry in curve if name in entry) < STEPS
+    assert_trained_alike(two, fsdp, tmp_path / "start")
+    for name in ("train/loss_head", "train/loss_look", "train/loss_tiles"):
+        losses = [[each[name] for each in read_curve(out) if name in each] for out in (one, two)]
+        assert losses[0] == pytest.approx(losses[1], abs=5e-4)  # one pair per process: Adam enlarges rounding more
+        assert name == "train/loss_head" or 0 < sum(loss > 0 for loss in losses[1]) < STEPS
 
 
 @pytest.mark.usefixtures("new_accelerator")
