@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from .configuration_fclm import PROMPT_PADDING
-from .image_processing_base_fclm import load_map, resize_mask
+from .masks_fclm import resize_mask
+from .segmentation_maps_fclm import load_map
 
 
 NESTING = {
