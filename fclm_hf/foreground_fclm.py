@@ -17,7 +17,7 @@ from .foreground_estimation_fclm import (
     write_multiscale,
 )
 from .image_loading_fclm import open_image
-from .image_utils_fclm import convert_to_image, split_transparency
+from .image_utils_fclm import convert_to_image, copy_profile, split_transparency
 
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
@@ -119,9 +119,7 @@ def make_cutout(
     refined = pixels[..., 3] if refine_alpha else None
     _write_foreground(pixels[..., :3], colors, as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
-    profile = image.info.get("icc_profile") if isinstance(image, Image.Image) else None
-    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
-        cutout.info["icc_profile"] = profile
+    copy_profile(image, cutout)
     return cutout
 
 
@@ -129,7 +127,7 @@ def _open(image: Any) -> Image.Image | np.ndarray:
     """Return an image upright and decoded, of a mode of which strips convert to RGB; or an array."""
     if not isinstance(image, Image.Image):
         return np.asarray(image)
-    if isinstance(image, ImageFile.ImageFile) or image.info.keys() & _EXIF:  # others are in memory, as they are meant
+    if isinstance(image, ImageFile.ImageFile) or image.info.keys() & _EXIF:  # others are decoded and upright
         image = open_image(image)
     return image if image.mode in _PLAIN_MODES else convert_to_image(*split_transparency(image))
 

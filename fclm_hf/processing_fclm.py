@@ -16,7 +16,7 @@ from .prompts_fclm import Prompts, Size, check_prompts, has_flat_text, pad_promp
 from .segmentation_maps_fclm import load_segmentation_maps
 
 
-if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
+if TYPE_CHECKING:  # transformers fetches and saves the files of remote code that are named here, too
     from .image_processing_fclm import FCLMImageProcessor  # noqa: F401
     from .image_processing_pil_fclm import FCLMImageProcessorPil  # noqa: F401
 
