@@ -22,7 +22,7 @@ NESTING = {
 }
 PADDING_MASK = -1.0
 
-_FRACTIONS = "{} lie within the first pixel of an image: expected pixels, not fractions of its width and height."
+_FRACTIONS = "A {0} lies within the first pixel of its image: a {0} is in pixels, not in fractions of the width and height."
 logger = logging.get_logger(__name__)
 
 Size = tuple[int, int]
@@ -323,7 +323,7 @@ def _check_points(value: Any, place: str, size: Size | None) -> list[tuple[float
             )
         points.append((x, y))
     if height > 1 < width and all(0 < x < 1 and 0 < y < 1 for x, y in points):
-        logger.warning_once(_FRACTIONS.format("input_points"))
+        logger.warning_once(_FRACTIONS.format("point"))
     return points
 
 
@@ -351,7 +351,7 @@ def _check_box(value: Any, place: str, size: Size | None) -> tuple[float, float,
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise ValueError(f"{place} does not overlap the image of {width} x {height} pixels, got {show(value)}.")
     if height > 1 < width and x1 <= 1 and y1 <= 1:
-        logger.warning_once(_FRACTIONS.format("input_boxes"))
+        logger.warning_once(_FRACTIONS.format("box"))
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 

@@ -369,8 +369,8 @@ def test_fractions_are_pointed_out(
         assert not caplog.records
         processor(image, **prompts)
     (record,) = caplog.records
-    (name,) = prompts
-    assert record.message.startswith(f"{name} lie within the first pixel of an image: expected pixels, not fractions")
+    name = "box" if "input_boxes" in prompts else "point"
+    assert record.message.startswith(f"A {name} lies within the first pixel of its image: a {name} is in pixels")
 
 
 def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image: Image.Image) -> None:
