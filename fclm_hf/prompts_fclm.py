@@ -22,7 +22,9 @@ NESTING = {
 }
 PADDING_MASK = -1.0
 
-_FRACTIONS = "A {0} lies within the first pixel of its image: a {0} is in pixels, not in fractions of the width and height."
+_FRACTIONS = (
+    "A {0} lies within the first pixel of its image: a {0} is in pixels, not in fractions of the width and height."
+)
 logger = logging.get_logger(__name__)
 
 Size = tuple[int, int]
