@@ -45,6 +45,12 @@ def pick_absent(known: list[str], present: set[str], rng: np.random.Generator) -
     return str(rng.choice(fitting))
 
 
+def find_crowd_factor(row: dict) -> float:
+    """Return how much more often a photo with several instances of a kind is drawn: clicks are to tell them apart."""
+    counts = Counter(name for name, is_one in zip(row["names"], row["instance"], strict=True) if is_one)
+    return min(3.0, 0.5 + 0.5 * max(counts.values(), default=1))
+
+
 class PhotoTable:
     """Photos of a folder of Parquet files, drawn so that rare classes come up more often."""
 
@@ -55,7 +61,10 @@ class PhotoTable:
         counts = Counter(name for row in self.rows for name in set(row["names"]))
         rarity = {name: count**-0.5 for name, count in counts.items()}
         factor = {"coco2017": 2.0, "coco2017_partial": 1.2, "voc2012": 1.0}
-        weights = [np.mean([rarity[n] for n in row["names"]]) * factor[row["source"]] for row in self.rows]
+        weights = [
+            np.mean([rarity[n] for n in row["names"]]) * factor[row["source"]] * find_crowd_factor(row)
+            for row in self.rows
+        ]
         self.probabilities = np.array(weights) / np.sum(weights)
         self.names = sorted(counts)
         self.clear = [[bool(i or u) for i, u in zip(row["instance"], row["unique"], strict=True)] for row in self.rows]
