@@ -156,7 +156,7 @@ def _read_path(path: str | bytes, max_bytes: int) -> tuple[BytesIO, str]:
 
 def _read_open_file(file: Any, name: str, max_bytes: int) -> tuple[BytesIO, str]:
     """Read an open file from its beginning, wherever it stands."""
-    names = (getattr(file, "filename", None), getattr(file, "name", None))  # the former of uploads
+    names = (getattr(file, "filename", None), getattr(file, "name", None))  # uploads have the former
     name = next((str(each) for each in names if isinstance(each, (str, os.PathLike)) and str(each)), name)
     if inspect.iscoroutinefunction(file.read):
         raise TypeError(_explain_asynchronous(file, name))
@@ -168,7 +168,7 @@ def _read_open_file(file: Any, name: str, max_bytes: int) -> tuple[BytesIO, str]
 
 
 def _rewind(file: Any) -> None:
-    """Go to the beginning of a file that can; those of older Pythons and of some frameworks do not say so."""
+    """Move a file to its beginning if it can seek; those of older Pythons and of some frameworks do not say so."""
     seekable = getattr(file, "seekable", None)
     if seekable() if callable(seekable) else callable(getattr(file, "seek", None)):
         file.seek(0)

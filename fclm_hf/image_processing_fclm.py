@@ -66,7 +66,7 @@ class FCLMImageProcessor(FCLMImageProcessorBase, TorchvisionBackend):
     ) -> torch.Tensor:
         """Resize, rescale and normalize an image; see [`FCLMImageProcessorBase.transform_image`]."""
         if tuple(image.shape[-2:]) != tuple(new_size):
-            if tuple(new_size) == (1, 1):  # for which the kernel of torch fails unless channels are last in memory
+            if tuple(new_size) == (1, 1):  # torch's kernel needs channels that are last in memory
                 image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
             image = self.resize(image, SizeDict(height=new_size[0], width=new_size[1]), resample=resample)
         if do_normalize:

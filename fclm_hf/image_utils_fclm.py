@@ -66,6 +66,18 @@ def convert_to_image(tensor: torch.Tensor, opacity: torch.Tensor | None = None) 
     return Image.fromarray(tensor.permute(1, 2, 0).cpu().numpy())
 
 
+def copy_profile(source: Any, image: Image.Image) -> None:
+    """Give an RGB image the color profile of the image that it comes from, if that is one of RGB colors.
+
+    Args:
+        source: PIL image; anything else has no profile.
+        image: Image of mode "RGB" or "RGBA".
+    """
+    profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
+    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
+        image.info["icc_profile"] = profile
+
+
 def flatten_images(images: Any) -> list[Any]:
     """Flatten one image, a batch in a 4-dimensional array, a list of these, or a list of lists (one per sample).
 
@@ -398,6 +410,7 @@ __all__ = [
     "composite",
     "convert_to_image",
     "convert_to_tensor",
+    "copy_profile",
     "download",
     "find_image_size",
     "flatten_images",

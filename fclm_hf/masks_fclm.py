@@ -1,4 +1,4 @@
-"""What mask prompts are: trimaps, or rough masks."""
+"""Masks of objects: how trimaps differ from others, and how both are resized."""
 
 import torch
 
@@ -20,4 +20,38 @@ def find_trimaps(masks: torch.Tensor) -> torch.Tensor:
     return (has_three_values & unknown.flatten(-2).any(-1))[..., None, None]
 
 
-__all__ = ["TRIMAP_TOLERANCE", "find_trimaps"]
+def resize_maps(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize maps with antialiased bilinear interpolation.
+
+    Args:
+        maps (`torch.FloatTensor` of shape `(num_objects, height, width)`): Maps of one image.
+        size (`tuple[int, int]`): New height and width in pixels.
+
+    Returns:
+        Maps of shape `(num_objects, *size)`; the same tensor if the size does not change.
+    """
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    if not len(maps):
+        return maps.new_zeros((0, *size))
+    return torch.nn.functional.interpolate(
+        maps[None], size=tuple(size), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+
+
+def resize_mask(mask: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize a mask prompt; a trimap stays one.
+
+    Args:
+        mask (`torch.FloatTensor` of shape `(height, width)`): Mask in [0, 1], a trimap if it holds 0, 0.5 and 1 only.
+        size (`tuple[int, int]`): New height and width in pixels.
+
+    Returns:
+        Mask of shape `size`.
+    """
+    if find_trimaps(mask):
+        return torch.nn.functional.interpolate(mask[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
+    return resize_maps(mask[None], size)[0].clamp(0, 1)
+
+
+__all__ = ["TRIMAP_TOLERANCE", "find_trimaps", "resize_maps", "resize_mask"]

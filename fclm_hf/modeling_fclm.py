@@ -27,7 +27,7 @@ from .loss_fclm import coarse_mask_loss, matting_loss, segmentation_loss
 from .masks_fclm import TRIMAP_TOLERANCE, find_trimaps
 
 
-if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
+if TYPE_CHECKING:  # transformers fetches and saves the files of remote code that are named here, too
     from .pipeline_fclm import ReferringMattingPipeline  # noqa: F401
     from .processing_fclm import FCLMProcessor  # noqa: F401
 

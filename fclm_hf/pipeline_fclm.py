@@ -17,7 +17,14 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, ModelOutput
 
 from .foreground_fclm import FOREGROUND_METHODS
 from .image_loading_fclm import is_undecoded
-from .image_utils_fclm import composite, convert_to_image, is_open_file, open_image, split_transparency
+from .image_utils_fclm import (
+    composite,
+    convert_to_image,
+    copy_profile,
+    is_open_file,
+    open_image,
+    split_transparency,
+)
 from .pipeline_prompts_fclm import OBJECT_DEPTHS, check_shared, nest_prompts, pair_prompts, read_prompts, split_sample
 from .pipeline_results_fclm import MattingResults
 from .refinement_fclm import refine_alphas
@@ -27,7 +34,7 @@ _LOADING = ("input_data_format", "timeout", "max_pixels", "max_bytes")
 _OBJECT_KEYS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 _ONE_IMAGE = (str, bytes, bytearray, memoryview, os.PathLike, Mapping, Image.Image, np.ndarray, torch.Tensor)
 _FACTORY_KWARGS = {"local_files_only", "torch_dtype"}  # `transformers.pipeline` passes these on
-_process = os.getpid()  # in a forked process that of its parent, until the first call
+_process = os.getpid()  # in a forked process, the one it was forked from until the first call
 _PIXELS_PER_PASS = 4 * 1024 * 1024  # full-resolution features of this many pixels take about 2 GB
 _BYTES_OF_RESULTS = 512 * 1024 * 1024  # of more than this, each result is made when it is accessed
 
@@ -429,9 +436,7 @@ def _check_loading(settings: Mapping[str, Any]) -> None:
 def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any) -> Image.Image:
     """Return an RGB or RGBA image, with the color profile of the image it comes from if it still applies."""
     photo = convert_to_image(colors, opacity)
-    profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
-    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
-        photo.info["icc_profile"] = profile
+    copy_profile(source, photo)
     return photo
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from .image_loading_fclm import is_open_file
-from .prompts_fclm import NESTING, to_lists
+from .prompts_fclm import NESTING, drop_channels, to_lists
 
 
 # nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
@@ -47,7 +47,7 @@ def pair_prompts(name: str, value: Any, count: int) -> list[Any]:
         ValueError: If the nesting does not tell whether `value` holds the prompts of one image or of all.
     """
     if name == "input_masks":
-        return _pair_masks(value, count)
+        return _pair_masks(drop_channels(value), count)
     value = to_lists(value)
     if count == 1:
         return [value]
@@ -148,6 +148,7 @@ def nest_prompts(prompts: dict[str, Any]) -> dict[str, Any]:
 
 def _list_masks(masks: Any) -> list[Any]:
     """Return the masks of the objects of one image; an image level is removed."""
+    masks = drop_channels(masks)
     if isinstance(masks, (np.ndarray, torch.Tensor)):
         masks = masks[0] if masks.ndim == 4 and len(masks) == 1 else masks
         return [masks] if masks.ndim == 2 else list(masks)

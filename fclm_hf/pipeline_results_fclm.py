@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from .foreground_fclm import make_cutout
-from .image_processing_base_fclm import resize_maps
+from .masks_fclm import resize_maps
 
 
 _ROWS_PER_STRIP = 256

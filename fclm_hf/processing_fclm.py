@@ -11,12 +11,12 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpa
 from transformers.utils import logging
 
 from .configuration_fclm import PROCESSOR_CLASSES, copy_code, keep_present
-from .image_processing_base_fclm import load_segmentation_maps
 from .image_utils_fclm import find_image_size, flatten_images
 from .prompts_fclm import Prompts, Size, check_prompts, has_flat_text, pad_prompts, scale_prompts, show
+from .segmentation_maps_fclm import load_segmentation_maps
 
 
-if TYPE_CHECKING:  # of remote code, transformers fetches and saves the files that are named here, too
+if TYPE_CHECKING:  # transformers fetches and saves the files of remote code that are named here, too
     from .image_processing_fclm import FCLMImageProcessor  # noqa: F401
     from .image_processing_pil_fclm import FCLMImageProcessorPil  # noqa: F401
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from .configuration_fclm import PROMPT_PADDING
-from .image_processing_base_fclm import load_map, resize_mask
+from .masks_fclm import resize_mask
+from .segmentation_maps_fclm import load_map
 
 
 NESTING = {
@@ -20,6 +22,11 @@ NESTING = {
     "input_masks": "image > object > mask",
 }
 PADDING_MASK = -1.0
+
+_FRACTIONS = (
+    "A {0} lies within the first pixel of its image: a {0} is in pixels, not in fractions of the width and height."
+)
+logger = logging.get_logger(__name__)
 
 Size = tuple[int, int]
 
@@ -203,6 +210,13 @@ def _pad_masks(masks: list[list[torch.Tensor | None]], objects: int) -> torch.Te
     return padded
 
 
+def drop_channels(mask: Any) -> Any:
+    """Return the mask (height, width) of an array (height, width, 1 or 3), as OpenCV reads one; others as they are."""
+    if getattr(mask, "ndim", 0) != 3 or mask.shape[-1] not in (1, 3) or len(mask) <= 3:
+        return mask
+    return mask[..., 0] if bool((mask == mask[..., :1]).all()) else mask
+
+
 def has_flat_text(text: Any) -> bool:
     """Return whether `text` has no object level: a str, or a list of str and None with one object per image."""
     return isinstance(text, str) or not any(isinstance(each, (list, tuple)) for each in to_lists(text))
@@ -256,6 +270,7 @@ def _list_masks(masks: Any) -> Any:
         masks = list(masks)
     if not isinstance(masks, (list, tuple)):
         return masks
+    masks = [drop_channels(each) for each in masks]
     has_objects = [isinstance(each, (list, tuple)) or getattr(each, "ndim", 0) == 3 for each in masks]
     return [list(each) if nested else each for each, nested in zip(masks, has_objects, strict=True)]
 
@@ -310,12 +325,14 @@ def _check_points(value: Any, place: str, size: Size | None) -> list[tuple[float
                 f" 0 <= y <= {height}, got {show(point)}."
             )
         points.append((x, y))
+    if height > 1 < width and all(0 < x < 1 and 0 < y < 1 for x, y in points):
+        logger.warning_once(_FRACTIONS.format("point"))
     return points
 
 
 def _check_mask(value: Any, place: str, size: Size | None) -> torch.Tensor:
     """Return a mask as float32 `(height, width)` in [0, 1]; raise ValueError if it is invalid."""
-    return load_map(value, _require_image(size, place), place)
+    return load_map(drop_channels(value), _require_image(size, place), place)
 
 
 def _check_labels(value: Any, place: str, size: Size | None) -> list[int]:
@@ -336,6 +353,8 @@ def _check_box(value: Any, place: str, size: Size | None) -> tuple[float, float,
         raise ValueError(f"{place} is empty: must satisfy x0 < x1 and y0 < y1, got {show(value)}.")
     if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
         raise ValueError(f"{place} does not overlap the image of {width} x {height} pixels, got {show(value)}.")
+    if height > 1 < width and x1 <= 1 and y1 <= 1:
+        logger.warning_once(_FRACTIONS.format("box"))
     return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from real_data import VOC, PhotoTable, decode, pick_absent
+from photo_samples import VOC, PhotoTable, decode, pick_absent
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 

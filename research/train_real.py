@@ -9,7 +9,6 @@ RUN/checkpoint (weights averaged over steps) loads with from_pretrained at any t
 """
 
 import argparse
-import functools
 import json
 import os
 import signal
@@ -20,9 +19,8 @@ import cv2
 import numpy as np
 import torch
 import yaml
+from fast_convolutions import fold_norms, speed_up_depthwise
 from real_data import build_batches
-from timm.layers.conv2d_same import Conv2dSame
-from timm.layers.padding import pad_same
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -31,6 +29,7 @@ from fclm_hf.masks_fclm import find_trimaps
 from fclm_hf.training import (
     SemanticTeacher,
     coarse_mask_loss,
+    gradient_loss,
     matting_loss,
     name_contrast_loss,
     segmentation_loss,
@@ -61,16 +60,6 @@ def coarse_truth_loss(outputs, labels: torch.Tensor, valid: torch.Tensor) -> dic
     }
 
 
-def edge_loss(alphas: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the l1 distance of the differences of neighbors, where either the matte or the true one is not flat."""
-    total = torch.zeros(())
-    for axis in (-1, -2):
-        given, wanted = alphas.diff(dim=axis), labels.diff(dim=axis)
-        active = ((wanted.abs() > 0.01) | (given.detach().abs() > 0.02)).float()
-        total = total + ((given - wanted).abs() * active).sum() / active.sum().clamp(min=1)
-    return total
-
-
 def true_alpha_loss(
     outputs, labels: torch.Tensor, valid: torch.Tensor, gradient_weight: float
 ) -> dict[str, torch.Tensor]:
@@ -78,63 +67,13 @@ def true_alpha_loss(
     small, weight = shrink_to(outputs.coarse_logits, labels, valid)
     extra = {}
     if gradient_weight:
-        extra["gradient"] = gradient_weight * edge_loss(outputs.alphas * valid, labels * valid)
+        loss = gradient_loss(outputs.alphas * valid, labels * valid, min_predicted_difference=0.02)
+        extra["gradient"] = gradient_weight * loss
     return {
         **extra,
         "cutout_fine": matting_loss(outputs.alphas, labels, valid),
         "cutout_coarse": segmentation_loss(outputs.coarse_logits, small, weight),
     }
-
-
-class DepthwiseConv(torch.autograd.Function):
-    """A depthwise convolution in bf16 with its backward pass in fp32, four times faster on CPUs."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, stride, padding, groups):
-        """Convolve."""
-        ctx.save_for_backward(x, weight)
-        ctx.settings = stride, padding, groups, None if bias is None else bias.shape
-        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-        return nn.functional.conv2d(x, weight, bias, stride, padding, groups=groups)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        """Return the gradients, computed in fp32."""
-        x, weight = ctx.saved_tensors
-        stride, padding, groups, bias = ctx.settings
-        gradient = gradient.float().contiguous(memory_format=torch.channels_last)
-        wanted = [*ctx.needs_input_grad[:2], ctx.needs_input_grad[2] and bias is not None]
-        grads = torch.ops.aten.convolution_backward(
-            gradient,
-            x.float(),
-            weight.float(),
-            bias and list(bias),
-            stride,
-            padding,
-            (1, 1),
-            False,
-            (0, 0),
-            groups,
-            wanted,
-        )
-        return (*(None if g is None else g.to(x.dtype) if i == 0 else g for i, g in enumerate(grads)), None, None, None)
-
-
-def speed_up_depthwise(model: nn.Module) -> None:
-    """Run the backward passes of depthwise convolutions in fp32, which is faster on a CPU."""
-
-    def forward(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
-        """Convolve."""
-        if x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"):
-            x = x.to(torch.bfloat16)
-        padding = conv.padding
-        if type(conv) is Conv2dSame:
-            x, padding = pad_same(x, conv.kernel_size, conv.stride, conv.dilation), (0, 0)
-        return DepthwiseConv.apply(x, conv.weight, conv.bias, conv.stride, padding, conv.groups)
-
-    for module in model.modules():
-        if type(module) in (nn.Conv2d, Conv2dSame) and module.groups == module.in_channels > 1:
-            module.forward = functools.partial(forward, module)
 
 
 class Names:
@@ -199,7 +138,8 @@ class Trainer:
             betas=(0.9, 0.98),
         )
         self.averaged = average_weights(model, args.ema)
-        speed_up_depthwise(model)  # after the copy, which would keep this model's convolutions
+        fold_norms(model.model.backbone)  # after the copy, which would keep this model's convolutions
+        speed_up_depthwise(model)
         self.step = 0
 
     def rate(self, step: int) -> float:
@@ -218,7 +158,7 @@ class Trainer:
         self.model.model.detail_path.train(learn)
 
     def held(self, pixel_values: torch.Tensor, pixel_mask: torch.Tensor, semantic_map: torch.Tensor) -> torch.Tensor:
-        """How far the semantic map is from what it was taught, relative to its spread."""
+        """Return how far the semantic map is from what it was taught, relative to its spread."""
         model = self.model.model
         sizes = torch.stack([pixel_mask[:, :, 0].sum(1), pixel_mask[:, 0].sum(1)], 1)
         return semantic_distance(semantic_map, self.taught(model.resize_and_pad(pixel_values, sizes)))

@@ -8,6 +8,7 @@ from dataclasses import fields
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -58,7 +59,8 @@ def check_clicks(names: dict) -> None:
 def check_finetuning(names: dict) -> None:
     assert torch.isfinite(names["loss"])
     assert names["prompt"].keys() <= {"box", "points", "labels", "text"}
-    assert Path("my-fclm/model.safetensors").is_file()
+    assert np.isfinite(names["eval_loss"])
+    assert {"model.safetensors", "processor_config.json"} <= {path.name for path in Path("my-fclm").iterdir()}
 
 
 def check_reproduction(names: dict) -> None:

@@ -13,7 +13,7 @@ import torch
 from paths import PHOTOS
 from PIL import Image, ImageCms, ImageDraw, ImageFilter
 
-from fclm_hf import foreground_fclm
+from fclm_hf import foreground_estimation_fclm, foreground_fclm
 from fclm_hf.foreground_fclm import estimate_foreground, make_cutout
 from fclm_hf.image_utils_fclm import load_image
 
@@ -25,7 +25,7 @@ needs_pymatting = pytest.mark.skipif(not importlib.util.find_spec("pymatting"), 
 def estimator(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymatting", None)  # makes its import fail
     if request.param == "torch":
-        monkeypatch.setattr(foreground_fclm, "cv2", None)
+        monkeypatch.setattr(foreground_estimation_fclm, "cv2", None)
 
 
 def make_scene(size: int = 160) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +123,7 @@ def test_opencv_and_torch_agree(size: tuple[int, int], monkeypatch: pytest.Monke
     rng = np.random.default_rng(0)
     image, alpha = rng.random((*size, 3)), rng.random(size).clip(0.2, 0.8) * 5 / 3 - 1 / 3
     expected = estimate_foreground(image, alpha)
-    monkeypatch.setattr(foreground_fclm, "cv2", None)
+    monkeypatch.setattr(foreground_estimation_fclm, "cv2", None)
     found = estimate_foreground(image, alpha)
     assert found.dtype == np.float32
     assert np.abs(found - expected).mean() < 0.01
@@ -291,16 +291,17 @@ def test_tiles_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     colors, alpha = make_scene(700)
     photo = composite(colors, alpha, GREEN)
     tiled = estimate_foreground(photo, alpha)
-    monkeypatch.setattr(foreground_fclm, "_TILE", 1000)
+    monkeypatch.setattr(foreground_estimation_fclm, "_TILE", 1000)
     difference = np.abs(tiled.astype(int) - estimate_foreground(photo, alpha))[alpha > 0]
     assert difference.max() <= 1
 
 
 def test_memory_of_large_transparent_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Floats of the whole image would take 16 bytes per pixel and more at each step."""
-    monkeypatch.setattr(foreground_fclm, "_STORED_SIZE", 128)
-    monkeypatch.setattr(foreground_fclm, "_WHOLE_SIZE", 64)
-    monkeypatch.setattr(foreground_fclm, "_TILE", 32)
+    for module in (foreground_fclm, foreground_estimation_fclm):
+        monkeypatch.setattr(module, "STORED_SIZE", 128)
+    monkeypatch.setattr(foreground_estimation_fclm, "_WHOLE_SIZE", 64)
+    monkeypatch.setattr(foreground_estimation_fclm, "_TILE", 32)
     height, width = 900, 1200
     image = Image.new("RGBA", (width, height), (250, 250, 250, 0))
     image.paste((200, 30, 30, 255), (300, 200, 800, 700))

@@ -196,6 +196,8 @@ def test_boxes_of_detectors(pipe: ReferringMattingPipeline) -> None:
         (torch.from_numpy(MASK)[None], 1),
         ([MASK, None], 2),
         (np.stack([MASK, MASK]), 2),
+        (np.stack([MASK] * 3, axis=-1), 1),  # as OpenCV reads a file
+        ([torch.from_numpy(MASK)[..., None]], 1),
     ],
 )
 def test_masks_in_any_nesting(pipe: ReferringMattingPipeline, masks: Any, count: int) -> None:

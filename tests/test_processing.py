@@ -1,6 +1,7 @@
 """The processor: prompts checked, scaled and padded beside the images."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
 from transformers import AutoProcessor
+from transformers.utils import logging as transformers_logging
 
 from fclm_hf import FCLMProcessor
 
@@ -339,6 +341,36 @@ def test_masks_as_arrays(processor: FCLMProcessor, image: Image.Image, kind: str
     given = {"stack": [masks], "batch": masks[None], "tensor": torch.from_numpy(masks)[None]}[kind]
     expected = processor(image, input_masks=[[masks[0], masks[1]]])["input_masks"]
     torch.testing.assert_close(processor(image, input_masks=given)["input_masks"], expected)
+
+
+@pytest.mark.parametrize("nesting", [list, lambda masks: masks])
+def test_masks_with_color_channels(processor: FCLMProcessor, image: Image.Image, nesting: Callable) -> None:
+    """As OpenCV reads a grayscale PNG; of colors that differ none is the mask."""
+    mask = np.zeros(SIZE, np.uint8)
+    mask[20:60, 50:150] = 255
+    expected = processor(image, input_masks=[[mask]])["input_masks"]
+    color = np.stack([mask] * 3, axis=-1)
+    assert torch.equal(processor(image, input_masks=[nesting([color])])["input_masks"], expected)
+    color[30, 60, 1] = 0
+    with pytest.raises(ValueError, match=r"must have the shape \(100, 200\) of its image"):
+        processor(image, input_masks=[nesting([color])])
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [{"input_boxes": [[[0.1, 0.2, 0.9, 0.8]]]}, {"input_boxes": [[[0, 0, 1, 1]]]}, {"input_points": [[[[0.5, 0.5]]]]}],
+)
+def test_fractions_are_pointed_out(
+    processor: FCLMProcessor, image: Image.Image, caplog: pytest.LogCaptureFixture, prompts: dict
+) -> None:
+    transformers_logging.warning_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "fclm_hf"):
+        processor(image, input_boxes=[[[0.5, 0.5, 90, 80]]], input_points=[[[[0.5, 0.5], [90, 80]]]])
+        assert not caplog.records
+        processor(image, **prompts)
+    (record,) = caplog.records
+    name = "box" if "input_boxes" in prompts else "point"
+    assert record.message.startswith(f"A {name} lies within the first pixel of its image: a {name} is in pixels")
 
 
 def test_a_mask_beside_a_text_has_an_object_axis(processor: FCLMProcessor, image: Image.Image) -> None:

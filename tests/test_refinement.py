@@ -81,8 +81,30 @@ def test_given_boxes_are_kept(model):
     box = torch.tensor([[[2.0, 3.0, 85.0, 57.0]]])
     refined = refine_alphas(model, image, first, {"input_boxes": box}, SIZE)
     embeddings = model.get_image_embeddings(image, encoder_size=SIZE)
-    expected = model(image_embeddings=embeddings, input_boxes=box, input_masks=first[None]).alphas[0]
+    unmasked = model(image_embeddings=embeddings, input_boxes=box).alphas[0]
+    masks = torch.maximum(first, unmasked)[None]
+    expected = model(image_embeddings=embeddings, input_boxes=box, input_masks=masks).alphas[0]
     torch.testing.assert_close(refined, expected)
+    assert not torch.allclose(
+        refined, model(image_embeddings=embeddings, input_boxes=box, input_masks=first[None]).alphas[0]
+    )
+
+
+@torch.no_grad()
+def test_small_boxes_are_seen_without_the_first_matte_too(model):
+    image, first = torch.randn(1, 3, 120, 160), paint(120, 160, 40, 60, 60, 90)
+    refined = refine_alphas(model, image, first, {"input_boxes": torch.tensor([[[60.0, 40.0, 90.0, 60.0]]])}, SIZE)
+    left, top, right, bottom = 48, 32, 98, 68
+    crop = {
+        "image_embeddings": model.get_image_embeddings(image[..., top:bottom, left:right], encoder_size=SIZE),
+        "input_boxes": torch.tensor([[[12.0, 8.0, 42.0, 28.0]]]),
+    }
+    crop_first = first[:, top:bottom, left:right]
+    ramps = 0.25 * refinement_fclm.MARGIN * (bottom - top), 0.25 * refinement_fclm.MARGIN * (right - left)
+    fade = refinement_fclm._make_feather((left, top, right, bottom), 120, 160, *ramps)
+    masks = crop_first + fade * (model(**crop).alphas[0] - crop_first) / 2
+    expected = model(**crop, input_masks=masks[None]).alphas[0]
+    torch.testing.assert_close(refined[:, 38:62, 58:92], expected[:, 6:30, 10:44])  # without the faded border
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from ..foreground_fclm import FOREGROUND_METHODS
-from ..image_processing_base_fclm import resize_maps
+from ..masks_fclm import resize_maps
 from ..pipeline_results_fclm import MattingResults
 from ..utils.pictures import place_on_background
 

@@ -12,7 +12,7 @@ from .options import BulkOptions
 from .shards import ShardEnd, ShardInfo, Shards, count_leading, is_complete
 
 
-MAX_GROUPS = 1024  # files of a data set are read in so many groups at most
+MAX_GROUPS = 1024  # the files of a data set are read in at most this many groups
 Row = dict[str, Any]
 
 

@@ -38,7 +38,7 @@ def exit_on_error(
     from huggingface_hub.utils import httpx
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # of loading weights: ours count images
+    logging.disable_progress_bar()  # those of loading weights; ours count images
     expected = (ImportError, OSError, RuntimeError, ValueError, StrictDataclassError, httpx.HTTPError, *errors)
     try:
         yield

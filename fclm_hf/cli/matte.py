@@ -346,11 +346,6 @@ def predict(
     return [result if isinstance(result, list) else [result] for result in results]
 
 
-def write_image(image: "Image.Image", path: Path) -> None:
-    """Write an image atomically, with its color profile."""
-    write_bytes(path, encode_image(image, path))
-
-
 def encode_image(image: "Image.Image", path: Path | None) -> memoryview:
     """Return an image, with its color profile, in the format of a file, or as PNG if there is none."""
     name, options = OPAQUE_FORMATS[".png" if path is None else path.suffix.lower()]

@@ -22,7 +22,7 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         arguments = parse_arguments(argv, program)
         from transformers.utils import logging
 
-        logging.disable_progress_bar()  # of loading and saving weights: ours counts steps
+        logging.disable_progress_bar()  # those of loading and saving weights; ours counts steps
         from ..training.checkpointing import SaveError
         from ..training.hub_upload import UploadError
         from ..training.optimization import NonFiniteLossError

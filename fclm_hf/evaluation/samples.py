@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..image_processing_base_fclm import load_segmentation_maps
 from ..image_utils_fclm import load_image, open_image
+from ..segmentation_maps_fclm import load_segmentation_maps
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def takes_encoder_size(config: FCLMConfig) -> bool:
 
 
 def fix_padding(backbone: nn.Module) -> None:
-    """Let the "same" convolutions of timm pad as they do for even sizes, which all are that a stride halves.
+    """Let the "same" convolutions of timm pad as they do for even sizes: a stride halves no others.
 
     Their own computation of the padding from a symbolic size takes hours to trace.
     """

@@ -176,7 +176,7 @@ def take_step(
     is_synced = sync_batch_norm and accelerator.num_processes > 1
     for batch in batches:
         with accelerator.accumulate(learner):
-            with SyncedBatchNorm() if is_synced else nullcontext():  # backward, too, where activations are recomputed
+            with SyncedBatchNorm() if is_synced else nullcontext():  # backward, too: it may recompute activations
                 with accelerator.autocast(), reduce_counts(make_count_reduction(accelerator)):
                     losses = learner(batch)
                 accelerator.backward(losses["loss"])

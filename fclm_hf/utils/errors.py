@@ -1,4 +1,4 @@
-"""Errors that are no exceptions."""
+"""Errors that `except Exception` does not catch."""
 
 
 def is_panic(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from tiny_model import tiny_model, tiny_processor
 
 from fclm_hf import FCLMForImageMatting, FCLMProcessor
 from fclm_hf.hub.checkpoints import explain_errors, load_checkpoint, load_complete
-from fclm_hf.image_processing_base_fclm import resize_maps
+from fclm_hf.masks_fclm import resize_maps
 from fclm_hf.pipeline_fclm import decode_alphas
 
 

@@ -2,6 +2,7 @@
 
 import string
 
+import pytest
 import torch
 from transformers import CLIPTokenizer, DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
@@ -68,6 +69,15 @@ def tiny_model(seed: int = 0, **overrides) -> FCLMForImageMatting:
     """Return a tiny model with random weights, in evaluation mode."""
     torch.manual_seed(seed)
     return FCLMForImageMatting(tiny_config(**overrides)).eval()
+
+
+def tiny_backbone_model(kind: str) -> FCLMForImageMatting:
+    """Return a tiny model with a backbone of the kind "dinov2", or "timm", without which the test is skipped."""
+    if kind == "dinov2":
+        return tiny_model()
+    pytest.importorskip("timm")
+    backbone = {"model_type": "timm_backbone", "backbone": "tf_efficientnet_lite0", "out_indices": [2, 3, 4]}
+    return tiny_model(backbone_config=backbone, coarse_level=1, encoder_size=64, semantic_head_size=None)
 
 
 def tiny_masked_model(seed: int = 0, **overrides) -> FCLMForImageMatting:

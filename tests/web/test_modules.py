@@ -15,8 +15,9 @@ from web_page import NODE, WEB, needs_node, needs_packages
 
 from fclm_hf import LITE_CHECKPOINT
 from fclm_hf.foreground_fclm import make_cutout
-from fclm_hf.image_processing_base_fclm import _find_resized_size, resize_maps
+from fclm_hf.image_processing_base_fclm import _find_resized_size
 from fclm_hf.image_processing_pil_fclm import _resize
+from fclm_hf.masks_fclm import resize_maps
 
 
 pytestmark = needs_node

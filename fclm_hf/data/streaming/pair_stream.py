@@ -20,7 +20,7 @@ from .mixture import StreamedSample
 from .planning import GROUP, PairPlan, PairPlanner, PlannedGroup, load_valid, select_clutter, select_textures
 
 
-_MAX_GROUPS = 64  # that are searched for a pair in place of one that cannot be made
+_MAX_GROUPS = 64  # groups that are searched for a pair in place of one that cannot be made
 
 
 @accept_renamed

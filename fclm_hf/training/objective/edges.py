@@ -14,16 +14,23 @@ from ...modeling_fclm import FCLMImageEmbeddings, FCLMMatteHead
 MIN_DIFFERENCE = 0.01  # between neighbors in the true matte, from which they count as an edge
 
 
-def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+def gradient_loss(
+    alphas: torch.Tensor,
+    labels: torch.Tensor,
+    mask: torch.Tensor | None = None,
+    min_predicted_difference: float | None = None,
+) -> torch.Tensor:
     """Compute the l1 distance of the horizontal and vertical differences of mattes, where the true matte is not flat.
 
     Args:
         alphas: Predicted alphas of shape `(batch_size, num_objects, height, width)`.
         labels: True alphas of the same shape.
         mask: 1 for pixels that count, broadcastable to that shape; a difference counts if both of its pixels do.
+        min_predicted_difference: Difference between neighbors in the predicted matte, above 0 and up to 1, beyond which
+            it counts where the true matte is flat, too, as an edge that is not there. None counts none of these.
 
     Returns:
-        A scalar in fp32: the sum of the means over all differences of each direction; 0 for flat mattes.
+        A scalar in fp32: the sum of the means over all differences of each direction that count; 0 if none do.
 
     Example:
         >>> import torch
@@ -37,7 +44,10 @@ def gradient_loss(alphas: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor
     total = alphas.new_zeros(())
     for axis in (-1, -2):
         given, wanted, count = alphas.diff(dim=axis), labels.diff(dim=axis), labels.shape[axis] - 1
-        is_active = (wanted.abs() > MIN_DIFFERENCE) * known.narrow(axis, 0, count) * known.narrow(axis, 1, count)
+        is_edge = wanted.abs() > MIN_DIFFERENCE
+        if min_predicted_difference is not None:
+            is_edge = is_edge | (given.detach().abs() > min_predicted_difference)
+        is_active = is_edge * known.narrow(axis, 0, count) * known.narrow(axis, 1, count)
         total = total + mean_over_count(((given - wanted).abs() * is_active).sum(), is_active.sum())
     return total
 

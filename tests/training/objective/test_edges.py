@@ -22,6 +22,20 @@ def test_gradients_count_along_edges_only():
     assert gradient_loss(ramp, labels, mask) == 0
 
 
+def test_edges_of_the_predicted_matte_count_on_request():
+    flat, step = torch.zeros(1, 1, 6, 8), torch.zeros(1, 1, 6, 8)
+    step[..., 4:] = 0.5
+    step[..., 6:] = 0.51  # a smaller difference than asked for
+    assert gradient_loss(step, flat) == 0
+    step.requires_grad_()
+    loss = gradient_loss(step, flat, min_predicted_difference=0.02)
+    torch.testing.assert_close(loss, torch.tensor(0.5))
+    loss.backward()
+    assert step.grad[..., 3].lt(0).all()
+    assert step.grad[..., 4].gt(0).all()
+    assert gradient_loss(step, flat, torch.zeros_like(flat), min_predicted_difference=0.02) == 0
+
+
 def test_the_gradient_loss_of_a_learner():
     learner, batch = make_learner(**PLAIN, gradient_weight=0.3).eval(), make_batch()
     losses = learner(batch)

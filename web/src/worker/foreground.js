@@ -1,8 +1,9 @@
 /**
  * Estimation of foreground colors, so that no halo of the old background shows on a new one.
  *
- * A port of `fclm_hf/foreground_fclm.py`, where the method is explained. Planes are Float32Arrays in [0, 1], one after
- * the other: 3 colors of the foreground, 3 of the background, and the trust in the line between them.
+ * A port of `fclm_hf/foreground_estimation_fclm.py`; `estimate_foreground` in `fclm_hf/foreground_fclm.py` explains the
+ * method. Planes are Float32Arrays in [0, 1], one after the other: 3 colors of the foreground, 3 of the background, and
+ * the trust in the line between them.
  */
 
 import { resizeStrips } from "./resize.js";
