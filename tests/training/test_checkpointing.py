@@ -189,10 +189,14 @@ def test_closer_looks_resume(config, tmp_path):
         encoder_sizes=[28],
         validation=[],
         logging_steps=1,
+        save_steps=1,
+        max_steps=2,
     )
     words = [str(run), "--resume_from_checkpoint", "latest", "--output_dir"]
-    for out, steps in (("whole", 2), ("parts", 1), ("parts", 2)):
-        assert main([*words, str(tmp_path / out), "--max_steps", str(steps)]) == 0
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    (tmp_path / "parts" / "checkpoints" / "step-00000002.pt").unlink()  # as if it had been killed in the second step
+    assert main([*words, str(tmp_path / "parts")]) == 0
     assert_same(read_state(tmp_path / "whole", 2), read_state(tmp_path / "parts", 2))
     curve = read_curve(tmp_path / "whole")
     assert curve == read_curve(tmp_path / "parts")

@@ -141,18 +141,15 @@ def test_every_parameter_that_trains_gets_a_gradient(tmp_path, prompts):
     assert reads_text == (prompts in ("text", "all"))
 
 
-def test_closer_looks_that_the_model_does_not_take_are_refused_before_it_is_loaded(tmp_path, monkeypatch, capsys):
+def test_closer_looks_that_the_model_does_not_take_are_refused_before_it_is_built(tmp_path, monkeypatch, capsys):
     config = write_run(tmp_path, validation=[])
     words = [str(config), "--output_dir", str(tmp_path / "out"), "--settings.tile_share", "0.5"]
     sizes = ["--config.refinement_size", "56", "--config.tile_size", "56"]
     with monkeypatch.context() as context:
-        context.setattr("fclm_hf.training.pretrained._load_weights", lambda *_, **__: pytest.fail("loaded"))
-        for flags, told in (
-            ([], "tile_share must be 0 for a model without config.refinement_size and config.tile_size, got 0.5."),
-            (["--model", "lite"], "tile_share must be 0 for a model without config.refinement_size and config.tile_"),
-        ):
-            assert main([*words, *flags]) == 1
-            assert told in capsys.readouterr().err
+        context.setattr("fclm_hf.training.pretrained.build_lite", lambda *_, **__: pytest.fail("built"))
+        assert main([*words, "--model", "lite"]) == 1
+        told = "tile_share must be 0 for a model without config.refinement_size and config.tile_size, got 0.5."
+        assert told in capsys.readouterr().err
     assert main([*words, *sizes]) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error == "composition.size must exceed config.tile_size, 56, with tile_share, got 32."
