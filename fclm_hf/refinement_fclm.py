@@ -39,10 +39,10 @@ def refine_alphas(
 
     A small encoder input shows the model what belongs to an object, a large one where its edge is. So the first look
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
-    the first matte as a mask prompt (if the box was given, combined with that of a closer look without a mask); or with
-    the mask that was given, if there are no clicks to mend it. With
-    `config.tile_size`, wide soft edges, such as hair, are then seen at full size, tile by tile. Objects without a matte
-    stay as they are, and so do all in an image that the first look has seen at full size.
+    the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. For a box or
+    text without clicks, the first matte is combined with that of a second look without a mask. With `config.tile_size`,
+    wide soft edges, such as hair, are then seen at full size, tile by tile. Objects without a matte stay as they are,
+    and so do all in an image that the first look has seen at full size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.
@@ -86,7 +86,7 @@ def refine_alphas(
             continue
         region = _find_region(box, height, width)
         moved = _move_prompts(prompts, box, region)
-        if given is None and _has_box(prompts):
+        if given is None and _is_described(prompts):
             mask = _combine(mask, _look_at_object(photo, alpha, None, moved, region, size), region)
         refined[index] = _look_at_object(photo, alpha, mask, moved, region, size)
         tile_size = model.config.tile_size
@@ -244,6 +244,14 @@ def _has_box(prompts: Mapping[str, torch.Tensor]) -> bool:
     """Return whether a box was given for an object."""
     box = prompts.get("input_boxes")
     return box is not None and bool((box[0, 0, 2:] > box[0, 0, :2]).all())
+
+
+def _is_described(prompts: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether a box or text tells what is meant, and no click, which is there to mend the first matte."""
+    labels, words = prompts.get("input_labels"), prompts.get("attention_mask")
+    has_clicks = "input_points" in prompts and (labels is None or bool((labels >= 0).any()))
+    has_text = "input_ids" in prompts and (words is None or bool(words.any()))
+    return not has_clicks and (has_text or _has_box(prompts))
 
 
 def _find_region(box: torch.Tensor, height: int, width: int) -> Region:

@@ -91,11 +91,20 @@ def test_given_boxes_are_kept(model):
 
 
 @torch.no_grad()
-def test_small_boxes_are_seen_without_the_first_matte_too(model):
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        {"input_boxes": torch.tensor([[[60.0, 40.0, 90.0, 60.0]]])},
+        {"input_ids": torch.tensor([[[1, 7, 2]]]), "attention_mask": torch.ones(1, 1, 3, dtype=torch.long)},
+    ],
+    ids=["box", "text"],
+)
+def test_what_a_box_or_text_describes_is_seen_without_the_first_matte_too(model, prompts):
     image, first = torch.randn(1, 3, 120, 160), paint(120, 160, 40, 60, 60, 90)
-    refined = refine_alphas(model, image, first, {"input_boxes": torch.tensor([[[60.0, 40.0, 90.0, 60.0]]])}, SIZE)
+    refined = refine_alphas(model, image, first, prompts, SIZE)
     left, top, right, bottom = 48, 32, 98, 68
     crop = {
+        **prompts,
         "image_embeddings": model.get_image_embeddings(image[..., top:bottom, left:right], encoder_size=SIZE),
         "input_boxes": torch.tensor([[[12.0, 8.0, 42.0, 28.0]]]),
     }
