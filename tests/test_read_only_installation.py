@@ -48,7 +48,8 @@ def install(folder: Path) -> Path:
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "fclm_hf", source / "fclm_hf", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("fclm_hf", "examples/paper"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     words = [
         "install",
         "--quiet",
