@@ -156,8 +156,9 @@ def _is_share(value: Any) -> bool:
 
 def _check_outputs(fields: dict[str, Any], name: str) -> None:
     """Raise ValueError for fields that make outputs of a part of the model unusable, which transformers accepts."""
-    if fields.get("return_dict", True) is not True:
-        raise ValueError(f"{name}.return_dict must be True, got {fields['return_dict']!r}.")
+    for field in ("return_dict", "reshape_hidden_states"):
+        if fields.get(field, True) is not True:
+            raise ValueError(f"{name}.{field} must be True, got {fields[field]!r}.")
     for key in ("output_hidden_states", "output_attentions"):
         if not isinstance(fields.get(key), (bool, type(None))):
             raise ValueError(f"{name}.{key} must be True or False, got {fields[key]!r}.")

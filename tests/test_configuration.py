@@ -103,6 +103,7 @@ def test_pickled_weights_are_not_read(tmp_path: Path, command: str) -> None:
         ({"num_attention_heads": -1}, "backbone_config.num_attention_heads must not be negative, got -1"),
         ({"out_indices": ["1"]}, "out_indices"),
         ({"return_dict": False}, "backbone_config.return_dict must be True, got False"),
+        ({"reshape_hidden_states": False}, "backbone_config.reshape_hidden_states must be True, got False"),
         ({"output_hidden_states": "cls"}, "backbone_config.output_hidden_states must be True or False, got 'cls'"),
     ],
 )
