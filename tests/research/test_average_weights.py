@@ -26,6 +26,13 @@ def test_weights_are_averaged(checkpoint: Path, tmp_path: Path, capsys) -> None:
             value, 0.75 * first[name] + 0.25 * second[name], atol=1e-3, rtol=1e-3, check_dtype=False
         )
 
+    averaging.main([*models, "--edges", str(tmp_path / "other"), "--output", str(tmp_path / "drawn")])
+    drawn = FCLMForImageMatting.from_pretrained(tmp_path / "drawn").state_dict()
+    for name in ("head.coefficients.weight", "model.detail_path.blocks.0.norm.weight"):
+        torch.testing.assert_close(drawn[name].float(), second[name], atol=1e-3, rtol=1e-3)
+    name = "model.decoder.layers.0.image_mlp.fc1.weight"
+    torch.testing.assert_close(drawn[name].float(), (first[name] + second[name]) / 2, atol=1e-3, rtol=1e-3)
+
     tiny_model(semantic_head_size=None).save_pretrained(tmp_path / "plain")
     for wrong, message in (
         ([*models, "--shares", "0.5"], "must be 2 numbers, one per model"),
