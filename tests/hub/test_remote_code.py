@@ -106,6 +106,7 @@ def test_the_registered_pipeline_wins_where_the_package_is_installed() -> None:
     assert config.auto_map == remote_code.MODEL_CLASSES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("online")
 def test_transformers_torch_and_pillow_are_enough(hub: LocalHub, saved: Path, tmp_path: Path) -> None:
     push_checkpoint(saved, "cats")
