@@ -3,6 +3,7 @@
 import base64
 import binascii
 import inspect
+import io
 import ipaddress
 import os
 import socket
@@ -11,13 +12,13 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import url2pathname
 
 import numpy as np
 import torch
 from huggingface_hub.utils import httpx
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 
 ACCEPTED_IMAGES = (
@@ -44,8 +45,10 @@ _KNOWN_STARTS = {
     b"%pdf": "a PDF",
     b"%!ps": "a PostScript file",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
-    # JPEG, PNG, GIF, and WebP in base64, in lower case
-    **dict.fromkeys((b"/9j/", b"ivborw0kggo", b"r0lgod", b"uklgr"), "base64 text, which must be given as a str"),
+    # data URLs, and JPEG, PNG, GIF, and WebP in base64, in lower case
+    **dict.fromkeys(
+        (b"data:image/", b"/9j/", b"ivborw0kggo", b"r0lgod", b"uklgr"), "base64 text, which must be given as a str"
+    ),
 }
 _PIL_MAX_PIXELS = 1024 * 1024 * 1024 // 4 // 3  # what PIL.Image.MAX_IMAGE_PIXELS is unless someone sets it
 _ORIENTATION_TAG = 274
@@ -53,6 +56,7 @@ _CHUNK = 1024 * 1024
 _LONGEST_PATH = 1024  # what is longer cannot be the name of a file that someone mistyped
 _MAX_REDIRECTS = 5
 _URL_SAFE = str.maketrans("-_", "+/")
+_IS_TEXT = "is not an image: a file must be opened in binary mode, 'rb', got text."
 
 
 def open_image(
@@ -135,8 +139,8 @@ def _read_undecoded(image: Mapping[str, Any], name: str, timeout: float, max_byt
     if data is not None:
         stream, shown = _read(data, name, timeout, max_bytes)
         return stream, path or shown
-    if path is None:
-        raise ValueError(f'{name} must have "bytes" or a "path", got None for both.')
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f'{name} must have "bytes" or a "path" that is a str, got {type(path).__name__} for the path.')
     return _read(path if _is_web_address(path) else Path(path), name, timeout, max_bytes)
 
 
@@ -144,7 +148,7 @@ def _read_path(path: str | bytes, max_bytes: int) -> tuple[BytesIO, str]:
     """Read a file."""
     path = os.fsdecode(path)
     try:
-        if not Path(path).is_file():
+        if not (Path(path).is_file() or Path(path).is_fifo()):  # the latter is what a shell gives for <(command)
             problem = "is not a file" if Path(path).exists() else "does not exist"
             raise ValueError(f"The image file {path!r} {problem}.")
         _check_length(Path(path).stat().st_size, max_bytes, path)
@@ -160,6 +164,8 @@ def _read_open_file(file: Any, name: str, max_bytes: int) -> tuple[BytesIO, str]
     name = next((str(each) for each in names if isinstance(each, (str, os.PathLike)) and str(each)), name)
     if inspect.iscoroutinefunction(file.read):
         raise TypeError(_explain_asynchronous(file, name))
+    if isinstance(file, io.TextIOBase):
+        raise ValueError(f"{name} {_IS_TEXT}")
     try:
         _rewind(file)
     except (OSError, ValueError) as error:  # it is closed
@@ -180,6 +186,8 @@ def _read_chunks(file: Any, max_bytes: int, name: str) -> BytesIO:
     while True:
         try:
             chunk = file.read(_CHUNK)
+        except io.UnsupportedOperation as error:
+            raise ValueError(f"{name} cannot be read: it is not open for reading.") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {error}") from error
         if inspect.isawaitable(chunk):
@@ -189,7 +197,7 @@ def _read_chunks(file: Any, max_bytes: int, name: str) -> BytesIO:
         if chunk is None:
             raise ValueError(f"{name} cannot be read: it is a non-blocking file that has no data yet.")
         if isinstance(chunk, str):
-            raise ValueError(f"{name} is not an image: a file must be opened in binary mode, 'rb', got text.")
+            raise ValueError(f"{name} {_IS_TEXT}")
         if not chunk:
             break
         data.write(chunk)
@@ -214,7 +222,7 @@ def _is_web_address(path: Any) -> bool:
 def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[BytesIO, str]:
     """Read a URL, path, base64 string or data URL."""
     if _is_web_address(text):
-        return BytesIO(download(text, timeout, max_bytes)), text
+        return BytesIO(download(text.strip(), timeout, max_bytes)), text.strip()  # a line of a file ends in \n
     if os.path.exists(text):  # noqa: PTH110 - Path.exists raises for long names, as base64 strings are
         return _read_path(text, max_bytes)
     scheme = text[:5].lower()
@@ -223,8 +231,9 @@ def _read_string(text: str, name: str, timeout: float, max_bytes: int) -> tuple[
     payload, shown = text, text if len(text) <= 80 else f"{text[:80]}..."
     if scheme == "data:":
         header, separator, payload = text.partition(",")
-        if not separator or not header.lower().endswith(";base64"):
+        if not separator or not header.lower().replace(" ", "").endswith(";base64"):
             raise ValueError(f"{name}: a data URL must have the form 'data:image/...;base64,...', got {shown!r}.")
+        payload = unquote(payload)
     _check_length(len(payload) * 3 // 4, max_bytes, name)
     data = _decode_base64(payload)
     if data is None or (payload is text and len(text) <= _LONGEST_PATH and not _is_image_start(data[:32])):
@@ -244,9 +253,10 @@ def find_local_path(url: str, name: str) -> str:
 
 
 def _decode_base64(text: str) -> bytes | None:
-    """Decode base64 of the usual or the URL-safe alphabet, with or without line breaks; None if it is none."""
+    """Decode base64 of the usual or the URL-safe alphabet, with or without line breaks and padding, or return None."""
+    digits = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
     try:
-        return base64.b64decode("".join(text.split()).translate(_URL_SAFE), validate=True)
+        return base64.b64decode(digits + "=" * (-len(digits) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
 
@@ -276,8 +286,11 @@ def download(url: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYTES) -> 
                         return _receive(response, deadline, timeout, max_bytes)
                     address = _follow(address, response.headers.get("location", ""))
         raise ValueError(f"more than {_MAX_REDIRECTS} redirects.")
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        reason = str(error).rstrip(".") or type(error).__name__
+    except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:
+        # proxies and certificates that the environment names may need another package, or be missing
+        answer = getattr(error, "response", None)
+        reason = str(error) if answer is None else f"{answer.status_code} {answer.reason_phrase}"
+        reason = reason.rstrip(". ") or type(error).__name__
         raise ValueError(f"The image at {url} cannot be downloaded: {reason}.") from error
 
 
@@ -403,6 +416,8 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     except (MemoryError, Image.DecompressionBombWarning):  # the latter only if the user turned it into an error
         raise
     except Exception as error:
+        if isinstance(image, ImageFile.ImageFile) and _is_closed(image):
+            raise ValueError(f"{name} cannot be decoded: its file has been closed; call load() before.") from error
         reason = str(error) or type(error).__name__
         raise ValueError(f"{name} is not an image that PIL can read, or is truncated: {reason}") from error
     _scale_transparent_color(image, raw_mode)
@@ -411,6 +426,11 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         return ImageOps.exif_transpose(image) if rotated else image
     except Exception:  # a broken EXIF block has no rotation, but the pixels are fine
         return image
+
+
+def _is_closed(image: ImageFile.ImageFile) -> bool:
+    """Return whether the file of a PIL image has been closed; what PIL leaves in its place is not a file."""
+    return getattr(image.fp, "closed", not callable(getattr(image.fp, "read", None)))
 
 
 def _find_raw_mode(image: Image.Image) -> str:

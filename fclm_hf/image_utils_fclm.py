@@ -296,7 +296,7 @@ def _simplify_mode(image: Image.Image, do_convert_rgb: bool, name: str) -> Image
             profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
             return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB"))
         return image if mode in ("L", "RGB") else image.convert("RGB")
-    except (ValueError, OSError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ValueError(f"{name} has mode {mode!r}, which PIL cannot convert to RGB: {error}") from error
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -116,6 +117,33 @@ def test_files_that_cannot_be_read(photo: Image.Image, tmp_path: Path) -> None:
         open_image(file)
     with pytest.raises(ValueError, match="binary mode"):
         open_image(io.StringIO("text"))
+    with path.open() as file, pytest.raises(ValueError, match=r"photo\.png is not an image: .* in binary mode, 'rb'"):
+        open_image(file)
+    with (
+        path.open("ab") as file,
+        pytest.raises(ValueError, match=r"photo\.png cannot be read: it is not open for read"),
+    ):
+        open_image(file)
+    with pytest.raises(ValueError, match=r'image must have "bytes" or a "path" that is a str, got Image for the path'):
+        open_image({"path": photo})
+    with Image.open(path) as image:
+        pass
+    closed = Image.open(path)
+    closed.close()
+    for each in (image, closed):
+        with pytest.raises(ValueError, match=r"photo\.png cannot be decoded: its file has been closed"):
+            open_image(each)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_a_named_pipe(photo: Image.Image, tmp_path: Path) -> None:
+    """What a shell gives for `<(command)`, and /dev/stdin behind a pipe."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(encode(photo),))
+    writer.start()
+    assert np.array_equal(open_image(path), np.asarray(photo))
+    writer.join()
 
 
 @pytest.mark.parametrize("file_format", IMAGE_FORMATS)
@@ -249,6 +277,22 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
+def test_why_a_download_fails_is_one_line(photo: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        found = request.path == "/a.png"
+        request.send_response(200 if found else 404)
+        request.end_headers()
+        request.wfile.write(encode(photo) if found else b"")
+
+    with Server(answer) as url:
+        assert open_image(f"{url}/a.png\n").size == photo.size  # a line of a file
+        with pytest.raises(ValueError, match=r"/b\.png cannot be downloaded: 404 Not Found\.$"):
+            open_image(f"{url}/b.png")
+        monkeypatch.setenv("SSL_CERT_FILE", "/no/such/file")
+        with pytest.raises(ValueError, match=r"/a\.png cannot be downloaded: .*No such file"):
+            open_image(f"{url}/a.png")
+
+
 @pytest.mark.parametrize(
     ("location", "reason"),
     [
@@ -364,6 +408,9 @@ def test_spellings_of_urls_and_base64(photo: Image.Image, tmp_path: Path) -> Non
         f"data:image/png;name=a.png;base64,{text}",
         base64.urlsafe_b64encode(data).decode(),
         base64.encodebytes(data).decode(),
+        text.rstrip("="),
+        f"data:image/png; base64,{text}",
+        f"data:image/png;base64,{quote(text, safe='')}",
     ):
         assert open_image(image).tobytes() == photo.tobytes()
     with pytest.raises(ValueError, match=r"must be that of a local file, file:///..., got 'file://host/a.png'"):
@@ -372,5 +419,7 @@ def test_spellings_of_urls_and_base64(photo: Image.Image, tmp_path: Path) -> Non
         open_image("file:///no/such.png")
     with pytest.raises(ValueError, match=r"it is base64 text, which must be given as a str"):
         open_image(text.encode())
+    with pytest.raises(ValueError, match=r"it is base64 text, which must be given as a str"):
+        open_image(f"data:image/png;base64,{text}".encode())
     with pytest.raises(ValueError, match=r"The image at HTTP://127.0.0.1:1/x cannot be downloaded"):
         open_image("HTTP://127.0.0.1:1/x")

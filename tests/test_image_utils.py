@@ -237,6 +237,13 @@ def test_transparent_colors_of_png_depths() -> None:
     assert split_transparency(open_image(deep))[1].tolist() == [[0, 255]]
 
 
+def test_a_transparent_color_that_does_not_fit_the_mode() -> None:
+    image = Image.new("L", (3, 2), 7)
+    image.info["transparency"] = b"\x00"  # of a palette that it had before
+    with pytest.raises(ValueError, match="image has mode 'L', which PIL cannot convert to RGB"):
+        split_transparency(image)
+
+
 def test_opaque_images_have_no_transparency(pixels: np.ndarray) -> None:
     source = Image.fromarray(pixels)
     opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
