@@ -1,8 +1,9 @@
 """The "referring-matting" pipeline: photo and prompt in, full-resolution alpha and clean cutout out."""
 
+import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,15 @@ from .image_utils_fclm import (
     open_image,
     split_transparency,
 )
-from .pipeline_prompts_fclm import OBJECT_DEPTHS, check_shared, nest_prompts, pair_prompts, read_prompts, split_sample
+from .pipeline_prompts_fclm import (
+    OBJECT_DEPTHS,
+    check_shared,
+    nest_prompts,
+    pair_prompts,
+    read_prompts,
+    read_rows,
+    split_sample,
+)
 from .pipeline_results_fclm import MattingResults
 from .refinement_fclm import refine_alphas
 
@@ -197,8 +206,9 @@ class ReferringMattingPipeline(Pipeline):
                 object > point > (x, y).
             input_labels: 1 for clicks on the object (the default), 0 for clicks on the background; nested as the
                 clicks.
-            input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects. What lies
-                outside the image is cut off. An empty list, or an array of shape (0, 4), stands for no objects.
+            input_boxes: `[x0, y0, x1, y1]` in pixels of the image, or a list of these for several objects; results of a
+                detection pipeline of transformers are boxes, too. What lies outside the image is cut off. An empty
+                list, or an array of shape (0, 4), stands for no objects.
             input_masks: Rough mask, trimap (0, 128 and 255 only) or earlier matte of the object, of the size of the
                 image: a file, PIL image, array or tensor; or a list of these for several objects.
             kwargs: Further settings:
@@ -238,7 +248,7 @@ class ReferringMattingPipeline(Pipeline):
             TypeError: If an argument is unknown, or an input cannot be an image.
         """
         _use_one_thread_after_fork()
-        images = kwargs.pop("inputs", images)
+        images = read_rows(kwargs.pop("inputs", images))
         _check_batches(kwargs)
         if images is None and "image" in kwargs:
             raise TypeError("Unknown argument 'image': did you mean 'images', or its first argument?")
@@ -265,10 +275,18 @@ class ReferringMattingPipeline(Pipeline):
             ]
             return super().__call__(images, **kwargs)
         if isinstance(images, Dataset):
-            return _Results(super().__call__(images, **kwargs, **check_shared(prompts)))
+            return _Results(super().__call__(images, **kwargs, **check_shared(prompts, images)))
         if isinstance(images, Iterable) and not (isinstance(images, _ONE_IMAGE) or is_open_file(images)):
-            samples = (_Sample(index, each) for index, each in enumerate(images))
-            return _Results(super().__call__(samples, **kwargs, **check_shared(prompts)))
+            pairs = {}
+            if isinstance(images, Sequence):  # such as a column of `datasets`
+                pairs = {name: pair_prompts(name, value, len(images)) for name, value in prompts.items()}
+            else:
+                kwargs |= check_shared(prompts, images)
+            samples = (
+                _Sample(index, each, {name: values[index] for name, values in pairs.items()})
+                for index, each in enumerate(images)
+            )
+            return _Results(super().__call__(samples, **kwargs))
         return super().__call__(images, **kwargs, **prompts)
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -325,6 +343,7 @@ class ReferringMattingPipeline(Pipeline):
             except (TypeError, ValueError) as error:
                 kind = TypeError if isinstance(error, TypeError) else ValueError
                 raise kind(f"inputs[{inputs.index}]: {error}") from error
+        inputs = read_rows(inputs)
         if isinstance(inputs, Mapping) and not is_undecoded(inputs):
             inputs, prompts = split_sample(inputs, prompts)
         image = open_image(inputs, **limits)
@@ -342,7 +361,8 @@ class ReferringMattingPipeline(Pipeline):
     ) -> dict[str, Any]:
         features, image = model_inputs["features"], model_inputs["image"]
         samples = [features] if isinstance(features, dict) else features
-        alphas = self._predict(samples, objects_per_pass, refine is not False)
+        with _evaluate(self.model):
+            alphas = self._predict(samples, objects_per_pass, refine is not False)
         return {"alphas": alphas[0][None] if isinstance(features, dict) else alphas, "image": image}
 
     def _predict(
@@ -399,6 +419,19 @@ class ReferringMattingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
         if __name__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME):
             custom_object_save(self, save_directory)
+
+
+@contextlib.contextmanager
+def _evaluate(model: Any) -> Iterator[None]:
+    """Let a model that is in training mode compute as in evaluation; its batch norms would learn from the photos."""
+    training = [each for each in model.modules() if each.training] if getattr(model, "training", False) else []
+    for each in training:
+        each.training = False
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
 
 
 def _use_one_thread_after_fork() -> None:

@@ -1,14 +1,16 @@
 """How the prompts of a call of the pipeline are shared among its images, and nested as the processor expects them."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
 import torch
 
 from .image_loading_fclm import is_open_file
-from .prompts_fclm import NESTING, drop_channels, to_lists
+from .prompts_fclm import NESTING, to_lists
+from .segmentation_maps_fclm import drop_channels
 
 
 # nesting of one object's prompt: points are a list of pairs, a box is a list of numbers
@@ -18,6 +20,19 @@ _NESTED_EXAMPLES = {
     "text": '[["cat"], ["dog", "bird"]]',
     "input_boxes": "[[[x0, y0, x1, y1]], [[x0, y0, x1, y1], [x0, y0, x1, y1]]]",
 }
+
+
+def read_rows(images: Any) -> Any:
+    """Return what pandas and numpy give as dicts and lists: tables, columns, rows, named rows, and arrays of paths."""
+    if isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OU":
+        return images.tolist()
+    if isinstance(images, tuple) and "image" in getattr(images, "_fields", ()):
+        return images._asdict()
+    if not hasattr(images, "to_dict") or not hasattr(images, "iloc"):
+        return images
+    if images.ndim == 2:
+        return images.to_dict("records")
+    return images.to_dict() if "image" in images.index else images.tolist()
 
 
 def split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -30,7 +45,9 @@ def split_sample(sample: Mapping[str, Any], prompts: dict[str, Any]) -> tuple[An
         raise ValueError(f'A dict must have the key "image", got {sorted(map(str, sample))}.')
     if sample["image"] is None:
         raise ValueError('The "image" of a dict must be an image, got None.')
-    return sample["image"], {**prompts, **{name: sample[name] for name in OBJECT_DEPTHS if name in sample}}
+    own = {name: sample[name] for name in OBJECT_DEPTHS if name in sample}
+    own = {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in own.items()}
+    return sample["image"], {**prompts, **own}  # NaN is what pandas has for None
 
 
 def read_prompts(name: str, value: Any) -> Any:
@@ -102,15 +119,27 @@ def _explain_pairs(name: str, value: list[Any], count: int) -> str:
     )
 
 
-def check_shared(prompts: dict[str, Any]) -> dict[str, Any]:
+def check_shared(prompts: dict[str, Any], images: Any) -> dict[str, Any]:
     """Return prompts for all images of a generator or dataset; raise ValueError if they are those of several images."""
     for name, value in prompts.items():
+        if name == "text" and _may_pair(value, images):
+            raise ValueError(
+                f"text must not be a list of as many texts as there are images, {len(value)}, as it may hold one text"
+                " for each image or the objects of every image: write text=[[...]] for the latter, or yield"
+                ' {"image": ..., "text": ...} for the former.'
+            )
         if _has_images(name, value) and len(value) > 1:
             raise ValueError(
                 f"{name} must be the prompts of every image, as the number of images in a generator or dataset is"
                 f' unknown, got a list for {len(value)} images: yield {{"image": ..., "{name}": ...}} instead.'
             )
     return prompts
+
+
+def _may_pair(text: Any, images: Any) -> bool:
+    """Return whether a list of texts has one for each image of a dataset, which may be chance."""
+    is_flat = isinstance(text, list) and not _has_images("text", text)
+    return is_flat and isinstance(images, Sized) and len(text) == len(images) > 1
 
 
 def _has_images(name: str, value: Any) -> bool:

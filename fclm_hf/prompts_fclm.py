@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from .configuration_fclm import PROMPT_PADDING
 from .masks_fclm import resize_mask
-from .segmentation_maps_fclm import load_map
+from .segmentation_maps_fclm import drop_channels, load_map
 
 
 NESTING = {
@@ -22,6 +22,9 @@ NESTING = {
     "input_masks": "image > object > mask",
 }
 PADDING_MASK = -1.0
+
+_BOX_FORMAT = "XYXY"
+_BOX_SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 _FRACTIONS = (
     "A {0} lies within the first pixel of its image: a {0} is in pixels, not in fractions of the width and height."
@@ -210,13 +213,6 @@ def _pad_masks(masks: list[list[torch.Tensor | None]], objects: int) -> torch.Te
     return padded
 
 
-def drop_channels(mask: Any) -> Any:
-    """Return the mask (height, width) of an array (height, width, 1 or 3), as OpenCV reads one; others as they are."""
-    if getattr(mask, "ndim", 0) != 3 or mask.shape[-1] not in (1, 3) or len(mask) <= 3:
-        return mask
-    return mask[..., 0] if bool((mask == mask[..., :1]).all()) else mask
-
-
 def has_flat_text(text: Any) -> bool:
     """Return whether `text` has no object level: a str, or a list of str and None with one object per image."""
     return isinstance(text, str) or not any(isinstance(each, (list, tuple)) for each in to_lists(text))
@@ -225,13 +221,24 @@ def has_flat_text(text: Any) -> bool:
 def to_lists(value: Any) -> Any:
     """Convert arrays, tensors, tuples, generators etc. inside `value` to lists, and their numbers to Python numbers.
 
-    Sets, which have no order, dicts and bytes stay as they are.
+    Boxes of detectors, `{"xmin": ..., "ymin": ..., "xmax": ..., "ymax": ...}`, also as the "box" of a result, become
+    lists of four numbers. Sets, which have no order, other dicts and bytes stay as they are.
+
+    Raises:
+        ValueError: If boxes of torchvision have another format than XYXY.
     """
     if isinstance(value, torch.Tensor):
+        layout = getattr(getattr(value, "format", None), "name", _BOX_FORMAT)  # that of BoundingBoxes of torchvision
+        if layout != _BOX_FORMAT:
+            raise ValueError(f"input_boxes must be in the format {_BOX_FORMAT}, (x0, y0, x1, y1), got {layout}.")
         return value.detach().cpu().tolist()
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Mapping, Set)):
+    if hasattr(value, "__array__"):  # of numpy, a table of pandas
+        return np.asarray(value).tolist()
+    if isinstance(value, Mapping):
+        box = value.get("box", value)
+        is_box = isinstance(box, Mapping) and set(box) == set(_BOX_SIDES)
+        return [to_lists(box[side]) for side in _BOX_SIDES] if is_box else value
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, bytearray, Set)):
         return [to_lists(each) for each in value]
     return value
 
@@ -332,7 +339,7 @@ def _check_points(value: Any, place: str, size: Size | None) -> list[tuple[float
 
 def _check_mask(value: Any, place: str, size: Size | None) -> torch.Tensor:
     """Return a mask as float32 `(height, width)` in [0, 1]; raise ValueError if it is invalid."""
-    return load_map(drop_channels(value), _require_image(size, place), place)
+    return load_map(value, _require_image(size, place), place)
 
 
 def _check_labels(value: Any, place: str, size: Size | None) -> list[int]:

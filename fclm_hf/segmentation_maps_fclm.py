@@ -21,9 +21,10 @@ def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, 
 
     Args:
         segmentation_maps: Nested as image > object > map, or one map per image; for a single image also a map by
-            itself. A map is a path, URL, bytes, PIL image in [0, 255], or an array of shape `(height, width)`: uint8 in
+            itself. A map is a path, URL, bytes, PIL image in [0, 255] or an array of shape `(height, width)`: uint8 in
             [0, 255], uint16 in [0, 65535], float in [0, 1] or bool, or integers 0 and 1, as of many segmentation
-            masks. An array of shape `(num_objects, height, width)` holds the objects of one image.
+            masks. Of a transparent image, the opacity counts. An array of shape `(num_objects, height, width)` holds
+            the objects of one image.
         image_sizes: Height and width of each image, which its maps must have, too.
 
     Returns:
@@ -80,6 +81,10 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
         raise ValueError(f"{name} must be a map, got {type(item).__name__}: expected {_NESTING}.")
     item = open_image(item, name)
     is_array = not isinstance(item, Image.Image)
+    if is_array:
+        item = drop_channels(item)
+        while item.ndim > 2 and item.shape[0] == 1:  # masks of SAM
+            item = item[0]
     values = make_tensor(item if is_array else _read_pixels(item), name)
     if tuple(values.shape) != tuple(size):
         raise ValueError(f"{name} must have the shape {tuple(size)} of its image, got {tuple(values.shape)}.")
@@ -95,6 +100,13 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
     return values.clamp(0, 1)
 
 
+def drop_channels(mask: Any) -> Any:
+    """Return the mask (height, width) of an array (height, width, 1 or 3), as OpenCV reads one; others as they are."""
+    if getattr(mask, "ndim", 0) != 3 or mask.shape[-1] not in (1, 3) or len(mask) <= 3:
+        return mask
+    return mask[..., 0] if bool((mask == mask[..., :1]).all()) else mask
+
+
 def _is_binary(values: torch.Tensor) -> bool:
     """Return whether a map of integers holds only 0 and 1; such a mask is meant, not an alpha of 1/255."""
     if values.is_floating_point():
@@ -104,13 +116,17 @@ def _is_binary(values: torch.Tensor) -> bool:
 
 
 def _read_pixels(image: Image.Image) -> np.ndarray:
-    """Return a grayscale image as an array whose dtype tells its range."""
+    """Return a grayscale image, or the opacity of a transparent one, as an array whose dtype tells its range."""
     if image.mode == "F":
         return np.array(image)
     if not image.mode.startswith("I"):
+        if image.has_transparency_data:  # a cutout; the colors of what is transparent mean nothing
+            opacity = np.array(image.convert("RGBA").getchannel("A"))
+            if opacity.min() < 255:
+                return opacity
         return np.array(image.convert("L"))
     values = np.array(image)
     return values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
 
 
-__all__ = ["load_map", "load_segmentation_maps"]
+__all__ = ["drop_channels", "load_map", "load_segmentation_maps"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from mattes import BOX, OTHER_BOX, TOLERANCE, list_objects
+from mattes import BOX, OTHER_BOX, TOLERANCE, assert_close, list_objects
 from photo_files import make_photo, write_truncated
 from PIL import Image
 from tiny_model import tiny_model, tiny_processor
@@ -249,6 +249,22 @@ def test_pickled_copies_give_the_same_mattes(pipe: ReferringMattingPipeline, mon
     for copied in (pickle.loads(pickle.dumps(pipe)), copy.deepcopy(pipe)):
         assert torch.equal(copied(make_photo(), text="low")["predicted_alpha"], expected)
     assert torch.equal(pipe(make_photo(), text="low")["predicted_alpha"], expected)
+
+
+def test_a_model_in_training_computes_as_in_evaluation(pipe: ReferringMattingPipeline) -> None:
+    photo = make_photo()
+    expected = pipe(photo, cutout=False)
+    model = pipe.model.train()
+    frozen = next(each for each in model.modules() if each is not model).eval()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [each.training for each in model.modules()]
+    try:
+        assert_close(pipe(photo, cutout=False), expected)
+        assert not frozen.training
+        assert [each.training for each in model.modules()] == modes
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    finally:
+        model.eval()
 
 
 def test_tokens_that_the_model_does_not_know(pipe: ReferringMattingPipeline) -> None:

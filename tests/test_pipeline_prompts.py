@@ -1,11 +1,15 @@
 """Prompts of the pipeline: in any nesting, and shared among the images of a call."""
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pandas
 import pytest
 import torch
+from datasets import Dataset
 from mattes import BOX, OTHER_BOX, TOLERANCE, assert_close, list_objects, predict_directly
 from photo_files import make_photo
 from PIL import Image
@@ -162,6 +166,39 @@ def test_a_generator_gives_the_prompts_of_the_call_to_all(pipe: ReferringMatting
     assert_close(results[1][0], pipe(photos[1], text="low"))
     with pytest.raises(ValueError, match=r'text must be the prompts of every image, .* yield {"image": ..., "text"'):
         pipe(iter(photos), text=[["low"], ["owl"]])
+
+
+def test_columns_pair_up(pipe: ReferringMattingPipeline) -> None:
+    """A column of `datasets` is read lazily, but is as good as a list; so is one of pandas."""
+    photos = [make_photo(), make_photo(60, 50, seed=1)]
+    rows = Dataset.from_dict({"image": photos, "text": ["low", "owl"]}).cast_column("image", datasets.Image())
+    expected = pipe(photos, text=["low", "owl"], cutout=False)
+    for images in (rows["image"], deque(photos), pandas.Series(photos), np.array([*photos, None], dtype=object)[:2]):
+        results = list(pipe(images, text=rows["text"], cutout=False))
+        for result, each in zip(results, expected, strict=True):
+            assert_close(result, each)
+    with pytest.raises(ValueError, match=r"write text=\[\['low', 'owl', 'cat'\]\] \* 2"):
+        pipe(rows["image"], text=["low", "owl", "cat"])
+    with pytest.raises(ValueError, match=r"it may hold one text for each image or the objects of every image"):
+        pipe(rows, text=["low", "owl"])
+    assert [len(each) for each in pipe(rows.select_columns("image"), text=[["low", "owl"]], cutout=False)] == [2, 2]
+
+
+def test_rows_of_pandas(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
+    make_photo().save(tmp_path / "a.png")
+    table = pandas.DataFrame({"image": [str(tmp_path / "a.png")] * 2, "text": ["low", None], "size": [1, 2]})
+    expected = [pipe(make_photo(), text="low", cutout=False), pipe(make_photo(), cutout=False)]
+    missing = pandas.DataFrame({**table, "text": pandas.Series(["low", float("nan")], dtype=object)})
+    for results in (
+        pipe(table, cutout=False),
+        pipe(missing, cutout=False),
+        [pipe(row, cutout=False) for _, row in table.iterrows()],
+        [pipe(row, cutout=False) for row in table.itertuples()],
+        pipe((row for row in table.itertuples()), cutout=False),
+    ):
+        for result, each in zip(results, expected, strict=True):
+            assert_close(result, each)
+    assert len(pipe(table["image"].to_numpy(), cutout=False)) == 2
 
 
 @pytest.mark.parametrize("none", [[], [[]], np.zeros((0, 4)), torch.zeros(0, 4), torch.zeros(1, 0, 4)], ids=repr)

@@ -395,6 +395,32 @@ def test_refused_masks(processor: FCLMProcessor, image: Image.Image, masks: obje
         processor(image, input_masks=masks)
 
 
+def test_masks_of_segment_anything(processor: FCLMProcessor, image: Image.Image) -> None:
+    """They have a dimension for the masks of an object, and one for the objects."""
+    mask = np.zeros(SIZE, bool)
+    mask[10:60, 20:90] = True
+    expected = processor(image, input_masks=[[mask]], segmentation_maps=[[mask]])
+    for array in (mask[None], torch.from_numpy(mask)[None, None], mask[..., None]):
+        inputs = processor(image, input_masks=[[array]], segmentation_maps=[[array]])
+        assert torch.equal(inputs["input_masks"], expected["input_masks"])
+        assert torch.equal(inputs["labels"], expected["labels"])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_the_opacity_of_a_mask_counts(processor: FCLMProcessor, image: Image.Image, mode: str) -> None:
+    """A cutout is a mask; what its file holds where it is transparent does not matter."""
+    opacity = np.zeros(SIZE, np.uint8)
+    opacity[10:60, 20:90] = 255
+    cutout = image.convert("LA" if mode == "LA" else "RGBA")
+    cutout.putalpha(Image.fromarray(opacity))
+    if mode == "P":
+        cutout = cutout.quantize()
+    expected = processor(image, input_masks=[[opacity]])["input_masks"]
+    assert torch.equal(processor(image, input_masks=[[cutout]])["input_masks"], expected)
+    opaque = Image.fromarray(opacity).convert("RGBA")
+    assert torch.equal(processor(image, input_masks=[[opaque]])["input_masks"], expected)
+
+
 def test_masks_need_images(processor: FCLMProcessor) -> None:
     with pytest.raises(ValueError, match="input_masks must come with images"):
         processor(text="low", input_masks=[[np.zeros(SIZE, bool)]])

@@ -1,8 +1,11 @@
 """Prompts: checked, scaled to the resized images, and padded to tensors."""
 
+import numpy as np
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torchvision.tv_tensors import BoundingBoxes
 
 from fclm_hf.prompts_fclm import check_prompts, pad_prompts, scale_prompts
 
@@ -24,6 +27,23 @@ SIZE = (HEIGHT, WIDTH)
 )
 def test_boxes_of_detectors_are_clipped(box: list[float], clipped: list[float]) -> None:
     assert check_prompts([SIZE], input_boxes=[[box]]).boxes == [[tuple(clipped)]]
+
+
+def test_boxes_as_detectors_give_them() -> None:
+    sides = {"xmin": 10, "ymin": 20, "xmax": 30, "ymax": np.int64(40)}
+    for boxes in (
+        [sides],
+        [{"score": 0.9, "label": "cat", "box": sides}],  # of a pipeline of transformers
+        pandas.DataFrame([[10, 20, 30, 40]], columns=["x0", "y0", "x1", "y1"]),
+        BoundingBoxes([[10, 20, 30, 40]], format="XYXY", canvas_size=SIZE),
+    ):
+        assert check_prompts([SIZE], input_boxes=[boxes]).boxes == [[(10, 20, 30, 40)]]
+    for layout in ("XYWH", "CXCYWH"):
+        boxes = BoundingBoxes([[10, 20, 30, 40]], format=layout, canvas_size=SIZE)
+        with pytest.raises(ValueError, match=f"input_boxes must be in the format XYXY, .*, got {layout}"):
+            check_prompts([SIZE], input_boxes=[boxes])
+    with pytest.raises(ValueError, match="must be 4 numbers"):
+        check_prompts([SIZE], input_boxes=[[{"xmin": 10, "ymin": 20, "xmax": 30}]])
 
 
 def test_a_thin_box_stays_a_box() -> None:
