@@ -1,5 +1,6 @@
 """Foreground colors and cutouts, so that no halo of the old background shows on a new one."""
 
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +17,9 @@ from .foreground_estimation_fclm import (
     split_rows,
     write_multiscale,
 )
-from .image_loading_fclm import open_image
-from .image_utils_fclm import convert_to_image, copy_profile, split_transparency
+from .image_loading_fclm import is_open_file, open_image
+from .image_utils_fclm import convert_to_image, copy_metadata, split_transparency
+from .segmentation_maps_fclm import FLOAT_TOLERANCE, drop_channels, read_pixels
 
 
 ForegroundMethod = Literal["multiscale", "pymatting"]
@@ -48,10 +50,10 @@ def estimate_foreground(
     tells more than alpha does and replaces it in the estimate.
 
     Args:
-        image: PIL image of any mode, whose EXIF rotation is applied, or array of shape `(height, width, 3)`; uint8 in
-            [0, 255] or float in [0, 1].
-        alpha: PIL image, array or tensor of the shape of the upright image, `(height, width)`; uint8 in [0, 255] or
-            float in [0, 1].
+        image: File or PIL image of any mode, whose EXIF rotation is applied, or array of shape `(height, width, 3)`;
+            uint8 in [0, 255] or float in [0, 1].
+        alpha: File, PIL image, array or tensor of the shape of the upright image, `(height, width)`; uint8 in [0, 255],
+            uint16 in [0, 65535], float in [0, 1] or bool.
         method: "multiscale" for the estimator of this package, "pymatting" for `estimate_foreground_ml` of pymatting,
             which must be installed, and which takes alpha as exact. Importing pymatting compiles code, writes it to a
             cache and changes the number of threads.
@@ -96,7 +98,7 @@ def make_cutout(
     Args:
         image: See [`estimate_foreground`]. The profile of an RGB image is kept, and where it is transparent, the
             cutout is at least as transparent, with the colors of the visible part.
-        alpha: PIL image, array or tensor of shape `(height, width)`; uint8 in [0, 255] or float in [0, 1].
+        alpha: See [`estimate_foreground`].
         method: See [`estimate_foreground`].
         alpha_tolerance: See [`estimate_foreground`].
         refine_alpha: Whether the alpha of partly transparent pixels, too, moves toward their place on the line of
@@ -119,17 +121,23 @@ def make_cutout(
     refined = pixels[..., 3] if refine_alpha else None
     _write_foreground(pixels[..., :3], colors, as_bytes(visible_alpha), method, alpha_tolerance, refined)
     cutout = Image.fromarray(pixels)
-    copy_profile(image, cutout)
+    copy_metadata(image, cutout)
     return cutout
 
 
 def _open(image: Any) -> Image.Image | np.ndarray:
     """Return an image upright and decoded, of a mode of which strips convert to RGB; or an array."""
+    image = _open_file(image, "image")
     if not isinstance(image, Image.Image):
         return np.asarray(image)
     if isinstance(image, ImageFile.ImageFile) or image.info.keys() & _EXIF:  # others are decoded and upright
         image = open_image(image)
     return image if image.mode in _PLAIN_MODES else convert_to_image(*split_transparency(image))
+
+
+def _open_file(image: Any, name: str) -> Any:
+    """Return the PIL image of a file, URL or bytes; others as they are."""
+    return open_image(image, name) if isinstance(image, (str, bytes, os.PathLike)) or is_open_file(image) else image
 
 
 def _read_visible_part(image: Image.Image, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -214,13 +222,22 @@ def _write_foreground(
 
 
 def _as_array(alpha: Any) -> np.ndarray:
-    """Convert an alpha to an array of shape `(height, width)`."""
+    """Convert an alpha to an array of shape `(height, width)`, uint8, or float in [0, 1] if it is valid."""
+    alpha = _open_file(alpha, "alpha")
     if isinstance(alpha, torch.Tensor):
         alpha = alpha.detach().float().cpu() if alpha.is_floating_point() else alpha.cpu()
-    alpha = np.asarray(alpha.convert("L") if isinstance(alpha, Image.Image) else alpha)
+    alpha = drop_channels(np.asarray(read_pixels(alpha) if isinstance(alpha, Image.Image) else alpha))
     if alpha.ndim != 2:
         raise ValueError(f"alpha must have shape (H, W), got {alpha.shape}.")
-    return alpha
+    if alpha.dtype == np.uint16:
+        return (alpha / 65535).astype(np.float32)
+    if not alpha.size or alpha.dtype == np.uint8:
+        return alpha
+    low, high = alpha.min(), alpha.max()
+    if alpha.dtype.kind in "biu" and low >= 0 and high <= 1:  # a mask
+        return alpha.astype(np.uint8) * 255
+    overshoots = alpha.dtype.kind == "f" and low >= -FLOAT_TOLERANCE and high <= 1 + FLOAT_TOLERANCE
+    return alpha.clip(0, 1) if overshoots and (low < 0 or high > 1) else alpha
 
 
 def _check(image: Any, alpha: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """Images of any kind, from anywhere, as upright 8-bit RGB: the part that both image processors share."""
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -25,6 +26,7 @@ _CLEARLY_MORE = 0.05  # of 2, the score of an image that stands out everywhere
 _ROWS_PER_STRIP = 256
 _MAX_SAMPLES = 512  # rows and columns that decide about the background
 _TRANSPARENT_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
+_MAX_DPI = 65535  # in JPEG
 _FLOAT_TOLERANCE = 1 / 255  # resampling overshoots [0, 1] a little
 
 
@@ -66,16 +68,22 @@ def convert_to_image(tensor: torch.Tensor, opacity: torch.Tensor | None = None) 
     return Image.fromarray(tensor.permute(1, 2, 0).cpu().numpy())
 
 
-def copy_profile(source: Any, image: Image.Image) -> None:
-    """Give an RGB image the color profile of the image that it comes from, if that is one of RGB colors.
+def copy_metadata(source: Any, image: Image.Image) -> None:
+    """Give an image the resolution in dots per inch, and the color profile if that is one of RGB colors, of another.
 
     Args:
-        source: PIL image; anything else has no profile.
-        image: Image of mode "RGB" or "RGBA".
+        source: PIL image that `image` comes from; anything else has neither.
+        image: Image of mode "RGB" or "RGBA", or an alpha, which has no profile.
     """
-    profile = source.info.get("icc_profile") if isinstance(source, Image.Image) else None
-    if profile and profile[16:20] == b"RGB ":  # its color space, which is another for a CMYK or grayscale original
+    info = source.info if isinstance(source, Image.Image) else {}
+    profile = info.get("icc_profile")
+    # its color space, which is another for a CMYK or grayscale original
+    if profile and profile[16:20] == b"RGB " and image.mode != "L":
         image.info["icc_profile"] = profile
+    resolution = info.get("dpi")
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):  # of a broken file
+        if all(1 <= float(each) <= _MAX_DPI for each in resolution):
+            image.info["dpi"] = tuple(map(float, resolution))
 
 
 def flatten_images(images: Any) -> list[Any]:
@@ -410,7 +418,7 @@ __all__ = [
     "composite",
     "convert_to_image",
     "convert_to_tensor",
-    "copy_profile",
+    "copy_metadata",
     "download",
     "find_image_size",
     "flatten_images",

@@ -21,7 +21,7 @@ from .image_loading_fclm import is_undecoded
 from .image_utils_fclm import (
     composite,
     convert_to_image,
-    copy_profile,
+    copy_metadata,
     is_open_file,
     open_image,
     split_transparency,
@@ -467,9 +467,9 @@ def _check_loading(settings: Mapping[str, Any]) -> None:
 
 
 def _make_photo(colors: torch.Tensor, opacity: torch.Tensor | None, source: Any) -> Image.Image:
-    """Return an RGB or RGBA image, with the color profile of the image it comes from if it still applies."""
+    """Return an RGB or RGBA image, with the resolution and color profile of the image it comes from."""
     photo = convert_to_image(colors, opacity)
-    copy_profile(source, photo)
+    copy_metadata(source, photo)
     return photo
 
 

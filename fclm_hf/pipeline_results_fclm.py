@@ -9,6 +9,7 @@ from PIL import Image
 from torch import nn
 
 from .foreground_fclm import make_cutout
+from .image_utils_fclm import copy_metadata
 from .masks_fclm import resize_maps
 
 
@@ -105,6 +106,7 @@ class MattingResults(list):
             alpha = fit_to_opacity(alpha, np.array(self.image.getchannel("A")))
         levels = quantize_alpha(alpha)
         result = {"alpha": Image.fromarray(levels), "predicted_alpha": alpha}
+        copy_metadata(self.image, result["alpha"])
         if self.foreground is not None:
             result["cutout"] = make_cutout(self.image, levels, self.foreground)
         return result

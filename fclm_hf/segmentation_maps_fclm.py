@@ -13,7 +13,7 @@ from .image_utils_fclm import is_open_file, make_tensor, open_image
 _NESTING = "image > object > map, or one map (height, width) per image"
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 _FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
-_FLOAT_TOLERANCE = 1e-3  # resampling overshoots [0, 1] a little
+FLOAT_TOLERANCE = 1e-3  # resampling overshoots [0, 1] a little
 
 
 def load_segmentation_maps(segmentation_maps: Any, image_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
@@ -85,7 +85,7 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
         item = drop_channels(item)
         while item.ndim > 2 and item.shape[0] == 1:  # masks of SAM
             item = item[0]
-    values = make_tensor(item if is_array else _read_pixels(item), name)
+    values = make_tensor(item if is_array else read_pixels(item), name)
     if tuple(values.shape) != tuple(size):
         raise ValueError(f"{name} must have the shape {tuple(size)} of its image, got {tuple(values.shape)}.")
     if values.dtype == torch.bool or (is_array and _is_binary(values)):
@@ -95,7 +95,7 @@ def load_map(item: Any, size: tuple[int, int], name: str) -> torch.Tensor:
     if not values.is_floating_point():
         raise ValueError(f"{name} must have dtype bool, uint8, uint16 or float, got {values.dtype}.")
     values = values.cpu().float()
-    if not torch.isfinite(values).all() or values.min() < -_FLOAT_TOLERANCE or values.max() > 1 + _FLOAT_TOLERANCE:
+    if not torch.isfinite(values).all() or values.min() < -FLOAT_TOLERANCE or values.max() > 1 + FLOAT_TOLERANCE:
         raise ValueError(f"{name} must have finite float values in [0, 1], got [{values.min():g}, {values.max():g}].")
     return values.clamp(0, 1)
 
@@ -115,7 +115,7 @@ def _is_binary(values: torch.Tensor) -> bool:
     return int(values.max()) == 1 and int(values.min()) >= 0
 
 
-def _read_pixels(image: Image.Image) -> np.ndarray:
+def read_pixels(image: Image.Image) -> np.ndarray:
     """Return a grayscale image, or the opacity of a transparent one, as an array whose dtype tells its range."""
     if image.mode == "F":
         return np.array(image)
@@ -129,4 +129,4 @@ def _read_pixels(image: Image.Image) -> np.ndarray:
     return values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
 
 
-__all__ = ["drop_channels", "load_map", "load_segmentation_maps"]
+__all__ = ["FLOAT_TOLERANCE", "drop_channels", "load_map", "load_segmentation_maps", "read_pixels"]

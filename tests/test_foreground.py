@@ -235,6 +235,43 @@ def test_colors_of_every_mode(mode: str) -> None:
     np.testing.assert_array_equal(cutout[..., :3], np.asarray(load_image(image)))
 
 
+def test_alphas_of_any_kind(tmp_path: Path) -> None:
+    """Deep alphas, masks, and files, as those of data sets, detectors, and OpenCV."""
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    levels = np.zeros((20, 30), np.uint8)
+    levels[5:15, 8:20], levels[5:15, 20] = 255, 128
+    expected = np.asarray(make_cutout(image, levels))
+    deep, floats = levels.astype(np.uint16) * 257, (levels / 255).astype(np.float32)
+    transparent = Image.fromarray(np.dstack([image, levels]))
+    transparent.save(tmp_path / "alpha.png")
+    for alpha in (
+        deep,
+        torch.from_numpy(deep),
+        Image.fromarray(deep),
+        Image.fromarray(floats),
+        Image.fromarray(levels).convert("I"),
+        levels[..., None],
+        np.dstack([levels] * 3),
+        floats * 1.0001 - 1e-5,  # overshoots, as after resampling
+        transparent,
+        tmp_path / "alpha.png",
+    ):
+        np.testing.assert_array_equal(np.asarray(make_cutout(image, alpha)), expected)
+    mask = levels == 255
+    expected = np.asarray(make_cutout(image, mask.astype(np.uint8) * 255))
+    for alpha in (mask, torch.from_numpy(mask), mask.astype(np.int64)):
+        np.testing.assert_array_equal(np.asarray(make_cutout(image, alpha)), expected)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    np.testing.assert_array_equal(np.asarray(make_cutout(str(tmp_path / "photo.png"), mask)), expected)
+
+
+def test_the_resolution_is_kept() -> None:
+    image = Image.new("RGB", (4, 3))
+    for resolution, kept in (((300, 300), True), ((72.5, 0), False), ((float("nan"), 1), False), ("300", False)):
+        image.info["dpi"] = resolution
+        assert (make_cutout(image, np.ones((3, 4))).info.get("dpi") == resolution) == kept
+
+
 def test_only_profiles_of_rgb_images_are_kept() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for mode, kept in (("RGB", True), ("CMYK", False)):

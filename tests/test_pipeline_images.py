@@ -79,6 +79,10 @@ def test_awkward_files(pipe: ReferringMattingPipeline, tmp_path: Path) -> None:
     assert (rotated - pipe(upright, text="low")["predicted_alpha"]).abs().mean() < 0.1  # JPEG noise
     kept = {name for name, result in zip(sizes, results, strict=True) if "icc_profile" in result["cutout"].info}
     assert kept == {"profile.png"}
+    make_photo().save(tmp_path / "print.jpg", dpi=(300, 240))
+    printed = pipe(tmp_path / "print.jpg")
+    assert printed["alpha"].info["dpi"] == printed["cutout"].info["dpi"] == (300, 240)
+    assert "icc_profile" not in pipe(tmp_path / "profile.png")["alpha"].info
 
 
 def make_transparent_photo() -> tuple[Image.Image, np.ndarray]:

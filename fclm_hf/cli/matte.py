@@ -347,10 +347,9 @@ def predict(
 
 
 def encode_image(image: "Image.Image", path: Path | None) -> memoryview:
-    """Return an image, with its color profile, in the format of a file, or as PNG if there is none."""
+    """Return an image, with its color profile and resolution, in the format of a file, or as PNG if there is none."""
     name, options = OPAQUE_FORMATS[".png" if path is None else path.suffix.lower()]
-    if profile := image.info.get("icc_profile"):
-        options = {**options, "icc_profile": profile}
+    options = options | {key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info}
     data = BytesIO()
     image.save(data, name, **options)
     return data.getbuffer()

@@ -28,6 +28,12 @@ def test_one_image(photo: Path, checkpoint: Path) -> None:
         assert (cutout.format, cutout.mode) == ("PNG", "RGBA")
         np.testing.assert_array_equal(np.asarray(cutout), np.asarray(expected))
     assert list_files(photo.parent) == ["out.png", "photo.jpg"]
+    make_photo().save(photo, dpi=(300, 300))
+    for suffix in (".png", ".jpg", ".tif"):
+        out = photo.with_name(f"out{suffix}")
+        run_matte(photo, "--background", "white", "-o", out)
+        with Image.open(out) as picture:
+            assert [round(each) for each in picture.info["dpi"]] == [300, 300]
 
 
 def test_prompts_reach_the_pipeline() -> None:
