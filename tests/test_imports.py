@@ -19,7 +19,7 @@ LEVELS = [
     {"training.objective", "evaluation", "bulk"},
     {"training"},
     {"app", "reproduction"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 MODULES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path

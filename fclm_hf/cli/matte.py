@@ -14,8 +14,8 @@ import typer
 from typer.core import TyperCommand
 
 from ..utils.files import remove_unfinished_files, write_bytes
-from .console import check_device, exit_on_error, make_progress
-from .matte_jobs import OPAQUE_FORMATS, STANDARD_STREAM, TRANSPARENT_FORMATS, Job, is_url, plan_jobs
+from .console import check_device, exit_on_error, fail, make_progress
+from .matte_jobs import OPAQUE_FORMATS, STANDARD_STREAM, TRANSPARENT_FORMATS, Job, is_device, is_url, plan_jobs
 from .streams import read_standard_input, write_standard_output
 
 
@@ -151,7 +151,7 @@ def matte(
         raise typer.BadParameter(f"{name if len(name) < 80 else f'{name[:77]}...'}: {error.strerror}.") from error
     render = make_renderer(alpha, background)
     waiting = [job for job in jobs if not (skip_existing and job.is_done())]
-    waiting = [replace(job, data=read_standard_input()) if job.source == STANDARD_STREAM else job for job in waiting]
+    waiting = [replace(job, data=read_stream(job.source)) if job.is_stream() else job for job in waiting]
     failures: dict[str, str] = {}
     if waiting:
         remove_unfinished_files(path for job in waiting for path in job.targets if path is not None)
@@ -236,10 +236,14 @@ def load_background(background: str) -> "Image.Image":
     from ..image_utils_fclm import load_image
 
     try:
-        return Image.new("RGB", (1, 1), ImageColor.getrgb(background)[:3])
+        *color, opacity = (*ImageColor.getrgb(background), 255)[:4]
     except ValueError:
-        pass
-    if not is_url(background) and not Path(background).is_file():
+        color = []
+    if color:
+        if opacity < 255:
+            raise typer.BadParameter(f"--background must be opaque, got the transparent color {background!r}.")
+        return Image.new("RGB", (1, 1), tuple(color))
+    if not is_url(background) and not (Path(background).exists() and not Path(background).is_dir()):
         meant = difflib.get_close_matches(background.lower(), ImageColor.colormap, n=1)
         hint = f" Did you mean {meant[0]}?" if meant else ""
         raise typer.BadParameter(f"--background: no such color or file: {background!r}.{hint}")
@@ -285,6 +289,14 @@ def load_onnx_pipeline(folder: str, dtype: str) -> Callable[..., Any]:
     return ReferringMattingPipeline(graphs, processor=processor, task="referring-matting")
 
 
+def read_stream(source: str | Path) -> bytes:
+    """Return what can be read once only: standard input, or a named pipe."""
+    if source == STANDARD_STREAM:
+        return read_standard_input()
+    with exit_on_error(f"{source} cannot be read: "):
+        return Path(source).read_bytes()
+
+
 def run_jobs(
     jobs: list[Job],
     pipe: Callable[..., Any],
@@ -316,13 +328,23 @@ def write_results(
         for path, result in zip(job.targets, outcome, strict=True):
             data = encode_image(render(result), path)
             try:
-                write_standard_output(data) if path is None else write_bytes(path, data)
+                write_output(path, data)
             except OSError as error:  # which names a temporary file, or none
                 target = "Standard output" if path is None else path
                 return OSError(f"{target} cannot be written: {error.strerror or error}.")
     except Exception as error:
         return error
     return None
+
+
+def write_output(path: Path | None, data: memoryview) -> None:
+    """Write to a file, all or nothing, to a device, or to standard output."""
+    if path is None:
+        write_standard_output(data)
+    elif is_device(path):
+        path.write_bytes(data)
+    else:
+        write_bytes(path, data)
 
 
 def describe(error: Exception) -> str:
@@ -348,7 +370,7 @@ def predict(
 
 def encode_image(image: "Image.Image", path: Path | None) -> memoryview:
     """Return an image, with its color profile and resolution, in the format of a file, or as PNG if there is none."""
-    name, options = OPAQUE_FORMATS[".png" if path is None else path.suffix.lower()]
+    name, options = OPAQUE_FORMATS.get("" if path is None else path.suffix.lower(), OPAQUE_FORMATS[".png"])
     options = options | {key: image.info[key] for key in ("icc_profile", "dpi") if key in image.info}
     data = BytesIO()
     image.save(data, name, **options)
@@ -387,11 +409,21 @@ def flatten(value: Any) -> list[Any]:
 
 def report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
     """Print errors in red on standard error, then the files that were written or, for many images, their number."""
+    try:
+        print_report(jobs, waiting, failures)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the files have been written, but the list of them has no place
+        fail(f"Standard output cannot be written: {error.strerror}.")
+
+
+def print_report(jobs: list[Job], waiting: list[Job], failures: dict[str, str]) -> None:
+    """Print what [`report`] reports."""
     for name, problem in failures.items():
         is_named = name in problem or repr(name)[1:-1] in problem  # the latter has backslashes and quotes escaped
         typer.secho(problem if is_named else f"{name}: {problem}", fg="red", err=True)
     done = [job for job in waiting if job.name not in failures]
-    if len(jobs) == 1:
+    if len(jobs) == len(waiting) == 1:
         for path in (path for job in done for path in job.targets if path is not None):
             typer.echo(path)
     else:

@@ -25,6 +25,7 @@ OPAQUE_FORMATS = {**TRANSPARENT_FORMATS, ".jpg": ("JPEG", {"quality": 95}), ".jp
 
 
 STANDARD_STREAM = "-"
+_STREAM_FILES = {"/dev/stdin": STANDARD_STREAM, "/dev/stdout": STANDARD_STREAM}
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,17 @@ class Job:
     @property
     def name(self) -> str:
         """What messages call the image."""
-        return "standard input" if self.source == STANDARD_STREAM else str(self.source)
+        if self.source == STANDARD_STREAM:
+            return "standard input"
+        return f"{self.source[:40]}..." if is_data_url(self.source) else str(self.source)
 
     def is_done(self) -> bool:
         """Return whether all files exist."""
-        return all(target is not None and target.exists() for target in self.targets)
+        return all(target is not None and target.is_file() for target in self.targets)
+
+    def is_stream(self) -> bool:
+        """Return whether the image can be read once only."""
+        return self.source == STANDARD_STREAM or (isinstance(self.source, Path) and self.source.is_fifo())
 
 
 def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]) -> list[Job]:
@@ -59,10 +66,12 @@ def plan_jobs(images: list[str], out: str, objects: int, formats: dict[str, Any]
     """
     if not out or not all(images):  # as of a shell variable that is not set; Path("") is the current folder
         raise typer.BadParameter(f"{'-o' if not out else 'IMAGE'} must not be empty.")
-    images = [path for image in images for path in expand_pattern(image)]
+    images = [path for image in images for path in expand_pattern(_STREAM_FILES.get(image, image))]
+    out = _STREAM_FILES.get(out, out)
     check_streams(images, out, objects)
-    if out == STANDARD_STREAM:
-        return [Job(source, [None]) for source, _ in find_images(images[0], Path())]
+    if out == STANDARD_STREAM or is_device(Path(out)):
+        device = None if out == STANDARD_STREAM else Path(out)
+        return [Job(source, [device]) for source, _ in find_images(images[0], Path())]
     target = Path(out)
     if is_file_name(out, formats):
         check_file_name(images, out, formats)
@@ -90,14 +99,24 @@ def check_streams(images: list[str], out: str, objects: int) -> None:
     """Raise an error unless standard input is read once, and a single image goes to standard output."""
     if images.count(STANDARD_STREAM) > 1:
         raise typer.BadParameter("- (standard input) holds one image and can be given once.")
-    if out != STANDARD_STREAM:
+    if STANDARD_STREAM in images and sys.stdin is None:
+        raise typer.BadParameter("- (standard input) is closed.")
+    if out != STANDARD_STREAM and not is_device(Path(out)):
         return
+    name = f"-o {out} (standard output)" if out == STANDARD_STREAM else f"-o {out}"
     if len(images) > 1 or Path(images[0]).is_dir():
-        raise typer.BadParameter("-o - (standard output) takes a single image; choose a folder for several.")
+        raise typer.BadParameter(f"{name} takes a single image; choose a folder for several.")
     if objects > 1:
-        raise typer.BadParameter(f"-o - (standard output) takes a single object, got prompts for {objects}.")
-    if sys.stdout.isatty():
+        raise typer.BadParameter(f"{name} takes a single object, got prompts for {objects}.")
+    if out == STANDARD_STREAM and sys.stdout is None:
+        raise typer.BadParameter(f"{name} is closed.")
+    if out == STANDARD_STREAM and sys.stdout.isatty():
         raise typer.BadParameter("-o - writes a PNG, which a terminal cannot show: send it to a file or a pipe.")
+
+
+def is_device(path: Path) -> bool:
+    """Return whether an output is neither a file nor a folder, as /dev/null and what a shell gives for `>(command)`."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def is_file_name(out: str, formats: Iterable[str]) -> bool:
@@ -111,7 +130,9 @@ def is_file_name(out: str, formats: Iterable[str]) -> bool:
 def check_file_name(images: list[str], out: str, formats: Iterable[str]) -> None:
     """Raise an error unless the output file has a format that can hold the output, and there is a single image."""
     if len(images) > 1 or Path(images[0]).is_dir():
-        raise typer.BadParameter(f"-o must be a folder for several images, got the file {out}.")
+        missing = [each for each in images if not is_url(each) and each != STANDARD_STREAM and not Path(each).exists()]
+        hint = f" There is no file {missing[0]!r}; a --text of several words needs quotes." if missing else ""
+        raise typer.BadParameter(f"-o must be a folder for several images, got the file {out}.{hint}")
     suffix = Path(out).suffix.lower()
     if suffix in formats:
         return
@@ -132,8 +153,13 @@ def make_file_name(url_path: str) -> str:
 
 
 def is_url(image: str) -> bool:
-    """Return whether an image is a web address."""
-    return image.lower().startswith(("http://", "https://"))
+    """Return whether an image is a web address or a data URL."""
+    return image[:8].lower().startswith(("http://", "https://")) or is_data_url(image)
+
+
+def is_data_url(image: str | Path) -> bool:
+    """Return whether an image is a data URL, which holds it."""
+    return isinstance(image, str) and image[:5].lower() == "data:"
 
 
 def expand_pattern(image: str) -> list[str]:
@@ -192,7 +218,7 @@ def find_images(image: str, out: Path) -> Iterator[tuple[str | Path, Path]]:
     if image == STANDARD_STREAM:
         yield image, Path("stdin")
     elif is_url(image):
-        yield image, Path(make_file_name(urlsplit(image).path))
+        yield image, Path("image" if is_data_url(image) else make_file_name(urlsplit(image).path))
     elif not (root := Path(image)).is_dir():
         yield root, Path(root.name)
     else:

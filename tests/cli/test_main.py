@@ -24,7 +24,7 @@ def test_version() -> None:
 
 
 def test_help_lists_the_commands() -> None:
-    output = run_python("-m", "fclm_hf.cli", "--help")
+    output = run_python("-m", "fclm_hf", "--help")
     assert all(command in output for command in COMMANDS)
 
 
@@ -32,7 +32,8 @@ def test_help_lists_the_commands() -> None:
 def test_commands_explain_themselves(command: str) -> None:
     result = CliRunner().invoke(app, [command])
     assert "Usage" in result.output
-    assert result.output.strip() == CliRunner().invoke(app, [command, "--help"]).output.strip()
+    for option in ("--help", "-h"):
+        assert result.output.strip() == CliRunner().invoke(app, [command, option]).output.strip()
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:

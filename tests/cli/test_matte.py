@@ -1,12 +1,17 @@
 """`fclm matte`: its options reach the pipeline, and its results the file, stream or format that is asked for."""
 
+import base64
+import errno
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from matte_command import list_files, run_matte
 from photo_files import make_photo
 from PIL import Image
@@ -15,6 +20,7 @@ from typer.testing import CliRunner
 
 from fclm_hf.cli import matte as cli
 from fclm_hf.cli.main import app
+from fclm_hf.cli.matte_jobs import Job, plan_jobs
 
 
 pytestmark = pytest.mark.usefixtures("one_pipeline")
@@ -96,6 +102,62 @@ def test_standard_streams(photo: Path, tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["matte", "-", "-o", "-"], input=data)
         assert (result.exit_code, result.stdout_bytes) == (1, b"")
         assert "standard input: image" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no FIFOs")
+def test_named_pipes_and_devices(photo: Path, tmp_path: Path) -> None:
+    """As in `fclm matte <(curl ...) -o >(convert ...)`."""
+    run_matte(photo, "-o", tmp_path / "file.png")
+    expected = (tmp_path / "file.png").read_bytes()
+    source, target = tmp_path / "source", tmp_path / "target"
+    os.mkfifo(source)
+    os.mkfifo(target)
+    received = []
+    writer = threading.Thread(target=source.write_bytes, args=(photo.read_bytes(),))
+    reader = threading.Thread(target=lambda: received.append(target.read_bytes()))
+    for thread in (writer, reader):
+        thread.start()
+    run_matte(source, "-o", target)
+    for thread in (writer, reader):
+        thread.join()
+    assert received == [expected]
+    assert target.is_fifo()
+    for words in ([photo, "-o", "/dev/null", "--skip-existing"], ["/dev/stdin", "-o", "/dev/stdout"]):
+        result = CliRunner().invoke(app, ["matte", *map(str, words)], input=photo.read_bytes())
+        assert result.exit_code == 0, result.output
+    assert result.stdout_bytes == expected
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(("stream", "name"), [("stdin", "- (standard input)"), ("stdout", "-o - (standard output)")])
+def test_closed_streams(stream: str, name: str, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in `fclm matte - -o - <&-`, or in a program without a console."""
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(typer.BadParameter, match=rf"{re.escape(name)} is closed\."):
+        plan_jobs(["-" if stream == "stdin" else str(photo)], "-", 1, {})
+
+
+def test_data_urls(photo: Path, tmp_path: Path) -> None:
+    url = f"data:image/jpeg;base64,{base64.b64encode(photo.read_bytes()).decode()}"
+    run_matte(photo, "-o", tmp_path / "a.png")
+    run_matte(url, "-o", tmp_path / "out")
+    assert (tmp_path / "out" / "image.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+    assert len(run_matte(url[: len(url) // 2], "-o", tmp_path / "b.png", code=1)) < 400
+
+
+def test_what_is_skipped_and_what_cannot_be_told(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_matte(photo, "-o", tmp_path / "a.png")
+    assert run_matte(photo, "-o", tmp_path / "a.png", "--skip-existing") == "0 done, 1 skipped, 0 failed."
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cli.typer, "echo", refuse)
+    with pytest.raises(typer.Exit):
+        cli.report([Job(photo, [photo])], [Job(photo, [photo])], {})
+    assert capsys.readouterr().err == "Standard output cannot be written: No space left on device.\n"
 
 
 def test_a_reader_that_stops_early(photo: Path, checkpoint: Path) -> None:
@@ -189,6 +251,9 @@ def test_usage_errors(photo: Path, tmp_path: Path) -> None:
         ([tmp_path, "-o", photo / "deep" / "er"], "photo.jpg is a file"),
         ([photo, "-o", "o", "--background", "gren"], "no such color or file: 'gren'. Did you mean green?"),
         ([photo, "-o", "o", "--background", "none.jpg"], "no such color or file: 'none.jpg'."),
+        ([photo, "-o", "o", "--background", "#ff000080"], "--background must be opaque, got the transparent color"),
+        ([photo, "cat", "-o", "o.png"], "There is no file 'cat'; a --text of several words needs quotes."),
+        ([photo, "-o", "/dev/null", "--text", "a", "--text", "b"], "-o /dev/null takes a single object"),
         (["-", "-", "-o", "o"], "- (standard input) holds one image and can be given once"),
         ([photo, photo, "-o", "-"], "-o - (standard output) takes a single image"),
         ([photo, "-o", "-", "--text", "a", "--text", "b"], "-o - (standard output) takes a single object"),
