@@ -8,7 +8,7 @@ import torch
 from transformers import BatchFeature
 from transformers.image_utils import ImageInput
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
-from transformers.utils import logging
+from transformers.utils import TensorType, logging
 
 from .configuration_fclm import PROCESSOR_CLASSES, copy_code, keep_present
 from .image_utils_fclm import find_image_size, flatten_images
@@ -162,6 +162,7 @@ class FCLMProcessor(ProcessorMixin):
             _check_map_counts(segmentation_maps, prompts)
 
         return_tensors = image_kwargs.pop("return_tensors")
+        return_tensors = None if return_tensors is None else TensorType(return_tensors)
         features = self.image_processor(
             [sample for sample in samples if sample is not None],
             segmentation_maps=segmentation_maps,
@@ -177,7 +178,7 @@ class FCLMProcessor(ProcessorMixin):
         if has_text_only and has_flat_text(text):
             encoded = {name: values[:, 0] if name in _TOKENS else values for name, values in encoded.items()}
         features.update(encoded)
-        if getattr(return_tensors, "value", return_tensors) == "np":
+        if return_tensors == TensorType.NUMPY:
             return FCLMBatchFeature({name: values.cpu().numpy() for name, values in features.items()})
         return FCLMBatchFeature(dict(features))
 

@@ -132,6 +132,11 @@ def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
     assert {type(value) for value in inputs.values()} == {np.ndarray}
 
 
+def test_unknown_outputs(processor: FCLMProcessor, image: Image.Image) -> None:
+    with pytest.raises(ValueError, match="'tensorflow' is not a valid TensorType"):
+        processor(image, return_tensors="tensorflow")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_casting_leaves_coordinates_exact(processor: FCLMProcessor, image: Image.Image, dtype: torch.dtype) -> None:
     alpha = np.full((HEIGHT, WIDTH), 0.7, np.float32)
