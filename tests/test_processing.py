@@ -133,7 +133,7 @@ def test_numpy_output(processor: FCLMProcessor, image: Image.Image) -> None:
 
 
 def test_unknown_outputs(processor: FCLMProcessor, image: Image.Image) -> None:
-    with pytest.raises(ValueError, match="'tensorflow' is not a valid TensorType"):
+    with pytest.raises(ValueError, match="tensorflow is not a valid TensorType"):
         processor(image, return_tensors="tensorflow")
 
 
