@@ -142,9 +142,9 @@ def test_a_visit(visit: Callable[[], Page]) -> None:
     assert boxed[10, 10] < 20
 
     page.click("text=+ Another object")
-    page.get_by_placeholder("Or name it").fill("spoon")
+    page.get_by_placeholder("Or name it").fill("cup")
     wait_for_result(page, lambda: page.click("text=Find it"))
-    page.wait_for_selector(".objects button:has-text('spoon')")
+    page.wait_for_selector(".objects button:has-text('cup')")
     wait_for_result(page, lambda: page.click("text=Selected object"))
     cutout = download(page)
     assert (cutout.mode, cutout.size) == ("RGBA", (600, 400))
