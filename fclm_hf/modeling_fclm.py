@@ -675,11 +675,9 @@ class FCLMPromptEncoder(nn.Module):
             )
             self.mask_detail_paint = nn.Conv2d(self.num_mask_maps, config.detail_hidden_sizes[2], kernel_size=1)
 
-    def freeze_masks(self) -> None:
-        """Stop training what embeds mask prompts."""
-        for name, parameter in self.named_parameters():
-            if name.startswith("mask_"):
-                parameter.requires_grad_(False)
+    def get_mask_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that embed mask prompts; none without dense prompts."""
+        return [parameter for name, parameter in self.named_parameters() if name.startswith("mask_")]
 
     def get_mask_outputs(self) -> list[nn.Conv2d]:
         """Return the last layers through which mask prompts act; none without dense prompts."""

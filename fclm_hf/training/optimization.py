@@ -68,7 +68,8 @@ def freeze_unused(learner: ForegroundConsistentLearner) -> None:
         if learner.settings.name_weight:  # the contrast of names reaches the head
             model.semantic_head.requires_grad_(True)
     if "input_masks" not in PROMPT_INPUTS[learner.settings.prompts]:
-        model.prompt_encoder.freeze_masks()
+        for parameter in model.prompt_encoder.get_mask_parameters():
+            parameter.requires_grad_(False)
 
 
 def parameter_groups(

@@ -208,9 +208,6 @@ class ForegroundConsistentLearner(nn.Module):
         if (input_ids := batch.get("input_ids")) is not None and "input_ids" in inputs:
             text = self.student.model.get_text_features(input_ids.flatten(0, -2)).pooler_output
             inputs["text_embeds"] = torch.cat([text.view(*input_ids.shape[:-1], -1)] * 2)  # A and B share their texts
-        if settings.prompts == "all" and self.student.config.dense_prompts:
-            # absent masks change nothing, but give all parameters a gradient, which several processes wait for
-            inputs.setdefault("input_masks", torch.full_like(inputs["labels"], -1.0))
         return {"pixel_values": torch.cat([batch["pixel_values_a"], batch["pixel_values_b"]]), **inputs}
 
     def _draw_masks(self, batch: Mapping[str, torch.Tensor], image_sizes: torch.Tensor) -> torch.Tensor:
@@ -306,7 +303,10 @@ class ForegroundConsistentLearner(nn.Module):
             "loss_look": 1.0,
             "loss_tiles": 1.0,
         }
-        return {"loss": sum(weight * losses[name] for name, weight in weights.items() if name in losses), **losses}
+        loss = sum(weight * losses[name] for name, weight in weights.items() if name in losses)
+        if settings.prompts == "all":  # several processes wait for all gradients, also in a batch without masks
+            loss = loss + 0.0 * sum(parameter.sum() for parameter in model.prompt_encoder.get_mask_parameters())
+        return {"loss": loss, **losses}
 
     def _matte(
         self,
