@@ -35,6 +35,7 @@ FINE_GRID_SCALE = 2  # cells of the fine encoder grid along a side of a coarse c
 OUTPUT_STRIDE = 8  # pixels of `pixel_values` along a side of a cell of the coarse logits, the detail path's last stride
 MASK_STRIDE = 4  # the same of the object features, which mask prompts meet
 BASIS_STRIDE = 2  # the same of the detail basis, whose channels hold the pixels of a cell
+BAND_ROWS = 32  # rows of interpolation weights that are multiplied at once
 TENSOR_ALIGNMENT = 64  # bytes
 HALF_DTYPES = (torch.float16, torch.bfloat16)
 
@@ -300,7 +301,7 @@ def compute_interpolation_weights(
 
 
 def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
-    """Resample maps (batch_size, num_channels, h, w) to (batch_size, num_channels, H, W), separably.
+    """Resample maps (batch_size, num_channels, h, w) to (batch_size, num_channels, H, W), channels last, separably.
 
     Args:
         maps: The maps to resample.
@@ -311,33 +312,63 @@ def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torc
         row_weights, column_weights = row_weights.to(maps.dtype)[:, None], column_weights.to(maps.dtype)[:, None]
         return row_weights @ (maps @ column_weights.transpose(2, 3))
     batch_size, num_channels, height, width = maps.shape
-    maps = maps.reshape(batch_size, num_channels * height, width) @ column_weights.transpose(1, 2).to(maps.dtype)
-    maps = maps.view(batch_size, num_channels, height, -1).transpose(1, 2).reshape(batch_size, height, -1)
-    maps = row_weights.to(maps.dtype) @ maps
-    return maps.view(batch_size, row_weights.shape[1], num_channels, -1).transpose(1, 2)
+    maps = multiply_band(column_weights, maps.reshape(batch_size, -1, width).transpose(1, 2))
+    maps = maps.view(batch_size, -1, num_channels, height).permute(0, 3, 1, 2).reshape(batch_size, height, -1)
+    maps = multiply_band(row_weights, maps)
+    return maps.view(batch_size, maps.shape[1], -1, num_channels).permute(0, 3, 1, 2)
+
+
+def multiply_band(weights: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+    """Return `weights @ maps`; on a CPU, where it need not be waited for, most zeros of the weights are left out."""
+    weights = weights.to(maps.dtype)
+    if weights.device.type != "cpu" or torch.compiler.is_compiling():
+        return weights @ maps
+    products = []
+    for block in weights.split(BAND_ROWS, dim=1):
+        used = block.any(1).any(0).nonzero()
+        start, stop = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        products.append(block[..., start:stop] @ maps[:, start:stop])
+    return torch.cat(products, dim=1)
+
+
+def add_update(maps: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
+    """Return the sum of maps and what a block computed from them; without gradients, in the memory of `update`."""
+    return maps + update if torch.is_grad_enabled() else update.add_(maps)
 
 
 def add_to_objects(object_maps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """Add the maps of images to those of each of their objects, without a copy for each.
 
     Args:
-        object_maps: Maps of shape (batch_size * num_objects, num_channels, height, width).
+        object_maps: Maps of shape (batch_size * num_objects, num_channels, height, width), overwritten without
+            gradients.
         maps: Maps of shape (batch_size, num_channels, height, width).
 
     Returns:
-        A new tensor of the shape of `object_maps`, channels last if both are.
+        The sum, of the shape of `object_maps`, channels last if both are.
     """
     batch_size = maps.shape[0]
     if torch.compiler.is_exporting():  # a graph has no memory layout, and permutations would cost it time
         return (object_maps.unflatten(0, (batch_size, -1)) + maps[:, None]).flatten(0, 1)
     # dimensions of size 1 get the strides of channels last in this order only, and convolutions go by them
     object_maps, maps = object_maps.permute(0, 2, 3, 1), maps.permute(0, 2, 3, 1)
-    return (object_maps.unflatten(0, (batch_size, -1)) + maps[:, None]).flatten(0, 1).permute(0, 3, 1, 2)
+    return add_update(maps[:, None], object_maps.unflatten(0, (batch_size, -1))).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def upsample(maps: torch.Tensor, scale: int) -> torch.Tensor:
     """Enlarge maps (batch_size, num_channels, h, w) bilinearly to (batch_size, num_channels, scale * h, scale * w)."""
     return nn.functional.interpolate(maps, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def transpose_channels(maps: torch.Tensor) -> torch.Tensor:
+    """Return `maps.contiguous()` of maps (batch_size, num_channels, height, width), faster if they are channels last."""
+    if torch.compiler.is_exporting() or torch.is_grad_enabled() or maps.device.type != "cpu":
+        return maps.contiguous()
+    batch_size, num_channels, height, width = maps.shape
+    planes = maps.new_empty(batch_size, num_channels, height * width)
+    for target, source in zip(planes, maps, strict=True):
+        target.copy_(source.permute(1, 2, 0).reshape(height * width, num_channels).t())
+    return planes.view(maps.shape)
 
 
 def interleave_cells(maps: torch.Tensor, side: int) -> torch.Tensor:
@@ -370,7 +401,7 @@ class FCLMConvBlock(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps of the shape of `maps`, (batch_size, num_channels, height, width)."""
-        return maps + self.activation_fn(self.conv(self.norm(maps)))
+        return add_update(maps, self.activation_fn(self.conv(self.norm(maps))))
 
 
 class FCLMPixelDecoder(nn.Module):
@@ -441,8 +472,9 @@ class FCLMDetailBlock(nn.Module):
 
     def forward(self, maps: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
         """Halve maps (batch_size, in_channels, 2 h, 2 w); `valid_mask` (batch_size, 1, h, w) is True on the image."""
-        maps = nn.functional.relu(self.down_norm(self.down(maps)), inplace=True) * valid_mask
-        return (maps + nn.functional.relu(self.norm(self.conv(maps)), inplace=True)) * valid_mask
+        # masked before the ReLU, whose result autograd keeps: so nothing of this size is allocated twice
+        maps = nn.functional.relu(self.down_norm(self.down(maps)).mul_(valid_mask), inplace=True)
+        return add_update(maps, nn.functional.relu(self.norm(self.conv(maps)).mul_(valid_mask), inplace=True))
 
 
 class FCLMDetailPath(nn.Module):
@@ -500,12 +532,12 @@ class FCLMDetailPath(nn.Module):
     @staticmethod
     def _merge(lateral: torch.Tensor, top: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
         """Add the enlarged coarser map `top` to `lateral`."""
-        return nn.functional.relu(lateral + upsample(top, 2), inplace=True) * valid_mask
+        return nn.functional.relu(lateral.add_(upsample(top, 2)).mul_(valid_mask), inplace=True)
 
     @staticmethod
     def _exclude(maps: torch.Tensor, valid_mask: torch.Tensor) -> torch.Tensor:
         """Fill cells outside the image with the lowest value: a sum with them is 0 after a ReLU."""
-        return maps.masked_fill(~valid_mask, torch.finfo(maps.dtype).min)
+        return maps.masked_fill_(~valid_mask, torch.finfo(maps.dtype).min)
 
 
 def count_objects(
@@ -1040,7 +1072,7 @@ class FCLMUpsampler(nn.Module):
         if mask_embedding is not None:
             maps = maps + mask_embedding
         maps = nn.functional.relu(add_to_objects(maps, detail_map), inplace=True)
-        return maps + nn.functional.relu(self.conv(maps), inplace=True)
+        return add_update(maps, nn.functional.relu(self.conv(maps), inplace=True))
 
 
 class FCLMObjectDecoder(nn.Module):
@@ -1161,7 +1193,7 @@ class FCLMCoefficientConv(nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Convolve maps (batch_size, in_channels, height, width)."""
-        return super().forward(maps).contiguous()
+        return transpose_channels(super().forward(maps))
 
 
 class FCLMMatteHead(nn.Module):
@@ -1399,6 +1431,10 @@ class FCLMModel(FCLMPreTrainedModel):
     def __init__(self, config: FCLMConfig):
         super().__init__(config)
         self.backbone = load_backbone(config)
+        if config.backbone_config.model_type == "timm_backbone":
+            from .backbone_fclm import reuse_memory  # timm takes a second to import
+
+            reuse_memory(self.backbone)
         self.text_model = CLIPTextModelWithProjection._from_config(config.text_config)
         self.pixel_decoder = FCLMPixelDecoder(config, list(self.backbone.channels))
         self.semantic_head = None
@@ -1585,7 +1621,7 @@ class FCLMModel(FCLMPreTrainedModel):
             fine_map=fine_map,
             semantic_map=semantic_map,
             detail_maps=tuple(each.contiguous(memory_format=torch.channels_last) for each in (detail4, detail8)),
-            detail_basis=detail_basis.contiguous(),
+            detail_basis=transpose_channels(detail_basis),
             pixel_mask=valid_mask.to(torch.uint8),
             image_sizes=image_sizes,
             encoder_size=encoder_size,
