@@ -361,7 +361,7 @@ def upsample(maps: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def transpose_channels(maps: torch.Tensor) -> torch.Tensor:
-    """Return `maps.contiguous()` of maps (batch_size, num_channels, height, width), faster if they are channels last."""
+    """Return `maps.contiguous()` of maps (batch_size, num_channels, height, width), faster for channels last."""
     if torch.compiler.is_exporting() or torch.is_grad_enabled() or maps.device.type != "cpu":
         return maps.contiguous()
     batch_size, num_channels, height, width = maps.shape

@@ -19,6 +19,7 @@ REACH = 16  # pixels from an edge up to which looks at full size count: they see
 FARTHEST = 48  # or what is soft at this distance from the background, such as fur out of focus
 WIDE_EDGE = 3  # edges wider than twice this, in pixels, are seen at full size
 FEWEST_IN_TILE = 0.002  # share of pixels of wide edges from which on a tile is looked at
+MATTE_SCALE = 5 / 6  # encoder pixels per pixel of a tile with its earlier matte; with a trimap it is 1
 OVERLAP = 64  # of neighboring tiles, in pixels
 TILES_PER_PASS = 4
 
@@ -162,13 +163,16 @@ def _combine(alpha: torch.Tensor, closer: torch.Tensor, region: Region) -> torch
 
 def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | None, size: int) -> torch.Tensor:
     """Return the alpha (height, width) of looks at wide soft edges at full size, by their trimap or earlier alpha."""
-    mask, reach = (alpha, _find_reach(alpha)) if trimap is None else (trimap, torch.ones_like(alpha))
+    mask, reach, encoder_size = trimap, torch.ones_like(alpha), size
+    if trimap is None:
+        multiple = photo.model.config.encoder_multiple
+        mask, reach, encoder_size = alpha, _find_reach(alpha), multiple * max(1, round(MATTE_SCALE * size / multiple))
     total, weights = torch.zeros_like(alpha), torch.zeros_like(alpha)
     regions = [(x0, y0, x1, y1) for x0, y0, x1, y1 in find_tiles(mask, size) if reach[y0:y1, x0:x1].any()]
     for start in range(0, len(regions), TILES_PER_PASS):
         tiles = regions[start : start + TILES_PER_PASS]
         masks = torch.stack([mask[None, y0:y1, x0:x1] for x0, y0, x1, y1 in tiles])
-        closer = photo.decode(photo.encode(tiles, size), {"input_masks": masks})
+        closer = photo.decode(photo.encode(tiles, encoder_size), {"input_masks": masks})
         for region, part in zip(tiles, closer.to(alpha), strict=True):
             x0, y0, x1, y1 = region
             feather = _make_feather(region, photo.height, photo.width, OVERLAP / 2, OVERLAP / 2).to(alpha)
