@@ -333,7 +333,7 @@ def multiply_band(weights: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
 
 def add_update(maps: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
     """Return the sum of maps and what a block computed from them; without gradients, in the memory of `update`."""
-    return maps + update if torch.is_grad_enabled() else update.add_(maps)
+    return update + maps if torch.is_grad_enabled() else update.add_(maps)
 
 
 def add_to_objects(object_maps: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
@@ -1193,7 +1193,16 @@ class FCLMCoefficientConv(nn.Conv2d):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Convolve maps (batch_size, in_channels, height, width)."""
-        return transpose_channels(super().forward(maps))
+        return self.convolve(maps, self.weight, self.bias)
+
+    @staticmethod
+    def convolve(maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Convolve maps with the given weight and bias."""
+        if torch.compiler.is_exporting():
+            return nn.functional.conv2d(maps, weight, bias)
+        cells = maps.flatten(2)  # a view, also of maps that are channels last
+        planes = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(cells), -1, -1), cells)
+        return planes.unflatten(2, maps.shape[2:])
 
 
 class FCLMMatteHead(nn.Module):

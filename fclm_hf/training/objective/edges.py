@@ -5,10 +5,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from ...loss_fclm import mean_over_count
-from ...modeling_fclm import FCLMImageEmbeddings, FCLMMatteHead
+from ...modeling_fclm import FCLMCoefficientConv, FCLMImageEmbeddings, FCLMMatteHead
 
 
 MIN_DIFFERENCE = 0.01  # between neighbors in the true matte, from which they count as an edge
@@ -80,8 +79,8 @@ def hold_coefficients(head: FCLMMatteHead, is_coarse: torch.Tensor) -> Iterator[
         is_coarse: Bool of shape (batch_size,), see [`detach_details`].
     """
 
-    def stop(layer: nn.Conv2d, args: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        held = nn.functional.conv2d(args[0], layer.weight.detach(), layer.bias.detach())
+    def stop(layer: FCLMCoefficientConv, args: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+        held = layer.convolve(args[0], layer.weight.detach(), layer.bias.detach())
         chosen = is_coarse.repeat_interleave(output.shape[0] // len(is_coarse))[:, None, None, None]
         return torch.where(chosen, held, output)
 
