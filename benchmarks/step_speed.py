@@ -21,6 +21,7 @@ from bench import Bench, divide
 from fclm_hf import FCLMConfig, FCLMForImageMatting
 from fclm_hf.training import ForegroundConsistentLearner, TrainingSettings, make_optimizer
 from fclm_hf.training.optimization import average_weights, compile_modules, freeze_unused, take_step
+from fclm_hf.utils.memory import keep_freed_memory
 
 
 TEXT_LENGTH = 8
@@ -76,6 +77,7 @@ def make_step(
 def main(argv: list[str] | None = None) -> dict[str, float]:
     """Print and return the results."""
     args = parse_arguments(argv)
+    keep_freed_memory()  # as fclm train does
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     student = FCLMForImageMatting(FCLMConfig.from_preset("lite", encoder_size=args.size)).to(

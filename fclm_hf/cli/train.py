@@ -27,8 +27,11 @@ def main(argv: Sequence[str], program: str = "fclm train") -> int:
         from ..training.hub_upload import UploadError
         from ..training.optimization import NonFiniteLossError
         from ..training.trainer import Trainer
+        from ..utils.memory import keep_freed_memory
 
         trainer = Trainer(arguments)
+        if trainer.accelerator.device.type == "cpu":
+            keep_freed_memory()
     except (ImportError, OSError, StreamError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
