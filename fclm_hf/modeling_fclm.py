@@ -1199,7 +1199,7 @@ class FCLMCoefficientConv(nn.Conv2d):
     def convolve(maps: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Convolve maps with the given weight and bias."""
         if torch.compiler.is_exporting():
-            return nn.functional.conv2d(maps, weight, bias)
+            return nn.functional.conv2d(maps, weight, bias).contiguous()
         cells = maps.flatten(2)  # a view, also of maps that are channels last
         planes = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(cells), -1, -1), cells)
         return planes.unflatten(2, maps.shape[2:])
