@@ -17,7 +17,7 @@ PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
 PROMPTS: dict[str, dict] = {
     "cat": {"text": "cat"},
     "astronaut": {"input_boxes": [[10, 4, 384, 512]]},
-    "coffee": {"input_points": [[300, 200]]},
+    "coffee": {"input_points": [[300, 200], [420, 330]]},
 }
 
 
