@@ -199,7 +199,8 @@ def flatten_embeddings(embeddings: FCLMImageEmbeddings) -> tuple[torch.Tensor, .
         *basis,
         embeddings.pixel_mask.float(),  # alphas are multiplied with it for every prompt
     )
-    return tuple(each for each in tensors if each is not None)
+    # compiled graphs take and give the layout that they were traced with
+    return tuple(each.contiguous() for each in tensors if each is not None)
 
 
 def unflatten_embeddings(

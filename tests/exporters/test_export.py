@@ -12,7 +12,7 @@ from matting_inputs import draw_inputs
 from tiny_model import tiny_masked_model, tiny_model, tiny_processor
 from typer.testing import CliRunner
 
-from fclm_hf import FCLMForImageMatting
+from fclm_hf import FCLMForImageMatting, modeling_fclm
 from fclm_hf.cli import main as cli
 from fclm_hf.exporters import export_onnx, export_programs
 from fclm_hf.exporters.parts import make_parts, trace_part
@@ -137,15 +137,15 @@ def test_invalid_exports(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_programs_equal_the_modules(tmp_path: Path, name: str) -> None:
+def test_programs_equal_the_modules(tmp_path: Path, name: str, monkeypatch) -> None:
     """A loaded program gives the tensors of its part for other sizes than those it was traced with."""
+    monkeypatch.setattr(modeling_fclm, "BAND_ROWS", 10**6)  # else the module leaves out zeros, which rounds otherwise
     part = next(each for each in make_parts(tiny_model(seed=2)) if each.name == name)
     torch.export.save(trace_part(part), tmp_path / "part.pt2")
     program = torch.export.load(tmp_path / "part.pt2").module()
     with torch.inference_mode():
         expected, outputs = (each(*part.inputs.values()) for each in (part.module, program))
-    # the module leaves out products with 0 of an interpolation, which rounds otherwise
-    torch.testing.assert_close(outputs, expected, rtol=0, atol=5e-6)
+    torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
