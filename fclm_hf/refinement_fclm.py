@@ -15,9 +15,9 @@ WHOLE = 0.8  # an object that takes this share of the longer side of the photo i
 FEWEST_PIXELS = 30  # with fewer, the first matte has found nothing
 GRID = 8  # parts of a photo start at multiples of this, so that the detail path need not run again
 SOFT = 0.1  # alphas within (SOFT, 1 - SOFT) are an edge
-REACH = 16  # pixels from an edge up to which looks at full size count: they see too little to judge what is farther,
+REACH = 16  # pixels from an edge up to which looks at tiles count: they see too little to judge what is farther,
 FARTHEST = 48  # or what is soft at this distance from the background, such as fur out of focus
-WIDE_EDGE = 3  # edges wider than twice this, in pixels, are seen at full size
+WIDE_EDGE = 3  # edges wider than twice this, in pixels, are seen in tiles
 FEWEST_IN_TILE = 0.002  # share of pixels of wide edges from which on a tile is looked at
 MATTE_SCALE = 5 / 6  # encoder pixels per pixel of a tile with its earlier matte; with a trimap it is 1
 OVERLAP = 64  # of neighboring tiles, in pixels
@@ -42,8 +42,8 @@ def refine_alphas(
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
     the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. For a box or
     text without clicks, the first matte is combined with that of a second look without a mask. With `config.tile_size`,
-    wide soft edges, such as hair, are then seen at full size, tile by tile. Objects without a matte stay as they are,
-    and so do all in an image that the first look has seen at full size.
+    wide soft edges, such as hair, are then seen tile by tile, at full size or nearly so. Objects without a matte stay
+    as they are, and so do all in an image that the first look has seen at full size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.
@@ -162,7 +162,7 @@ def _combine(alpha: torch.Tensor, closer: torch.Tensor, region: Region) -> torch
 
 
 def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | None, size: int) -> torch.Tensor:
-    """Return the alpha (height, width) of looks at wide soft edges at full size, by their trimap or earlier alpha."""
+    """Return the alpha (height, width) of looks at wide soft edges in tiles, by their trimap or earlier alpha."""
     mask, reach, encoder_size = trimap, torch.ones_like(alpha), size
     if trimap is None:
         multiple = photo.model.config.encoder_multiple
