@@ -78,7 +78,8 @@ function exportModel() {
   const folder = mkdtempSync(join(tmpdir(), "fclm-onnx-"));
   const python = process.env.PYTHON ?? "python";
   const checkpoint = join(ROOT, "fclm_hf/checkpoints/fclm-lite");
-  const args = ["-m", "fclm_hf.cli", "export-onnx", checkpoint, folder, "--quantize", "int8"];
+  // weights alone: the mattes of integer activations depend on how a runtime rounds
+  const args = ["-m", "fclm_hf.cli", "export-onnx", checkpoint, folder, "--quantize", "uint8"];
   execFileSync(python, args, { cwd: ROOT, stdio: "inherit" });
   if (!existsSync(join(folder, GRAPHS[0]))) throw new Error(`fclm export-onnx wrote no ${GRAPHS[0]}.`);
   return folder;

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ..hub import check_checkpoint, load_checkpoint
 from ..hub.checkpoints import fetch_checkpoint
 from ..hub.export import LOCAL_KEYS
 from ..utils.files import check_new_folder, edit_json, write_folder
+from .calibration import make_feeds
 from .cards import make_export_card
 from .parts import Part, make_parts, trace_part
 
@@ -31,13 +32,14 @@ def export_onnx(checkpoint: str | os.PathLike, folder: str | os.PathLike, quanti
     Args:
         checkpoint: Folder, or id of a Hub repository.
         folder: Folder to write, new or empty. It is written atomically.
-        quantize: How to store weights: "int8", "uint8" or "fp16"; by default as fp32. Everything is computed in fp32.
+        quantize: How to store weights: "int8", "uint8" or "fp16"; by default as fp32. With "int8" the layers at full
+            size compute in integers, in about two thirds of the time of all; everything else is computed in fp32.
 
     Returns:
         The folder.
 
     Raises:
-        ImportError: If onnx or onnxscript is not installed.
+        ImportError: If onnx, onnxscript or, for "int8", onnxruntime is not installed.
         ValueError: If `quantize` is unknown, `checkpoint` is not an FCLM checkpoint, its backbone runs at the size of
             the images, or the folder is not empty.
         OSError: If there is no such repository, or the Hub cannot be reached.
@@ -52,10 +54,15 @@ def export_onnx(checkpoint: str | os.PathLike, folder: str | os.PathLike, quanti
     """
     if quantize is not None and quantize not in QUANTIZED_DTYPES:
         raise ValueError(f"quantize must be one of {', '.join(QUANTIZED_DTYPES)} or None, got {quantize!r}.")
-    check_installed("onnx", "onnxscript")
+    check_installed("onnx", "onnxscript", *(["onnxruntime"] if quantize == "int8" else []))
     from .onnx_graphs import save_graph
 
-    return _export(checkpoint, folder, lambda part, inside: save_graph(part, inside, quantize), ".onnx")
+    def save(parts: Sequence[Part], inside: Path) -> None:
+        feeds = make_feeds(parts) if quantize == "int8" else {}
+        for part in parts:
+            save_graph(part, inside, quantize, feeds.get(part.name, ()))
+
+    return _export(checkpoint, folder, save, ".onnx")
 
 
 def export_programs(checkpoint: str | os.PathLike, folder: str | os.PathLike, compiled: bool = False) -> Path:
@@ -86,7 +93,12 @@ def export_programs(checkpoint: str | os.PathLike, folder: str | os.PathLike, co
         Traceback (most recent call last):
         ValueError: checkpoint must be a folder or the id of a Hub repository: Repo id must be ...
     """
-    return _export(checkpoint, folder, lambda part, inside: save_program(part, inside, compiled), ".pt2")
+
+    def save(parts: Sequence[Part], inside: Path) -> None:
+        for part in parts:
+            save_program(part, inside, compiled)
+
+    return _export(checkpoint, folder, save, ".pt2")
 
 
 def check_installed(*modules: str) -> None:
@@ -111,7 +123,7 @@ def save_program(part: Part, folder: Path, compiled: bool = False) -> None:
 
 
 def _export(
-    checkpoint: str | os.PathLike, folder: str | os.PathLike, save: Callable[[Part, Path], None], suffix: str
+    checkpoint: str | os.PathLike, folder: str | os.PathLike, save: Callable[[Sequence[Part], Path], None], suffix: str
 ) -> Path:
     """Write a folder with the parts of a checkpoint and what belongs to them."""
     check_checkpoint(checkpoint)
@@ -124,8 +136,7 @@ def _export(
         model.config.refinement_size = None  # compiled programs take no numbers, such as another encoder size
     model.requires_grad_(False)
     with write_folder(folder) as inside:
-        for part in make_parts(model):
-            save(part, inside)
+        save(make_parts(model), inside)
         processor.save_pretrained(inside)
         shutil.copyfile(source / CONFIG_NAME, inside / CONFIG_NAME)
         with edit_json(inside / CONFIG_NAME) as config:  # no code of the checkpoint goes with it

@@ -5,15 +5,17 @@ exporter of torch is called directly.
 """
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnxscript import opset20
 
 from .parts import Part, trace_part
-from .quantization import quantize_weights
+from .quantization import quantize_large_layers, quantize_weights
 
 
 OPSET = 20
@@ -40,15 +42,21 @@ DIMENSIONS = {  # names of dynamic dimensions; those of the maps follow from the
 }
 
 
-def save_graph(part: Part, folder: Path, quantize: str | None = None) -> None:
+def save_graph(
+    part: Part, folder: Path, quantize: str | None = None, feeds: Sequence[dict[str, np.ndarray]] = ()
+) -> None:
     """Export a part as `<name>.onnx`.
 
     Args:
         part: The part.
         folder: Folder to write to.
         quantize: How to store weights, see [`~fclm_hf.exporters.quantization.quantize_weights`].
+        feeds: Inputs by which the layers at full size are quantized as a whole, see
+            [`~fclm_hf.exporters.quantization.quantize_large_layers`]; without them they are not.
     """
     model = make_graph(part)
+    if feeds:
+        model = quantize_large_layers(model, feeds)
     if quantize is not None:
         model = quantize_weights(model, quantize)
     onnx.save(model, str(folder / f"{part.name}.onnx"))

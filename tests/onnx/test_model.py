@@ -106,25 +106,36 @@ def test_tiles_are_those_of_lite(lite: Path) -> None:
     assert (alphas[1] - alphas[2]).abs().mean() > 1e-3
 
 
-def test_quantized_lite_is_close(lite: Path, tmp_path: Path) -> None:
-    """Mattes of int8 and uint8 graphs differ by less than 0.01 on average, and the graphs take at most 8 MB."""
-    from fclm_hf.exporters.quantization import quantize_weights
+@pytest.fixture(scope="module", params=["int8", "uint8"])
+def quantized_lite(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its export in 8-bit integers of a type, which is the name of the folder."""
+    return export_onnx(LITE_CHECKPOINT, tmp_path_factory.mktemp("quantized") / request.param, request.param)
 
-    expected = OnnxFCLMForImageMatting(lite, ["CPUExecutionProvider"])
+
+def test_quantized_lite_is_close(lite: Path, quantized_lite: Path) -> None:
+    """Mattes differ by less than 0.01 on average, with and without masks, and the graphs take at most 8 MB."""
+    assert sum(path.stat().st_size for path in quantized_lite.glob("*.onnx")) <= 8e6
+    expected, graphs = (OnnxFCLMForImageMatting(each, ["CPUExecutionProvider"]) for each in (lite, quantized_lite))
     processor = FCLMProcessor.from_pretrained(LITE_CHECKPOINT)
     boxes = {"coffee": [150, 20, 470, 330], "cat": [20, 10, 430, 298], "astronaut": [20, 4, 436, 512]}
-    for dtype in ("int8", "uint8"):
-        folder = tmp_path / dtype
-        folder.mkdir()
-        for path in lite.glob("*.onnx"):
-            onnx.save(quantize_weights(onnx.load(path), dtype), folder / path.name)
-        (folder / "config.json").write_bytes((lite / "config.json").read_bytes())
-        assert sum(path.stat().st_size for path in folder.glob("*.onnx")) <= 8e6
-        graphs = OnnxFCLMForImageMatting(folder, ["CPUExecutionProvider"])
-        for name, box in boxes.items():
-            inputs = processor(Image.open(PHOTOS / f"{name}.jpg"), input_boxes=[[box, None]])
-            few, many = (each(**inputs).alphas for each in (graphs, expected))
+    for name, box in boxes.items():
+        photo = Image.open(PHOTOS / f"{name}.jpg")
+        inputs = processor(photo, input_boxes=[[box, None]])
+        masks = np.zeros((1, 2, photo.height, photo.width), np.float32)
+        masks[0, 0, box[1] : box[3], box[0] : box[2]] = masks[0, 1, : photo.height // 2] = 1
+        for given in (inputs, {**inputs, "input_masks": masks}):
+            few, many = (each(**given).alphas for each in (graphs, expected))
             assert 0 < (few - many).abs().mean() < 0.01
+
+
+def test_large_layers_of_int8_compute_in_integers(quantized_lite: Path) -> None:
+    counts = {"image_encoder": 13, "prompt_decoder": 4} if quantized_lite.name == "int8" else {}
+    for path in quantized_lite.glob("*.onnx"):
+        graph = onnx.load(path).graph
+        producers = {output: node.op_type for node in graph.node for output in node.output}
+        convolutions = [node for node in graph.node if node.op_type == "Conv"]
+        kinds = [{producers.get(each) for each in node.input[:2]} for node in convolutions]
+        assert kinds.count({"DequantizeLinear"}) == counts.get(path.stem, 0)
 
 
 @pytest.mark.parametrize("preset", ["matting-small", "dis-base"])
