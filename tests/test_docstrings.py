@@ -5,6 +5,7 @@ import enum
 import importlib
 import inspect
 import pkgutil
+import tempfile
 import warnings
 
 import pytest
@@ -62,6 +63,7 @@ def test_examples_run(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> N
     if name in NEED_GRADIO:
         pytest.importorskip("gradio")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0
 
