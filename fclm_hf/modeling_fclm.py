@@ -318,6 +318,39 @@ def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torc
     return maps.view(batch_size, maps.shape[1], -1, num_channels).permute(0, 3, 1, 2)
 
 
+def resample_rows(
+    maps: torch.Tensor, num_outputs: int, step: torch.Tensor, num_valid: torch.Tensor, block: int
+) -> torch.Tensor:
+    """Return `compute_interpolation_weights(num_outputs, height, step, num_valid) @ maps` without most of its zeros.
+
+    It is for exported graphs, which cannot see where the zeros are: each block of rows is computed from the rows that
+    it could take of the largest image.
+
+    Args:
+        maps: Maps of shape (batch_size, num_channels, height, width).
+        num_outputs: Number of rows to compute, a multiple of `block`.
+        step: Rows of `maps` per row of the result, fp32 of shape (batch_size,); the longer side of `maps` divided by
+            `num_outputs`, at the most.
+        num_valid: See [`compute_interpolation_weights`].
+        block: Number of rows in a block.
+    """
+    batch_size, num_channels, height, width = maps.shape
+    step, num_valid = step.view(-1, 1, 1), num_valid.view(-1, 1, 1)
+    outputs = torch.arange(num_outputs, device=maps.device, dtype=torch.float32).view(1, -1, block)
+    center = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(num_valid - 1)
+    support = step.clamp(min=1)
+    first = (center[..., :1] - support).floor().clamp(min=0)
+    length = (block + 1) * torch.sym_max(height, width) // num_outputs + 5
+    rows = first + torch.arange(length, device=maps.device, dtype=torch.float32)  # (batch_size, num_blocks, length)
+    weights = (1 - (rows[:, :, None] - center[..., None]).abs() / support[..., None]).clamp(min=0)
+    weights = weights * (rows < num_valid)[:, :, None]
+    weights = weights / weights.sum(-1, keepdim=True)
+    planes = height * torch.arange(batch_size * num_channels, device=maps.device).view(batch_size, -1, 1, 1)
+    index = planes + rows.long().clamp(max=height - 1)[:, None]
+    windows = maps.reshape(-1, width).index_select(0, index.flatten()).view(*index.shape, width)
+    return (weights.to(maps.dtype)[:, None] @ windows).flatten(2, 3)
+
+
 def multiply_band(weights: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
     """Return `weights @ maps`; on a CPU, where it need not be waited for, most zeros of the weights are left out."""
     weights = weights.to(maps.dtype)
@@ -1513,9 +1546,14 @@ class FCLMModel(FCLMPreTrainedModel):
             return nn.functional.pad(maps, (0, input_width - width, 0, input_height - height))
         scale = self._get_encoder_input_scale(image_sizes, encoder_size)
         sizes = image_sizes.float()
-        row_weights = compute_interpolation_weights(input_height, height, 1 / scale, sizes[:, 0])
         column_weights = compute_interpolation_weights(input_width, width, 1 / scale, sizes[:, 1])
-        resized = resample(maps, row_weights, column_weights)
+        if torch.compiler.is_exporting():
+            block = self.config.encoder_multiple
+            rows = resample_rows(maps, input_height, 1 / scale, sizes[:, 0], block)
+            resized = rows @ column_weights.to(maps.dtype)[:, None].transpose(2, 3)
+        else:
+            row_weights = compute_interpolation_weights(input_height, height, 1 / scale, sizes[:, 0])
+            resized = resample(maps, row_weights, column_weights)
         return resized * make_valid_mask(sizes * scale[:, None], input_height, input_width)
 
     @in_own_precision

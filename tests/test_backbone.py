@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from fclm_hf.backbone_fclm import FCLMFrozenBatchNorm, reuse_memory
-from fclm_hf.modeling_fclm import BAND_ROWS, compute_interpolation_weights, multiply_band, transpose_channels
+from fclm_hf.modeling_fclm import (
+    BAND_ROWS,
+    compute_interpolation_weights,
+    multiply_band,
+    resample_rows,
+    transpose_channels,
+)
 
 
 @pytest.fixture
@@ -57,6 +63,18 @@ def test_products_without_zeros(step):
     weights[:, BAND_ROWS : 2 * BAND_ROWS] = 0  # nothing to multiply
     maps = torch.randn(2, count, 7)
     torch.testing.assert_close(multiply_band(weights, maps), weights @ maps)
+
+
+@pytest.mark.parametrize("block", [14, 32])
+@pytest.mark.parametrize("sizes", [((300, 211), (130, 140)), ((40, 900), (30, 5)), ((9, 7), (1, 1))])
+def test_rows_of_exported_graphs(sizes, block):
+    """Images of a batch have scales of their own; some are enlarged, and some are narrower than a block."""
+    (height, width), num_outputs = sizes[0], 4 * block
+    image_sizes = torch.tensor(sizes).float()
+    step, maps = image_sizes.amax(1) / num_outputs, torch.randn(2, 3, height, width)
+    weights = compute_interpolation_weights(num_outputs, height, step, image_sizes[:, 0])
+    found = resample_rows(maps, num_outputs, step, image_sizes[:, 0], block)
+    torch.testing.assert_close(found, weights[:, None] @ maps)
 
 
 def test_transposed_channels():

@@ -29,7 +29,9 @@ def export_onnx(
     folder: Annotated[Path, typer.Argument(help="Output folder, new or empty.")],
     quantize: Annotated[
         Quantization | None,
-        typer.Option(help="Type that weights are stored as: a quarter or half of the size. ONNX only."),
+        typer.Option(
+            help="Type that weights are stored as: a quarter or half of the size. int8 is also faster. ONNX only."
+        ),
     ] = None,
     export_format: Annotated[
         Format, typer.Option("--format", help="ONNX graphs, or programs of torch.export.")

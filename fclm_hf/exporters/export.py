@@ -33,7 +33,7 @@ def export_onnx(checkpoint: str | os.PathLike, folder: str | os.PathLike, quanti
         checkpoint: Folder, or id of a Hub repository.
         folder: Folder to write, new or empty. It is written atomically.
         quantize: How to store weights: "int8", "uint8" or "fp16"; by default as fp32. With "int8" the layers at full
-            size compute in integers, in about two thirds of the time of all; everything else is computed in fp32.
+            size compute in integers, which is faster on a CPU; everything else is computed in fp32.
 
     Returns:
         The folder.
