@@ -123,7 +123,7 @@ def build_batches(args, tokenizer, general_names: dict, start: int) -> MixedBatc
         cutouts, backgrounds, settings, table, named, args.cutout_prompts, 0.22, args.absent, args.on_photos
     )
     close = CompositionSettings(
-        size=args.zoom_size, plant_prob=0.15, single_scale=(1.0, 3.2), soft_edge_prob=0.1, hair_prob=0.3,
+        size=args.zoom_size, plant_prob=args.zoom_plants, single_scale=(1.0, 3.2), soft_edge_prob=0.1, hair_prob=0.3,
         cluster_prob=0.05, lattice_prob=0.05, shadow_prob=0.15, letterbox_prob=0.0, min_visible=0.02, min_area=0.02,
         photo_texture_prob=0.1, translucency_prob=0.04,
     )  # fmt: skip

@@ -189,7 +189,7 @@ class Trainer:
         """Return the prompts of a close look; half of the blurred alphas become mattes of a smaller encoder input."""
         if rng.random() < 0.5:
             return inputs
-        size = 32 * int(rng.integers(4, 9))
+        size = 32 * int(rng.integers(4, 10))
         embeddings = self.model.get_image_embeddings(pixel_values, pixel_mask, encoder_size=size)
         alphas = self.model(image_embeddings=embeddings, **inputs).alphas.float()
         masks = inputs["input_masks"]
@@ -206,7 +206,7 @@ class Trainer:
             look = rng.random() < args.looks
             if kind == "zooms":
                 inputs = self.zoom_in(pixel_values, pixel_mask, inputs, rng)
-                model.config.encoder_size, look = args.zoom_size, True
+                model.config.encoder_size, look = int(rng.choice(args.zoom_inputs)), True
             elif look:
                 inputs = self.look_again(pixel_values, pixel_mask, inputs, rng)
                 model.config.encoder_size = int(rng.choice(args.look_sizes))
@@ -298,6 +298,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--cutouts", type=int, default=2, help="composites in a batch")
     parser.add_argument("--zooms", type=int, default=0, help="windows of composites at full size in a batch")
     parser.add_argument("--zoom-size", type=int, default=384)
+    parser.add_argument("--zoom-inputs", type=int, nargs="+", default=[384], help="encoder inputs of windows, drawn")
+    parser.add_argument("--zoom-plants", type=float, default=0.15, help="share of plants in windows")
     parser.add_argument("--zoom-weight", type=float, default=1.0)
     parser.add_argument("--photo-prompts", type=int, default=3)
     parser.add_argument("--cutout-prompts", type=int, default=2)
