@@ -22,6 +22,8 @@ FEWEST_IN_TILE = 0.002  # share of pixels of wide edges from which on a tile is 
 MATTE_SCALE = 5 / 6  # encoder pixels per pixel of a tile with its earlier matte; with a trimap it is 1
 OVERLAP = 64  # of neighboring tiles, in pixels
 TILES_PER_PASS = 4
+CLEAR = 0.01  # alphas up to this become 0, as a sigmoid does not get there,
+OPAQUE = 0.98  # and those from this on become 1
 
 _PROMPTS = ("input_points", "input_labels", "input_boxes", "input_ids", "attention_mask", "input_masks")
 
@@ -42,8 +44,9 @@ def refine_alphas(
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
     the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. For a box or
     text without clicks, the first matte is combined with that of a second look without a mask. With `config.tile_size`,
-    wide soft edges, such as hair, are then seen tile by tile, at full size or nearly so. Objects without a matte stay
-    as they are, and so do all in an image that the first look has seen at full size.
+    wide soft edges, such as hair, are then seen tile by tile, at full size or nearly so. Alphas next to 0 and 1 become 0
+    and 1. Objects without a matte stay as they are, and so do all in an image that the first look has seen at full
+    size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.
@@ -94,6 +97,7 @@ def refine_alphas(
         if tile_size is not None and size < max(region[2] - region[0], region[3] - region[1]):
             is_trimap = given is not None and bool(find_trimaps(mask))
             refined[index] = _look_at_edges(photo, refined[index], mask if is_trimap else None, tile_size)
+        refined[index] = settle(refined[index])
     return refined
 
 
@@ -180,6 +184,13 @@ def _look_at_edges(photo: _Photo, alpha: torch.Tensor, trimap: torch.Tensor | No
             weights[y0:y1, x0:x1] += feather
     refined = (total + (1 - weights).clamp(min=0) * alpha) / weights.clamp(min=1)
     return torch.lerp(alpha, refined, reach)
+
+
+def settle(alpha: torch.Tensor) -> torch.Tensor:
+    """Return alphas that reach 0 from `CLEAR` down and 1 from `OPAQUE` up; the curve has no steps."""
+    for near in (CLEAR, 1 - OPAQUE):
+        alpha = 1 - torch.minimum(alpha, (1.5 * (alpha - near)).clamp(min=0))
+    return alpha
 
 
 def _find_reach(alpha: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from tiny_model import tiny_config, tiny_model, tiny_processor
 from torch import nn
 
 from fclm_hf import ReferringMattingPipeline, refinement_fclm
-from fclm_hf.refinement_fclm import refine_alphas
+from fclm_hf.refinement_fclm import refine_alphas, settle
 
 
 SIZE = 84
@@ -37,7 +37,7 @@ def test_large_objects_are_seen_in_the_whole_image_at_the_other_size(model):
     embeddings = model.get_image_embeddings(image, encoder_size=SIZE)
     box = torch.tensor([[[10.0, 5.0, 80.0, 55.0]]])
     expected = model(image_embeddings=embeddings, **prompts, input_boxes=box, input_masks=first[None]).alphas[0]
-    torch.testing.assert_close(refined, expected)
+    torch.testing.assert_close(refined, settle(expected))
     assert not torch.allclose(refined, model(image, **prompts).alphas[0])
 
 
@@ -59,10 +59,22 @@ def test_small_objects_are_seen_in_their_surroundings_alone(model):
         input_boxes=torch.tensor([[[12.0, 8.0, 42.0, 28.0]]]),
         input_masks=first[None, :, top:bottom, left:right],
     ).alphas[0]
-    torch.testing.assert_close(refined[:, 38:62, 58:92], crop[:, 6:30, 10:44])  # without the faded border
+    torch.testing.assert_close(refined[:, 38:62, 58:92], settle(crop)[:, 6:30, 10:44])  # without the faded border
     outside = torch.ones_like(first, dtype=torch.bool)
     outside[:, top:bottom, left:right] = False
-    assert torch.equal(refined[outside], first[outside])
+    assert torch.equal(refined[outside], settle(first)[outside])
+
+
+def test_alphas_next_to_zero_and_one_become_zero_and_one():
+    alpha = torch.linspace(0, 1, 1001)
+    settled = settle(alpha)
+    assert (settled[alpha < 0.0099] == 0).all()
+    assert (settled[alpha > 0.9801] == 1).all()
+    between = (alpha > 0.03) & (alpha < 0.94)
+    torch.testing.assert_close(settled[between], alpha[between])
+    steps = settled.diff()
+    assert 0 <= steps.min()
+    assert steps.max() < 0.00151
 
 
 @torch.no_grad()
@@ -84,9 +96,9 @@ def test_given_boxes_are_kept(model):
     unmasked = model(image_embeddings=embeddings, input_boxes=box).alphas[0]
     masks = torch.maximum(first, unmasked)[None]
     expected = model(image_embeddings=embeddings, input_boxes=box, input_masks=masks).alphas[0]
-    torch.testing.assert_close(refined, expected)
+    torch.testing.assert_close(refined, settle(expected))
     assert not torch.allclose(
-        refined, model(image_embeddings=embeddings, input_boxes=box, input_masks=first[None]).alphas[0]
+        refined, settle(model(image_embeddings=embeddings, input_boxes=box, input_masks=first[None]).alphas[0])
     )
 
 
@@ -113,7 +125,7 @@ def test_what_a_box_or_text_describes_is_seen_without_the_first_matte_too(model,
     fade = refinement_fclm._make_feather((left, top, right, bottom), 120, 160, *ramps)
     masks = crop_first + fade * (model(**crop).alphas[0] - crop_first) / 2
     expected = model(**crop, input_masks=masks[None]).alphas[0]
-    torch.testing.assert_close(refined[:, 38:62, 58:92], expected[:, 6:30, 10:44])  # without the faded border
+    torch.testing.assert_close(refined[:, 38:62, 58:92], settle(expected)[:, 6:30, 10:44])  # without the faded border
 
 
 @torch.no_grad()
@@ -138,7 +150,7 @@ def test_given_masks_and_trimaps_are_seen_again_unless_a_click_is_to_mend_them(m
     embeddings = model.get_image_embeddings(image, encoder_size=SIZE)
     box = torch.tensor([[[6.0, 4.0, 86.0, 58.0]]])
     expected = model(image_embeddings=embeddings, input_boxes=box, input_masks=mask).alphas[0]
-    torch.testing.assert_close(refine_alphas(model, image, first, {"input_masks": mask}, SIZE), expected)
+    torch.testing.assert_close(refine_alphas(model, image, first, {"input_masks": mask}, SIZE), settle(expected))
 
     click = {"input_points": torch.tensor([[[[40.0, 30.0]]]]), "input_labels": torch.tensor([[[1]]])}
     mended = refine_alphas(model, image, first, {"input_masks": mask, **click}, SIZE)
@@ -179,7 +191,7 @@ def test_all_looks_share_the_details_of_the_first(model):
     closer = model.get_image_embeddings(crop, encoder_size=SIZE, detail_maps=details)
     box = torch.tensor([[[12.0, 8.0, 42.0, 28.0]]])
     expected = model(image_embeddings=closer, input_boxes=box, input_masks=first[None, :, 32:68, 48:98]).alphas[0]
-    torch.testing.assert_close(refined[:, 38:62, 58:92], expected[:, 6:30, 10:44])
+    torch.testing.assert_close(refined[:, 38:62, 58:92], settle(expected)[:, 6:30, 10:44])
     whole = paint(120, 160, 5, 10, 115, 150)
     refined = refine_alphas(model, image, whole, {}, SIZE, image_embeddings=embeddings)
     torch.testing.assert_close(refined, refine_alphas(model, image, whole, {}, SIZE))
@@ -208,14 +220,14 @@ def test_wide_edges_are_seen_in_tiles_and_nothing_else_is(tiled, monkeypatch):
     image, first = torch.randn(1, 3, 150, 200), paint_hair(150, 200)
     monkeypatch.setattr(refinement_fclm, "_look_at_object", lambda photo, alpha, *_: alpha)
     refined = refine_alphas(tiled, image, first, {}, SIZE)
-    changed = (refined - first)[0] != 0
+    changed = (refined - settle(first))[0] != 0
     assert changed[40:110, 92:108].all()
     assert not changed[:, :56].any()
     assert not changed[:, 144:].any()
     tile = slice(24, 24 + TILE), slice(72, 72 + TILE)  # of two, the upper one
     embeddings = tiled.get_image_embeddings(image[..., tile[0], tile[1]], encoder_size=42)  # 5/6, a multiple of 14
     expected = tiled(image_embeddings=embeddings, input_masks=first[None, :, tile[0], tile[1]]).alphas[0, 0]
-    torch.testing.assert_close(refined[0, 32:64, 80:120], expected[8:40, 8:48])  # where one tile alone is
+    torch.testing.assert_close(refined[0, 32:64, 80:120], settle(expected)[8:40, 8:48])  # where one tile alone is
 
 
 @torch.no_grad()
