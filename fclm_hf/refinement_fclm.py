@@ -44,9 +44,9 @@ def refine_alphas(
     is at the whole image, and the second at the surroundings of each object alone, with all its prompts, its box and
     the first matte as a mask prompt; or with the mask that was given, if there are no clicks to mend it. For a box or
     text without clicks, the first matte is combined with that of a second look without a mask. With `config.tile_size`,
-    wide soft edges, such as hair, are then seen tile by tile, at full size or nearly so. Alphas next to 0 and 1 become 0
-    and 1. Objects without a matte stay as they are, and so do all in an image that the first look has seen at full
-    size.
+    wide soft edges, such as hair, are then seen tile by tile, at full size or nearly so. In the end, alphas next to 0
+    and 1 become 0 and 1. Objects without a matte stay as they are, and so do all in an image that the first look has
+    seen at full size.
 
     Args:
         model ([`FCLMForImageMatting`]): The model; it must have `config.dense_prompts`.

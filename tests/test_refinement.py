@@ -73,7 +73,7 @@ def test_alphas_next_to_zero_and_one_become_zero_and_one():
     between = (alpha > 0.03) & (alpha < 0.94)
     torch.testing.assert_close(settled[between], alpha[between])
     steps = settled.diff()
-    assert 0 <= steps.min()
+    assert steps.min() >= 0
     assert steps.max() < 0.00151
 
 
