@@ -122,6 +122,7 @@ def save_program(part: Part, folder: Path, compiled: bool = False) -> None:
         torch.export.save(trace_part(part), path)
 
 
+@torch.inference_mode(mode=False)  # tensors of an inference mode cannot be traced
 def _export(
     checkpoint: str | os.PathLike, folder: str | os.PathLike, save: Callable[[Sequence[Part], Path], None], suffix: str
 ) -> Path:
