@@ -17,9 +17,9 @@ PROVIDERS = ["CPUExecutionProvider"]
 
 def make_options() -> Any:
     """Return options for as many threads as torch has."""
-    import onnxruntime
+    from fclm_hf.onnx.model import make_session_options
 
-    options = onnxruntime.SessionOptions()
+    options = make_session_options()
     options.intra_op_num_threads = torch.get_num_threads()
     return options
 
