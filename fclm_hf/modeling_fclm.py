@@ -294,10 +294,22 @@ def compute_interpolation_weights(
     step, num_valid = step.view(-1, 1), num_valid.view(-1, 1)
     outputs = torch.arange(num_outputs, device=step.device, dtype=torch.float32)
     inputs = torch.arange(num_inputs, device=step.device, dtype=torch.float32)
-    center = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(num_valid - 1)
-    support = step.clamp(min=1)[..., None]
-    weights = (1 - (inputs - center[..., None]).abs() / support).clamp(min=0) * (inputs < num_valid)[:, None]
+    return weigh_inputs(outputs, inputs, step, num_valid)
+
+
+def weigh_inputs(
+    outputs: torch.Tensor, inputs: torch.Tensor, step: torch.Tensor, num_valid: torch.Tensor
+) -> torch.Tensor:
+    """Return the weights (..., m, n) of input cells (..., n) in output cells (..., m), see above."""
+    center = find_centers(outputs, step, num_valid)[..., None]
+    distance = (inputs[..., None, :] - center).abs() / step.clamp(min=1)[..., None]
+    weights = (1 - distance).clamp(min=0) * (inputs < num_valid)[..., None, :]
     return weights / weights.sum(-1, keepdim=True)
+
+
+def find_centers(outputs: torch.Tensor, step: torch.Tensor, num_valid: torch.Tensor) -> torch.Tensor:
+    """Return the input coordinates of the centers of output cells."""
+    return ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(num_valid - 1)
 
 
 def resample(maps: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor) -> torch.Tensor:
@@ -337,14 +349,10 @@ def resample_rows(
     batch_size, num_channels, height, width = maps.shape
     step, num_valid = step.view(-1, 1, 1), num_valid.view(-1, 1, 1)
     outputs = torch.arange(num_outputs, device=maps.device, dtype=torch.float32).view(1, -1, block)
-    center = ((outputs + 0.5) * step - 0.5).clamp(min=0).minimum(num_valid - 1)
-    support = step.clamp(min=1)
-    first = (center[..., :1] - support).floor().clamp(min=0)
+    first = (find_centers(outputs[..., :1], step, num_valid) - step.clamp(min=1)).floor().clamp(min=0)
     length = (block + 1) * torch.sym_max(height, width) // num_outputs + 5
     rows = first + torch.arange(length, device=maps.device, dtype=torch.float32)  # (batch_size, num_blocks, length)
-    weights = (1 - (rows[:, :, None] - center[..., None]).abs() / support[..., None]).clamp(min=0)
-    weights = weights * (rows < num_valid)[:, :, None]
-    weights = weights / weights.sum(-1, keepdim=True)
+    weights = weigh_inputs(outputs, rows, step, num_valid)
     planes = height * torch.arange(batch_size * num_channels, device=maps.device).view(batch_size, -1, 1, 1)
     index = planes + rows.long().clamp(max=height - 1)[:, None]
     windows = maps.reshape(-1, width).index_select(0, index.flatten()).view(*index.shape, width)

@@ -87,9 +87,8 @@ def quantize_large_layers(model: onnx.ModelProto, feeds: Sequence[dict[str, np.n
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.feeds, None)
 
-    add_pre_process_metadata(
-        model
-    )  # nothing to fuse, as the exporter has done it; without this mark there is a warning
+    # the exporter has fused what can be; without this mark there is a warning
+    add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "quantized.onnx"
         quantize_static(
