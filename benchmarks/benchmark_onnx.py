@@ -17,7 +17,7 @@ PROVIDERS = ["CPUExecutionProvider"]
 
 def make_options() -> Any:
     """Return options for as many threads as torch has."""
-    from fclm_hf.onnx.model import make_session_options
+    from fclm_hf.onnx.graphs import make_session_options
 
     options = make_session_options()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard
 from huggingface_hub.constants import REPOCARD_NAME
 
 from ..modeling_fclm import FCLMForImageMatting
-from ..onnx.model import SUBFOLDER, has_only_graphs
+from ..onnx.graphs import SUBFOLDER, has_only_graphs
 from ..processing_fclm import FCLMProcessor
 from .cards import find_card, read_card
 from .checkpoints import check_checkpoint, check_repo_id

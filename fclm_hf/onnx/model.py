@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .details import BASIS, MAPS, crop_details
+from .graphs import IMAGE_ENCODER, MASK_ENCODER, PROMPT_DECODER, SUBFOLDER, TEXT_ENCODER, OnnxGraphs
 from .prompts import (
     count_objects,
     find_absent,
@@ -23,45 +24,6 @@ from .prompts import (
 
 if TYPE_CHECKING:
     from ..configuration_fclm import FCLMConfig
-
-IMAGE_ENCODER, TEXT_ENCODER, PROMPT_DECODER = "image_encoder.onnx", "text_encoder.onnx", "prompt_decoder.onnx"
-MASK_ENCODER = "mask_encoder.onnx"  # of mask prompts, which few use; models without dense prompts have none
-GRAPHS = (IMAGE_ENCODER, TEXT_ENCODER, PROMPT_DECODER)
-SUBFOLDER = "onnx"  # of a Hub repository, where transformers.js looks
-MISSING_RUNTIME = 'ONNX Runtime is missing: pip install "fclm-hf[export]", or onnxruntime alone.'
-
-
-def find_graphs(folder: str | os.PathLike) -> Path | None:
-    """Return the folder with the ONNX graphs: the given one, its `onnx/`, or None if neither has all three.
-
-    Args:
-        folder: A folder; anything else has no graphs.
-
-    Example:
-        >>> from fclm_hf import LITE_CHECKPOINT
-        >>> from fclm_hf.onnx import find_graphs
-        >>> find_graphs(LITE_CHECKPOINT) is None
-        True
-    """
-    for candidate in (Path(folder), Path(folder) / SUBFOLDER):
-        if all((candidate / name).is_file() for name in GRAPHS):
-            return candidate
-    return None
-
-
-def has_only_graphs(folder: str | os.PathLike) -> bool:
-    """Return whether a folder is one that `fclm export-onnx` wrote, and not a checkpoint with an `onnx/` in it.
-
-    Args:
-        folder: A folder; anything else has no graphs.
-
-    Example:
-        >>> from fclm_hf import LITE_CHECKPOINT
-        >>> from fclm_hf.onnx import has_only_graphs
-        >>> has_only_graphs(LITE_CHECKPOINT)
-        False
-    """
-    return find_graphs(folder) == Path(folder) and not any(Path(folder).glob("*.safetensors"))
 
 
 class _Fields(dict):
@@ -157,17 +119,8 @@ class OnnxFCLMForImageMatting:
         providers: Sequence[Any] | None = None,
         session_options: Any = None,
     ) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(MISSING_RUNTIME) from error
-        graphs = find_graphs(folder)
-        if graphs is None:
-            raise OSError(f"{folder} must contain {', '.join(GRAPHS)}, or a folder {SUBFOLDER} with them.")
-        self.folder, self.name_or_path = graphs, str(folder)
-        self.providers = list(providers or onnxruntime.get_available_providers())
-        self._options = session_options or make_session_options()
-        self._sessions: dict[str, Any] = {}
+        self._graphs = OnnxGraphs(folder, providers, session_options)
+        self.name_or_path = str(folder)
 
     @classmethod
     def from_pretrained(
@@ -184,7 +137,7 @@ class OnnxFCLMForImageMatting:
             providers: Execution providers of ONNX Runtime, best first. Defaults to all that are available.
             revision: Branch, tag or commit of the repository.
             session_options: `onnxruntime.SessionOptions`, such as the number of threads. Defaults to those of
-                [`~fclm_hf.onnx.model.make_session_options`].
+                [`~fclm_hf.onnx.graphs.make_session_options`].
 
         Returns:
             The model.
@@ -268,12 +221,12 @@ class OnnxFCLMForImageMatting:
         if encoder_size not in (None, default) and not self._takes_encoder_size:
             raise ValueError(f"encoder_size must be {default}, which is fixed in these graphs, got {encoder_size}.")
         feeds["encoder_size"] = np.array(encoder_size or default)
-        names = [each.name for each in self._get_session(IMAGE_ENCODER).get_outputs()]
+        names = [each.name for each in self._graphs.open(IMAGE_ENCODER).get_outputs()]
         given: dict[str, np.ndarray] = {}
         if detail_maps is not None:
             details = [name for name in names if name.startswith((BASIS, MAPS))]
             given = {name: _to_array(maps) for name, maps in zip(details, detail_maps, strict=True)}
-        computed = self._run(IMAGE_ENCODER, feeds, [name for name in names if name not in given])
+        computed = self._graphs.run(IMAGE_ENCODER, feeds, [name for name in names if name not in given])
         outputs = {**{name: (computed | given)[name] for name in names}, "image_sizes": image_sizes}
         return OnnxImageEmbeddings(**(_to_tensors(outputs) if is_tensor else outputs))
 
@@ -287,7 +240,7 @@ class OnnxFCLMForImageMatting:
             Embeddings of shape (num_texts, projection_dim).
         """
         ids = np.ascontiguousarray(_to_array(input_ids), np.int64)
-        outputs = self._run(TEXT_ENCODER, {"input_ids": ids})
+        outputs = self._graphs.run(TEXT_ENCODER, {"input_ids": ids})
         return (_to_tensors(outputs) if _is_tensor(input_ids) else outputs)["text_embeds"]
 
     def __call__(
@@ -365,7 +318,7 @@ class OnnxFCLMForImageMatting:
         }
         masks = prompts["input_masks"]
         if masks is None:
-            outputs = self._run(PROMPT_DECODER, {**embeddings, **feeds})
+            outputs = self._graphs.run(PROMPT_DECODER, {**embeddings, **feeds})
         else:
             masks = prepare_masks(batch_size, num_objects, masks, height, width)
             outputs = self._decode_masked(embeddings, feeds, masks)
@@ -388,10 +341,10 @@ class OnnxFCLMForImageMatting:
         for place in np.ndindex(masks.shape[:2]):
             image, one = slice(place[0], place[0] + 1), slice(place[1], place[1] + 1)
             own = {name: value[image] for name, value in embeddings.items()}
-            masked = self._run(MASK_ENCODER, {**own, "input_masks": masks[image, one]})
+            masked = self._graphs.run(MASK_ENCODER, {**own, "input_masks": masks[image, one]})
             own |= {name.removeprefix("masked_"): value for name, value in masked.items()}
             prompts = {name: value[image, one] for name, value in feeds.items()}
-            for name, value in self._run(PROMPT_DECODER, {**own, **prompts}).items():
+            for name, value in self._graphs.run(PROMPT_DECODER, {**own, **prompts}).items():
                 outputs.setdefault(name, np.empty((*masks.shape[:2], *value.shape[2:]), value.dtype))[place] = value[
                     0, 0
                 ]
@@ -413,7 +366,7 @@ class OnnxFCLMForImageMatting:
     @cached_property
     def _takes_encoder_size(self) -> bool:
         """Whether the size of the encoder input is dynamic, for a second look."""
-        return any(each.name == "encoder_size" for each in self._get_session(IMAGE_ENCODER).get_inputs())
+        return any(each.name == "encoder_size" for each in self._graphs.open(IMAGE_ENCODER).get_inputs())
 
     @cached_property
     def _projection_dim(self) -> int:
@@ -427,53 +380,10 @@ class OnnxFCLMForImageMatting:
 
     def _find_config(self) -> Path:
         """Return config.json, which is beside the graphs or, in a repository, above them."""
-        for folder in (self.folder, self.folder.parent):
+        for folder in (self._graphs.folder, self._graphs.folder.parent):
             if (folder / "config.json").is_file():
                 return folder / "config.json"
         raise OSError(f"{self.name_or_path} must contain config.json.")
-
-    def _run(
-        self, name: str, feeds: dict[str, np.ndarray], outputs: Sequence[str] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Run a graph on those feeds that it takes and return its outputs, or some of them, by name."""
-        import onnxruntime
-
-        session = self._get_session(name)
-        accepted = {each.name for each in session.get_inputs()}
-        names = [each.name for each in session.get_outputs()] if outputs is None else list(outputs)
-        options = onnxruntime.RunOptions()
-        options.only_execute_path_to_fetches = outputs is not None
-        values = session.run(names, {name: value for name, value in feeds.items() if name in accepted}, options)
-        return dict(zip(names, values, strict=True))
-
-    def _get_session(self, name: str) -> Any:
-        """Load a graph when it is first used: who only clicks needs no text tower."""
-        if name not in self._sessions:
-            import onnxruntime
-
-            if name == MASK_ENCODER and not (self.folder / name).is_file():
-                raise ValueError("input_masks requires config.dense_prompts, got dense_prompts=False.")
-            options, levels = self._options, onnxruntime.GraphOptimizationLevel
-            level = options.graph_optimization_level
-            if name == PROMPT_DECODER and level == levels.ORT_ENABLE_ALL:
-                # blocks of 16 channels fit the few channels of its large maps badly
-                options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED
-            self._sessions[name] = onnxruntime.InferenceSession(str(self.folder / name), options, self.providers)
-            options.graph_optimization_level = level
-        return self._sessions[name]
-
-
-def make_session_options() -> Any:
-    """Return `onnxruntime.SessionOptions` whose threads do not wait busily for more work.
-
-    Each graph has threads of its own. While those of the image encoder waited so, the decoder had to share its
-    processors with them, and the first prompt took half as long again.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return options
 
 
 def _find_image_sizes(shape: tuple[int, ...], pixel_mask: np.ndarray | None) -> np.ndarray:

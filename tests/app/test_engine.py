@@ -13,6 +13,7 @@ from transformers import pipeline
 import fclm_hf
 from fclm_hf.app import engine as module
 from fclm_hf.app.engine import Engine, RecentlyUsed, explain
+from fclm_hf.refinement_fclm import settle
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_the_second_look_is_that_of_the_pipeline(
     first_look, second_look = pipe(photos[0], **prompts, refine=False), pipe(photos[0], **prompts)
     for mine, other, first in zip(engine.matte(photos[0], prompts), second_look, first_look, strict=True):
         assert torch.equal(mine["predicted_alpha"], other["predicted_alpha"])
-        assert not torch.equal(mine["predicted_alpha"], first["predicted_alpha"])
+        assert not torch.allclose(mine["predicted_alpha"], settle(first["predicted_alpha"]))
 
 
 def test_a_photo_is_encoded_once(
